@@ -1,0 +1,433 @@
+//! What a person types: flags, `LARDER_*` variables of the same names, and a `--config` file with the same words.
+//!
+//! Invariant: a flag beats a variable, a variable beats the file, the file beats the default; an unknown word in the file
+//! is an error, as an unknown flag is. What it means is decided in [`crate::config`].
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use larder_process::logging::Format;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+#[cfg(test)]
+mod tests;
+
+const AFTER_HELP: &str = "\
+Try it without changing anything:
+  larder-node plan         what would be changed on this node, as a diff
+Then:
+  larder-node run          until Ctrl-C; the node is left as it was found
+
+LARDER_LOG says what is logged (info, debug, warn,larder_proxy=debug).
+Exit status: 0 done, 1 failed, 2 wrong usage; plan --exit-code: 3 when there is something to change.";
+
+/// Keeps container images pullable on this node while their registry is away.
+///
+/// It tells the node's own engine (containerd or CRI-O) to ask a proxy on 127.0.0.1:7439 first. The proxy answers from its store or
+/// from the registry. When it is gone, the engine goes to the registry by itself, as if nothing had been there.
+#[derive(Debug, Parser)]
+#[command(name = "larder-node", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Typed {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How logs are written: text or json.
+    #[arg(long, global = true, env = "LARDER_LOG_FORMAT", default_value = "text", value_parser = log_format)]
+    log_format: Format,
+    /// A TOML file with any of these options: names without the dashes, for example cri-socket = "/run/x.sock".
+    #[arg(long, global = true, env = "LARDER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Typed {
+    pub(crate) fn log_format(&self) -> Format {
+        self.log_format
+    }
+}
+
+fn log_format(text: &str) -> Result<Format, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Agent and proxy, two processes, until SIGTERM. Takes everything back at the end.
+    Run(Box<RunArgs>),
+    /// The proxy alone: a container beside the agent's, or a node that is configured in another way.
+    Proxy(Box<ProxyAloneArgs>),
+    /// Makes the store's folder and gives it to the proxy's user: for a proxy that is started without the right to.
+    PrepareStore(PrepareStoreArgs),
+    /// The agent alone: configures the engine and watches over a proxy that somebody else starts.
+    Agent(Box<AgentArgs>),
+    /// Checks that pulls go through the proxies: what helm test runs.
+    #[command(subcommand)]
+    Check(CheckCommand),
+    /// What would be changed on this node, as a diff. Changes nothing.
+    Plan(Box<PlanArgs>),
+    /// Makes the changes once, without an agent that watches over them. A reboot takes links away; files (CRI-O) stay until restore.
+    Apply(Box<ByHandArgs>),
+    /// Takes back every change, byte for byte. Needs neither Kubernetes nor the network.
+    Restore(Box<RestoreArgs>),
+    /// What was found, what is placed where, what was left alone and why.
+    Status(Box<ByHandArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
+    /// Health and metrics of the proxy.
+    #[arg(
+        long,
+        env = "LARDER_PROXY_ADMIN",
+        help_heading = "Addresses",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7440"
+    )]
+    pub(crate) proxy_admin: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyAloneArgs {
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
+    #[command(flatten)]
+    pub(crate) user: UserArgs,
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    #[command(flatten)]
+    pub(crate) registries: RegistriesArgs,
+    /// Health and metrics.
+    #[arg(
+        long,
+        env = "LARDER_ADMIN",
+        help_heading = "Addresses",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7440"
+    )]
+    pub(crate) admin: SocketAddr,
+    /// The folder through which an agent tells the proxy about registries; waits until the agent made it.
+    #[arg(long, env = "LARDER_RUN_FOLDER", help_heading = "Registries", value_name = "DIR")]
+    pub(crate) run_folder: Option<PathBuf>,
+    /// Ends when standard input does: how the proxy notices that the process that started it is gone.
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+}
+
+/// What the agent needs, with or without a proxy of its own.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) user: UserArgs,
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    #[command(flatten)]
+    pub(crate) registries: RegistriesArgs,
+    /// A registry that CRI-O, which has no entry for all others, shall ask the proxy for from the start; repeatable. Those that images of
+    /// this node come from are learnt.
+    #[arg(
+        long = "registry",
+        env = "LARDER_REGISTRY",
+        help_heading = "Registries",
+        value_name = "HOST[:PORT]",
+        value_delimiter = ','
+    )]
+    pub(crate) named: Vec<String>,
+    /// Health, status and metrics of the agent.
+    #[arg(
+        long,
+        env = "LARDER_ADMIN",
+        help_heading = "Addresses",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7441"
+    )]
+    pub(crate) admin: SocketAddr,
+    /// The agent's metrics once more, where a scraper reaches them.
+    #[arg(long, env = "LARDER_AGENT_METRICS", help_heading = "Addresses", value_name = "ADDR")]
+    pub(crate) agent_metrics: Option<SocketAddr>,
+    /// Where links lead: by-agent vanishes with the agent; run is a folder that a reboot empties; auto takes the first
+    /// that this node allows.
+    #[arg(long, env = "LARDER_PLACEMENT", help_heading = "Engine", value_enum, default_value_t = PlacementArg::Auto)]
+    pub(crate) placement: PlacementArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlacementArg {
+    Auto,
+    ByAgent,
+    Run,
+}
+
+/// Which engine, and where its files are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// The engine of this node; others that answer here are passed over.
+    #[arg(long, env = "LARDER_ENGINE", value_enum, default_value_t = EngineArg::Auto)]
+    pub(crate) engine: EngineArg,
+    /// The node's root directory [default: as the engine sees it].
+    #[arg(long, env = "LARDER_HOST_ROOT", value_name = "DIR")]
+    pub(crate) host_root: Option<PathBuf>,
+    /// The engine's CRI socket [default: the known one that answers].
+    #[arg(long, env = "LARDER_CRI_SOCKET", value_name = "PATH")]
+    pub(crate) cri_socket: Option<PathBuf>,
+    /// containerd's configuration, as containerd sees it [default: what the running containerd was given].
+    #[arg(long, env = "LARDER_CONTAINERD_CONFIG", value_name = "FILE")]
+    pub(crate) containerd_config: Option<PathBuf>,
+    /// CRI-O's configuration, as CRI-O sees it [default: what the running CRI-O was given].
+    #[arg(long, env = "LARDER_CRIO_CONFIG", value_name = "FILE")]
+    pub(crate) crio_config: Option<PathBuf>,
+    /// Where containerd reads no folder of registries, its configuration may be edited and it be restarted (running
+    /// containers stay). Needs --engine-restart-command; undone by restore, not by a stop.
+    #[arg(long, env = "LARDER_ALLOW_ENGINE_RESTART", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) allow_engine_restart: bool,
+    /// How the engine is restarted on this node, for example "systemctl restart containerd". Split at white space; a line
+    /// with quotes, variables or the like is given to /bin/sh. It must not itself become the engine.
+    #[arg(long, env = "LARDER_ENGINE_RESTART_COMMAND", value_name = "CMD")]
+    pub(crate) engine_restart_command: Option<String>,
+    /// The command has to end, and then the engine to answer, within so many seconds each; else the edit is rolled back.
+    #[arg(long, env = "LARDER_ENGINE_RESTART_LIMIT", value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) engine_restart_limit: u64,
+    /// Keeps what was there before a change, in the node's root.
+    #[arg(long, env = "LARDER_STATE_DIR", value_name = "DIR", default_value = "/var/lib/larder/node")]
+    pub(crate) state_dir: PathBuf,
+    /// Files of the running agent and what it tells its proxy. Links that lead into /run lead into this folder when it is
+    /// below /run, else into /run/larder.
+    #[arg(long, env = "LARDER_RUN_DIR", value_name = "DIR", default_value = "/run/larder")]
+    pub(crate) run_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    Auto,
+    Containerd,
+    Crio,
+}
+
+/// Where the proxy is asked.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Addresses")]
+pub(crate) struct ListenArgs {
+    /// Where the engine asks the proxy; repeatable, the first is what the engine is told
+    /// [default: 127.0.0.1:7439, and the same port of IPv6 loopback where there is one].
+    #[arg(long, env = "LARDER_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) listen: Vec<SocketAddr>,
+}
+
+/// What is known about registries.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registries")]
+pub(crate) struct RegistriesArgs {
+    /// Settings of registries (endpoints, CA, insecure, skip; allow and deny), TOML. Read again when it changes.
+    #[arg(long, env = "LARDER_REGISTRIES", value_name = "FILE")]
+    pub(crate) registries: Option<PathBuf>,
+}
+
+/// What the proxy needs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proxy")]
+pub(crate) struct ProxyArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The proxy's metrics once more, where a scraper reaches them.
+    #[arg(long, env = "LARDER_METRICS", help_heading = "Addresses", value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrepareStoreArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) user: UserArgs,
+}
+
+/// Where images are kept, and how many.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proxy")]
+pub(crate) struct StoreArgs {
+    /// Where images are kept: directory:DIR, or memory:SIZE for a try-out.
+    #[arg(long, env = "LARDER_STORE", default_value = "directory:/var/lib/larder/store")]
+    pub(crate) store: String,
+    /// The store never grows beyond this: 500MB, 20GiB.
+    #[arg(long, env = "LARDER_STORE_SIZE", value_name = "SIZE", default_value = "20GiB")]
+    pub(crate) store_size: String,
+    /// So much of the disk stays free, whoever fills it: a share or a size. Kubelet evicts Pods below 15% of the disk with
+    /// images; below this nothing is kept any more, and old images go.
+    #[arg(long, env = "LARDER_STORE_RESERVE", value_name = "PERCENT%|SIZE", default_value = "18%")]
+    pub(crate) store_reserve: String,
+}
+
+/// Whom the proxy runs as: it becomes that user, and the agent lets that group read what it hands over.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proxy")]
+pub(crate) struct UserArgs {
+    /// Whom the proxy runs as when it is started by root: a number, or UID:GID.
+    #[arg(long, env = "LARDER_USER", value_name = "UID", default_value = "65532")]
+    pub(crate) user: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckCommand {
+    /// Pulls an image through this node's proxy, and keeps nothing of it.
+    Pull(CheckPullArgs),
+    /// Waits until every node that has Larder has a Pod that pulled.
+    Nodes(CheckNodesArgs),
+    /// Does nothing until SIGTERM.
+    Stay,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckPullArgs {
+    /// An image that anybody may pull.
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) image: String,
+    /// Where the proxy is asked.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7439")]
+    pub(crate) proxy: SocketAddr,
+    /// How long it is tried.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckNodesArgs {
+    /// A name whose addresses are those of all nodes that have Larder.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) all: String,
+    /// A name whose addresses are those of the nodes that pulled.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) passed: String,
+    /// How long it is waited.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) by_hand: ByHandArgs,
+    /// Exit status 3 when there is something to change.
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// A step by hand takes the very options that `run` was started with; those that are not about it change nothing.
+#[derive(Debug, Args)]
+pub(crate) struct ByHandArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) by_hand: ByHandArgs,
+    /// Shows what would be taken back, and does not.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// For people, or for scripts.
+    #[arg(long, env = "LARDER_OUTPUT", value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+/// Reads the command line, and the file that it names. Says which file that was.
+pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<(Typed, Option<PathBuf>), clap::Error> {
+    let line: Vec<OsString> = line.into_iter().collect();
+    let mut command = Typed::command();
+    let file = file_named_in(&line);
+    if let Some(file) = &file {
+        command = with_defaults_of(command, file).map_err(|reason| {
+            Typed::command().error(ErrorKind::InvalidValue, format!("--config {}: {reason}", file.display()))
+        })?;
+    }
+    let matches = command.try_get_matches_from(line)?;
+    Ok((Typed::from_arg_matches(&matches)?, file))
+}
+
+/// The file has to be known before everything else can be read.
+fn file_named_in(line: &[OsString]) -> Option<PathBuf> {
+    let mut words = line.iter().skip(1);
+    while let Some(word) = words.next() {
+        if word == "--config" {
+            return words.next().map(PathBuf::from);
+        }
+        if let Some(value) = word.to_str().and_then(|word| word.strip_prefix("--config=")) {
+            return Some(PathBuf::from(value));
+        }
+    }
+    std::env::var_os("LARDER_CONFIG").map(PathBuf::from)
+}
+
+fn with_defaults_of(command: clap::Command, file: &Path) -> Result<clap::Command, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let mut values = Vec::new();
+    for (name, value) in table {
+        if name == "config" {
+            return Err("config: a file cannot name another one".to_owned());
+        }
+        let words = match value {
+            toml::Value::Array(values) => values.iter().map(|value| word(&name, value)).collect::<Result<_, _>>()?,
+            value => vec![word(&name, &value)?],
+        };
+        values.push((name, words));
+    }
+    let mut command = command;
+    for (name, words) in values {
+        let mut known = false;
+        command = set_default(command, &name, &words, &mut known);
+        if !known {
+            return Err(format!("{name}: there is no such option"));
+        }
+    }
+    Ok(command)
+}
+
+fn word(name: &str, value: &toml::Value) -> Result<String, String> {
+    match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Boolean(truth) => Ok(truth.to_string()),
+        _ => Err(format!("{name}: it must be a text, a number, true or false, or a list of these")),
+    }
+}
+
+/// The same file serves all commands, so an option of any of them is known.
+fn set_default(command: clap::Command, name: &str, words: &[String], known: &mut bool) -> clap::Command {
+    let mut command = command;
+    let ids: Vec<_> = command
+        .get_arguments()
+        .filter(|argument| argument.get_long() == Some(name) && argument.get_action().takes_values())
+        .map(|argument| argument.get_id().clone())
+        .collect();
+    for id in ids {
+        *known = true;
+        let words = words.to_vec();
+        command =
+            command.mut_arg(id, |argument| argument.default_values(words.into_iter().map(clap::builder::OsStr::from)));
+    }
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for subcommand in names {
+        command = command.mut_subcommand(subcommand, |subcommand| set_default(subcommand, name, words, known));
+    }
+    command
+}

@@ -1,0 +1,297 @@
+//! What was typed, checked and with units: from here on nothing is text that may be wrong.
+
+use crate::args::{AgentArgs, EngineArg, EngineArgs, ListenArgs, PlacementArg, StoreArgs, UserArgs};
+use crate::engine_restart::RestartCommand;
+use anyhow::{Context as _, bail};
+use larder_node_agent::engine::detect::Kind;
+use larder_oci::Registry;
+use larder_proxy::store::directory::Reserve;
+use nix::unistd::{Gid, Uid};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What was typed makes no sense: exit status 2, as for a flag that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage;
+
+impl fmt::Display for Usage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("wrong usage")
+    }
+}
+
+/// The port that Larder asks for everywhere.
+const PORT: u16 = 7439;
+
+/// Where the proxy listens, and which of the addresses the engine is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listen {
+    /// All of them; never empty.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The first one.
+    pub(crate) mirror: SocketAddr,
+}
+
+impl Listen {
+    pub(crate) fn from_args(args: &ListenArgs) -> anyhow::Result<Self> {
+        Self::checked(args).context(Usage)
+    }
+
+    fn checked(args: &ListenArgs) -> anyhow::Result<Self> {
+        let mut addresses = args.listen.clone();
+        if addresses.is_empty() {
+            addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
+            // Asked for by name it would be an error where there is none; by default it is taken where there is.
+            if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+                addresses.push(SocketAddr::from((Ipv6Addr::LOCALHOST, PORT)));
+            }
+        }
+        let Some(&first) = addresses.first() else { bail!("no address to listen on") };
+        if first.port() == 0 {
+            bail!("--listen {first}: the engine's files need a fixed port");
+        }
+        let mut mirror = first;
+        if mirror.ip().is_unspecified() {
+            mirror.set_ip(if mirror.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        Ok(Self { addresses, mirror })
+    }
+
+    /// As engines are told.
+    pub(crate) fn mirror_url(&self) -> String {
+        format!("http://{}", self.mirror)
+    }
+}
+
+/// Which engine, and where its files are.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    /// `None`: as the engine sees it.
+    pub(crate) host_root: Option<PathBuf>,
+    pub(crate) cri_socket: Option<PathBuf>,
+    pub(crate) containerd_config: Option<PathBuf>,
+    pub(crate) crio_config: Option<PathBuf>,
+    /// In the node's root.
+    pub(crate) state_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    /// `None`: whichever answers.
+    pub(crate) kind: Option<Kind>,
+    /// `None`: the engine's own configuration is never edited.
+    pub(crate) restart: Option<Permission>,
+}
+
+/// To edit the engine's configuration and to restart it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Permission {
+    pub(crate) command: RestartCommand,
+    /// For the command to end, and again for the engine to answer.
+    pub(crate) limit: Duration,
+}
+
+impl Permission {
+    fn from_args(args: &EngineArgs) -> anyhow::Result<Option<Self>> {
+        if !args.allow_engine_restart {
+            return Ok(None);
+        }
+        let line = args.engine_restart_command.as_deref().context(
+            "--allow-engine-restart needs --engine-restart-command CMD, for example \"systemctl restart containerd\"",
+        )?;
+        let command = RestartCommand::parse(line).with_context(|| format!("--engine-restart-command {line:?}"))?;
+        if args.engine_restart_limit == 0 {
+            bail!("--engine-restart-limit 0: no engine restarts in no time");
+        }
+        Ok(Some(Self { command, limit: Duration::from_secs(args.engine_restart_limit) }))
+    }
+}
+
+impl Engine {
+    pub(crate) fn from_args(args: &EngineArgs) -> anyhow::Result<Self> {
+        Self::checked(args).context(Usage)
+    }
+
+    fn checked(args: &EngineArgs) -> anyhow::Result<Self> {
+        let absolute = |name: &str, path: &Path| {
+            if path.is_absolute() {
+                Ok(path.to_owned())
+            } else {
+                bail!("{name} {}: it must be absolute", path.display())
+            }
+        };
+        let optional =
+            |name: &str, path: &Option<PathBuf>| path.as_deref().map(|path| absolute(name, path)).transpose();
+        Ok(Self {
+            host_root: optional("--host-root", &args.host_root)?,
+            cri_socket: optional("--cri-socket", &args.cri_socket)?,
+            containerd_config: optional("--containerd-config", &args.containerd_config)?,
+            crio_config: optional("--crio-config", &args.crio_config)?,
+            state_dir: absolute("--state-dir", &args.state_dir)?,
+            run_dir: absolute("--run-dir", &args.run_dir)?,
+            kind: match args.engine {
+                EngineArg::Auto => None,
+                EngineArg::Containerd => Some(Kind::Containerd),
+                EngineArg::Crio => Some(Kind::Crio),
+            },
+            restart: Permission::from_args(args)?,
+        })
+    }
+}
+
+/// The agent's part.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    pub(crate) engine: Engine,
+    pub(crate) listen: Listen,
+    pub(crate) registries: Option<PathBuf>,
+    /// Registries that were named without anything else being said about them.
+    pub(crate) named: BTreeSet<Registry>,
+    pub(crate) admin: SocketAddr,
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) placement: PlacementArg,
+}
+
+impl Agent {
+    pub(crate) fn from_args(args: &AgentArgs) -> anyhow::Result<Self> {
+        Ok(Self {
+            engine: Engine::from_args(&args.engine)?,
+            listen: Listen::from_args(&args.listen)?,
+            registries: args.registries.registries.clone(),
+            named: named(&args.named)?,
+            admin: args.admin,
+            metrics: args.agent_metrics,
+            placement: args.placement,
+        })
+    }
+}
+
+/// The values of `--registry`.
+pub(crate) fn named(words: &[String]) -> anyhow::Result<BTreeSet<Registry>> {
+    let parse = |word: &String| {
+        Registry::parse(word).with_context(|| format!("--registry {word:?}: name a host, or host:port")).context(Usage)
+    };
+    words.iter().map(parse).collect()
+}
+
+/// Where images are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// A folder, how large it may grow, and what stays free on its disk.
+    Directory { folder: PathBuf, limit: u64, reserve: Reserve },
+    /// Nowhere that outlives the process.
+    Memory { limit: u64 },
+}
+
+impl Store {
+    pub(crate) fn from_args(args: &StoreArgs) -> anyhow::Result<Self> {
+        Self::checked(args).context(Usage)
+    }
+
+    fn checked(args: &StoreArgs) -> anyhow::Result<Self> {
+        match args.store.split_once(':') {
+            Some(("directory", folder)) if Path::new(folder).is_absolute() => {
+                let limit = size(&args.store_size).with_context(|| format!("--store-size {}", args.store_size))?;
+                let reserve = reserve(&args.store_reserve);
+                let reserve = reserve.with_context(|| format!("--store-reserve {}", args.store_reserve))?;
+                Ok(Self::Directory { folder: PathBuf::from(folder), limit, reserve })
+            }
+            Some(("memory", limit)) => {
+                Ok(Self::Memory { limit: size(limit).with_context(|| format!("--store {}", args.store))? })
+            }
+            _ => bail!("--store {}: write directory:/absolute/folder or memory:SIZE", args.store),
+        }
+    }
+}
+
+/// `500MB`, `20GiB`, `1000000`: decimal or binary units, as they are written.
+fn size(text: &str) -> anyhow::Result<u64> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = text.get(digits.len()..).unwrap_or_default();
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1000 * 1000,
+        "g" | "gb" => 1000 * 1000 * 1000,
+        "t" | "tb" => 1000 * 1000 * 1000 * 1000,
+        "ki" | "kib" => 1 << 10,
+        "mi" | "mib" => 1 << 20,
+        "gi" | "gib" => 1 << 30,
+        "ti" | "tib" => 1 << 40,
+        _ => bail!("{unit} is no unit: use MB, GB, MiB, GiB"),
+    };
+    let number: u64 =
+        digits.trim().parse().ok().filter(|number| *number > 0).context("it must be a number above zero")?;
+    number.checked_mul(factor).context("it is too large")
+}
+
+/// `18%`, `50GiB`, `0`.
+fn reserve(text: &str) -> anyhow::Result<Reserve> {
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.trim().parse().ok().filter(|percent| *percent < 100);
+            Ok(Reserve::Percent(percent.context("a share is a whole number from 0% to 99%")?))
+        }
+        None if text == "0" => Ok(Reserve::Bytes(0)),
+        None => Ok(Reserve::Bytes(size(text)?)),
+    }
+}
+
+/// Whom the proxy runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+}
+
+impl User {
+    pub(crate) fn from_args(args: &UserArgs) -> anyhow::Result<Self> {
+        Self::checked(args).context(Usage)
+    }
+
+    fn checked(args: &UserArgs) -> anyhow::Result<Self> {
+        let text = &args.user;
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else { bail!("--user {text}: write UID or UID:GID") };
+        Ok(Self { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Listen, Reserve, reserve, size};
+    use crate::args::ListenArgs;
+
+    #[test]
+    fn sizes_are_as_written() {
+        assert_eq!(size("20GiB").unwrap(), 20 << 30);
+        assert_eq!(size("500MB").unwrap(), 500_000_000);
+        assert_eq!(size("4096").unwrap(), 4096);
+        for wrong in ["", "0", "GiB", "-1", "5 parsecs", "99999999999TiB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_stays_free_is_a_share_or_a_size() {
+        assert_eq!(reserve("18%").unwrap(), Reserve::Percent(18));
+        assert_eq!(reserve("0%").unwrap(), Reserve::Percent(0));
+        assert_eq!(reserve("0").unwrap(), Reserve::Bytes(0));
+        assert_eq!(reserve("50GiB").unwrap(), Reserve::Bytes(50 << 30));
+        for wrong in ["", "%", "100%", "-1%", "1.5%", "many"] {
+            assert!(reserve(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_engine_is_told_the_first_address_by_number() {
+        let listen = |addresses: &[&str]| {
+            Listen::from_args(&ListenArgs { listen: addresses.iter().map(|a| a.parse().unwrap()).collect() })
+        };
+        assert_eq!(listen(&["127.0.0.1:1", "[::1]:1"]).unwrap().mirror_url(), "http://127.0.0.1:1");
+        assert_eq!(listen(&["0.0.0.0:5"]).unwrap().mirror_url(), "http://127.0.0.1:5");
+        assert_eq!(listen(&["[::1]:5"]).unwrap().mirror_url(), "http://[::1]:5");
+        assert_eq!(listen(&[]).unwrap().mirror_url(), "http://127.0.0.1:7439");
+        assert!(listen(&["127.0.0.1:0"]).is_err());
+    }
+}

@@ -1,0 +1,1 @@
+/run/larder-0123456789abcdef/registries/docker.io

@@ -1,0 +1,70 @@
+//! What the origin tells whoever counts: requests on the wire, quotas, circuits.
+
+use larder_oci::Registry;
+
+use super::pacing::RateLimit;
+
+/// What a request to the outside was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RequestKind {
+    /// A manifest or index.
+    Manifest,
+    /// A blob.
+    Blob,
+    /// `tags/list` or `referrers`.
+    Listing,
+    /// An anonymous token.
+    Token,
+    /// Whether an endpoint answers again.
+    Probe,
+}
+
+impl RequestKind {
+    /// For a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Listing => "listing",
+            Self::Token => "token",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// How a request to the outside ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RequestOutcome {
+    /// It was answered with this status.
+    Status(u16),
+    /// No connection, or it was cut before an answer.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// Our own rules forbade it before it was sent.
+    Refused,
+}
+
+/// Is told what happens on the wire. Called from within requests: must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// One HTTP request ended, at the registry or wherever it led: redirects and tokens count as requests of their own.
+    fn request(&self, registry: &Registry, kind: RequestKind, outcome: RequestOutcome) {
+        let _ = (registry, kind, outcome);
+    }
+
+    /// A registry told its quota.
+    fn rate_limit(&self, registry: &Registry, quota: RateLimit) {
+        let _ = (registry, quota);
+    }
+
+    /// An endpoint of a registry is given up for now, or asked again.
+    fn circuit(&self, registry: &Registry, open: bool) {
+        let _ = (registry, open);
+    }
+}
+
+/// Nobody counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}

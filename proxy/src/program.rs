@@ -1,0 +1,284 @@
+//! The proxy as a program: [`ProxyConfig`] → [`open`] (blocks, takes folders and addresses, no runtime) → [`Opened::run`].
+//!
+//! Everything that needs privileges or can fail for a reason that a person has to mend happens in [`open`]: the store's folder,
+//! the key, the registries file, the addresses. The caller may then give its privileges up and start a runtime. The addresses are
+//! taken last, since from then on engines connect and wait. What a stop does: no new connections, replies under way go
+//! on, then fetches that the store still profits from, all within [`ProxyLimits::drain`].
+
+mod answer;
+mod measured;
+mod origin_metrics;
+#[cfg(test)]
+mod renderings;
+mod store_watch;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_process::admin::{AdminError, AdminServer, MetricsText, Scope};
+use larder_process::readiness::Readiness;
+use larder_process::tasks::{TaskError, Tasks};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::measured::Measured;
+use self::origin_metrics::OriginMetrics;
+use self::store_watch::OpenStore;
+use crate::metrics::Metrics;
+use crate::origin::{
+    Limits as OriginLimits, Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, SystemResolver,
+    platform_roots,
+};
+use crate::pull::{Limits as PullLimits, Puller};
+use crate::server::probe::{KeyError, Probe, ProbeKey};
+use crate::server::{BindError, Server, ServerParts};
+use crate::settings::{Settings, SettingsFile, SettingsFileError};
+use crate::store::StoreError;
+use crate::store::directory::DirectoryConfig;
+
+/// The file of the run folder that holds the key of probes, as [`ProbeKey::read`] reads it.
+pub const KEY: &str = "key";
+
+/// The file of the run folder that holds the registries' settings, as [`Settings::to_toml`] writes it.
+pub const REGISTRIES: &str = "registries.toml";
+
+/// Descriptors that are not for connections: the store's own, origins, logs.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Descriptors that one connection can cost: its socket, a stored file, a share of a fetch.
+const DESCRIPTORS_PER_CONNECTION: u64 = 3;
+
+/// For what is left to do once the drain's time is over: cutting, closing gently.
+const AFTER_DRAIN: Duration = Duration::from_secs(5);
+
+/// What the proxy is to be. Checked and with units; nothing is taken yet.
+#[derive(Debug, Clone)]
+pub struct ProxyConfig {
+    /// Where engines ask.
+    pub listen: Vec<SocketAddr>,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub admin: SocketAddr,
+    /// Where `/metrics` is once more, for a scraper that is not on this node.
+    pub metrics: Option<SocketAddr>,
+    /// Where images are kept.
+    pub store: StoreConfig,
+    /// The folder that the agent writes: `key` and `registries.toml`. Without it the probe proves nothing to anybody.
+    pub run_folder: Option<PathBuf>,
+    /// The registries file; without it that of the run folder; without either, the defaults.
+    pub registries: Option<PathBuf>,
+    /// The corporate proxy, as the environment says it.
+    pub proxies: ProxyVariables,
+    /// Times and numbers.
+    pub limits: ProxyLimits,
+}
+
+/// Where images are kept.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
+pub enum StoreConfig {
+    /// In a folder.
+    Directory(DirectoryConfig),
+    /// In memory, for a try-out.
+    Memory {
+        /// Bytes.
+        limit: u64,
+    },
+}
+
+/// The proxy's times and numbers.
+#[derive(Debug, Clone)]
+pub struct ProxyLimits {
+    /// Connections at once; fewer if the process may not open so many files.
+    pub connections: usize,
+    /// How long a stop may take.
+    pub drain: Duration,
+    /// How origins are asked.
+    pub origin: OriginLimits,
+    /// How pulls are answered.
+    pub pull: PullLimits,
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            drain: Duration::from_secs(30),
+            origin: OriginLimits::default(),
+            pull: PullLimits::default(),
+        }
+    }
+}
+
+/// Why the proxy did not start. Each of them is for a person to mend.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The store.
+    #[error("open the store: {0}")]
+    Store(StoreError),
+    /// The registries file.
+    #[error(transparent)]
+    Settings(#[from] SettingsFileError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The addresses for engines.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The addresses for operators.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The client for origins.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+}
+
+/// A proxy that has taken everything that it needs, and serves nobody yet.
+#[derive(Debug)]
+pub struct Opened {
+    store: OpenStore,
+    settings: Option<SettingsFile>,
+    key: ProbeKey,
+    server: Server,
+    admin: AdminServer,
+    metrics: Option<AdminServer>,
+    proxies: ProxyVariables,
+    limits: ProxyLimits,
+}
+
+/// Takes everything. Blocks; call it before privileges go and before a runtime is there.
+pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
+    let ProxyConfig { listen, admin, metrics, store, run_folder, registries, proxies, mut limits } = config;
+    limits.connections = connections_within_file_limit(limits.connections);
+    let settings = match (registries, &run_folder) {
+        (Some(file), _) => Some(SettingsFile::open(&file)?),
+        (None, Some(folder)) => Some(SettingsFile::open_or_wait(&folder.join(REGISTRIES))?),
+        (None, None) => None,
+    };
+    let key = match &run_folder {
+        Some(folder) => ProbeKey::read(&folder.join(KEY))?,
+        None => ProbeKey::random()?,
+    };
+    let store = OpenStore::open(store).map_err(OpenError::Store)?;
+    let admin = AdminServer::bind(admin, Scope::All)?;
+    let metrics = metrics.map(|address| AdminServer::bind(address, Scope::MetricsOnly)).transpose()?;
+    let server = Server::bind(&listen)?;
+    Ok(Opened { store, settings, key, server, admin, metrics, proxies, limits })
+}
+
+impl Opened {
+    /// Where engines ask, with real ports.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.server.addresses()
+    }
+
+    /// Where operators ask, with the real port.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Serves until `shutdown`, then drains. Cancels `shutdown` itself when a part ends by itself, and says which.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let Self { store, settings, key, server, admin, metrics: metrics_server, proxies, limits } = self;
+        let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::new()));
+        let serving = readiness.latch("server");
+        let tasks = Tasks::new(shutdown.clone());
+
+        let shared = settings.as_ref().map_or_else(|| Settings::default().shared(), SettingsFile::shared);
+        if let Some(file) = settings {
+            let condition = readiness.condition("registries file");
+            tasks.spawn("registries file", file.follow(condition, Arc::clone(&metrics), shutdown.clone()));
+        }
+        let stored = store.start(&tasks, readiness.condition("store"), &metrics);
+        let origin = Origin::new(OriginConfig {
+            settings: Arc::clone(&shared),
+            resolver: Arc::new(SystemResolver::new("/etc/hosts")),
+            proxies: ProxyEnvironment::new(&proxies),
+            roots: platform_roots(),
+            observer: Arc::new(OriginMetrics::new(Arc::clone(&metrics))),
+            limits: limits.origin,
+        })?;
+        let via = origin.identity().to_owned();
+        let source = Arc::new(Measured::new(origin, Arc::clone(&metrics)));
+        let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
+
+        let text: MetricsText = {
+            let (metrics, puller) = (Arc::clone(&metrics), Arc::clone(&puller));
+            Arc::new(move || {
+                metrics.images_refused.set(i64::try_from(puller.images_refused()).unwrap_or(i64::MAX));
+                metrics.encode()
+            })
+        };
+        tasks.spawn_fallible("admin", admin.serve(readiness.clone(), Arc::clone(&text), shutdown.clone()));
+        if let Some(server) = metrics_server {
+            tasks.spawn_fallible("metrics", server.serve(readiness.clone(), text, shutdown.clone()));
+        }
+        let addresses = server.addresses();
+        let parts = ServerParts {
+            answer: puller,
+            probe: Arc::new(Probe::new(key)),
+            metrics: Arc::clone(&metrics),
+            via,
+            connections: limits.connections,
+            drain: limits.drain,
+        };
+        tasks.spawn_fallible("server", server.serve(parts, shutdown.clone()));
+        tracing::info!(?addresses, "serving");
+        drop(serving);
+
+        shutdown.cancelled().await;
+        let until = Instant::now() + limits.drain;
+        let ended = tasks.finish(limits.drain + AFTER_DRAIN).await;
+        finish_fetches(&metrics, until).await;
+        Ok(ended?)
+    }
+}
+
+/// Why a running proxy ended that nobody asked to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A part of it ended.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The client for origins could not be made.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+}
+
+/// Waits for what the store still profits from. What is left over is resumed after the next start.
+async fn finish_fetches(metrics: &Metrics, until: Instant) {
+    while metrics.fetches_running.get() > 0 {
+        if Instant::now() >= until {
+            tracing::warn!(fetches = metrics.fetches_running.get(), "not done in time, left for the next start");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Lifts the process's limit of open files as far as it may go, and keeps connections within it: a process that cannot accept
+/// leaves engines waiting.
+fn connections_within_file_limit(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let lifted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, lifted) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::debug!(error = %io::Error::from(error), "the limit of open files stays as it is");
+            limit.current
+        }
+    };
+    let possible =
+        current.map_or(u64::MAX, |files| files.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION);
+    let connections = wanted.min(usize::try_from(possible).unwrap_or(usize::MAX)).max(1);
+    if connections < wanted {
+        tracing::warn!(connections, "the limit of open files (ulimit -n) allows no more connections at once");
+    }
+    connections
+}

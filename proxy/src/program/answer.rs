@@ -1,0 +1,41 @@
+//! From what was asked at the server to `pull`.
+
+use futures_util::future::BoxFuture;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use crate::pull::Puller;
+use crate::reply::{Body, Outcome, Reply, ReplySource};
+use crate::server::route::Route;
+use crate::server::{Answer, Asked};
+
+impl Answer for Puller {
+    fn answer(&self, asked: Asked) -> BoxFuture<'_, Reply> {
+        Box::pin(async move {
+            let Asked { route, method, range, query, promised } = asked;
+            let query = query.as_deref();
+            match route {
+                Route::Manifest { name, reference } if promised => {
+                    self.promised_manifest(&name, &reference, method).await
+                }
+                Route::Blob { name, digest } if promised => self.promised_blob(&name, &digest, range, method).await,
+                Route::Manifest { name, reference } => self.manifest(&name, &reference, method).await,
+                Route::Blob { name, digest } => self.blob(&name, &digest, range, method).await,
+                Route::Tags { name } => self.tags(&name, query, method).await,
+                Route::Referrers { name, digest } => self.referrers(&name, &digest, query, method).await,
+                // The server answers these itself.
+                Route::Base | Route::Probe | Route::Canary { .. } => nothing(),
+            }
+        })
+    }
+
+    fn finish(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Puller::finish(self))
+    }
+}
+
+fn nothing() -> Reply {
+    let headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(0))]);
+    let outcome = Outcome::new(ReplySource::None, "refused");
+    Reply::new(StatusCode::NOT_FOUND, headers, Body::Empty, outcome)
+}

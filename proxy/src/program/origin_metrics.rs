@@ -1,0 +1,60 @@
+//! What happens on the wire towards origins, as metrics.
+
+use std::sync::Arc;
+
+use larder_oci::Registry;
+
+use crate::metrics::{Metrics, OriginLabels};
+use crate::origin::{Observer, RateLimit, RequestKind, RequestOutcome};
+
+/// Counts what the origin tells.
+#[derive(Debug)]
+pub(super) struct OriginMetrics {
+    metrics: Arc<Metrics>,
+}
+
+impl OriginMetrics {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+}
+
+impl Observer for OriginMetrics {
+    fn request(&self, registry: &Registry, kind: RequestKind, outcome: RequestOutcome) {
+        if matches!(outcome, RequestOutcome::Status(_)) {
+            self.metrics.note_registry(registry);
+        }
+        let registry = self.metrics.registry_label(registry);
+        let labels = OriginLabels { registry, kind: kind.as_str(), outcome: word(outcome) };
+        self.metrics.count_origin_request(&labels);
+    }
+
+    fn rate_limit(&self, registry: &Registry, quota: RateLimit) {
+        let labels = self.metrics.registry_labels(registry);
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        if let Some(limit) = quota.limit {
+            self.metrics.origin_quota_limit.get_or_create(&labels).set(number(limit));
+        }
+        if let Some(remaining) = quota.remaining {
+            self.metrics.origin_quota_remaining.get_or_create(&labels).set(number(remaining));
+        }
+    }
+
+    fn circuit(&self, registry: &Registry, open: bool) {
+        self.metrics.origin_circuit_open.get_or_create(&self.metrics.registry_labels(registry)).set(i64::from(open));
+    }
+}
+
+fn word(outcome: RequestOutcome) -> &'static str {
+    match outcome {
+        RequestOutcome::Status(200..=399) => "ok",
+        RequestOutcome::Status(401 | 403) => "denied",
+        RequestOutcome::Status(404) => "not_found",
+        RequestOutcome::Status(429) => "rate_limited",
+        RequestOutcome::Status(500..) => "server_error",
+        RequestOutcome::Status(_) => "other",
+        RequestOutcome::Unreachable => "unreachable",
+        RequestOutcome::Timeout => "timeout",
+        RequestOutcome::Refused => "refused",
+    }
+}

@@ -1,0 +1,189 @@
+//! The whole proxy, against a registry over real sockets.
+
+mod odd_origins;
+mod promised;
+
+use std::fs;
+use std::path::Path;
+
+use larder_test_origin::{Image, ImageSpec, Origin as TestOrigin};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::store::CHUNK;
+use crate::store::directory::Reserve;
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+fn config(store: StoreConfig, run_folder: Option<&Path>) -> ProxyConfig {
+    ProxyConfig {
+        listen: vec![LOOPBACK],
+        admin: LOOPBACK,
+        metrics: None,
+        store,
+        run_folder: run_folder.map(Path::to_owned),
+        registries: None,
+        proxies: ProxyVariables::default(),
+        limits: ProxyLimits::default(),
+    }
+}
+
+/// A whole exchange on a connection of its own.
+async fn ask(address: SocketAddr, method: &str, target: &str) -> (u16, Vec<u8>) {
+    ask_with(address, method, target, "").await
+}
+
+/// The same with more header lines; a body that is cut is given as far as it came, and it ends with FIN.
+async fn ask_with(address: SocketAddr, method: &str, target: &str, headers: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    let end = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let status = std::str::from_utf8(&all[9..12]).unwrap().parse().unwrap();
+    (status, all.split_off(end + 4))
+}
+
+async fn page(address: SocketAddr, path: &str) -> String {
+    String::from_utf8(ask(address, "GET", path).await.1).unwrap()
+}
+
+/// Without a word about the disk that the test runs on.
+fn directory(folder: &Path) -> DirectoryConfig {
+    let none = Reserve::Bytes(0);
+    DirectoryConfig { reserve: none, reserve_files: none, ..DirectoryConfig::new(folder.join("store")) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_passes_through_and_stays_when_its_registry_is_gone() {
+    let origin = TestOrigin::start();
+    let image = Image::build(&ImageSpec::default());
+    origin.push("team/app", "v1", &image);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(KEY), "5a".repeat(32)).unwrap();
+    let settings = format!("[registries.\"{}\"]\ninsecure = true\n", origin.registry());
+    fs::write(folder.path().join(REGISTRIES), settings).unwrap();
+
+    let store = StoreConfig::Directory(directory(folder.path()));
+    let opened = open(config(store, Some(folder.path()))).unwrap();
+    let (address, admin) = (opened.addresses()[0], opened.admin_address());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(opened.run(shutdown.clone()));
+
+    let target = |what: &str| format!("/v2/team/app/{what}?ns={}", origin.registry());
+    let digest = image.largest_layer();
+    let (status, manifest) = ask(address, "GET", &target("manifests/v1")).await;
+    assert_eq!(status, 200);
+    let (status, blob) = ask(address, "GET", &target(&format!("blobs/{digest}"))).await;
+    assert_eq!((status, larder_oci::Digest::of(digest.algorithm(), &blob)), (200, digest.clone()));
+    assert_eq!(page(admin, "/readyz").await, "ready\n");
+
+    // The store has it once the fetch is over.
+    while !page(admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+    tokio::task::block_in_place(|| origin.stop());
+    assert_eq!(ask(address, "GET", &target("manifests/v1")).await, (200, manifest));
+    assert!(ask(address, "GET", &target(&format!("blobs/{digest}"))).await == (200, blob));
+    let metrics = page(admin, "/metrics").await;
+    let bytes = format!("larder_origin_received_bytes_total{{registry=\"{}\"}}", origin.registry());
+    assert!(metrics.contains(&bytes) && metrics.contains("source=\"store\""), "{metrics}");
+
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+    tokio::task::block_in_place(|| drop(origin));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_disk_has_damaged_never_leaves_and_the_origin_gives_the_rest() {
+    let origin = TestOrigin::start();
+    let settings = format!("[registries.\"{}\"]\ninsecure = true\n", origin.registry());
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(KEY), "5a".repeat(32)).unwrap();
+    fs::write(folder.path().join(REGISTRIES), settings).unwrap();
+    let store = StoreConfig::Directory(directory(folder.path()));
+    let opened = open(config(store, Some(folder.path()))).unwrap();
+    let (address, admin) = (opened.addresses()[0], opened.admin_address());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(opened.run(shutdown.clone()));
+
+    let mut damaged_blobs = 0;
+    for (number, length, damage) in [
+        (0, 3 * CHUNK + 5, Damage::Flip(7)),
+        (1, 3 * CHUNK + 5, Damage::Flip(CHUNK + 1)),
+        (2, 3 * CHUNK + 5, Damage::Flip(3 * CHUNK + 4)),
+        (3, 3 * CHUNK + 5, Damage::Shorten(2 * CHUNK)),
+        (4, 5000, Damage::Flip(4999)),
+        (5, 5000, Damage::Shorten(100)),
+    ] {
+        let bytes: Vec<u8> = (0..length).map(|index| u8::try_from((index + number) % 251).unwrap()).collect();
+        let digest = origin.push_blob("team/app", bytes.clone().into());
+        let target = format!("/v2/team/app/blobs/{digest}?ns={}", origin.registry());
+        assert!(ask(address, "GET", &target).await == (200, bytes.clone()));
+        while !page(admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+        let path = folder.path().join("store/blobs/sha256").join(&digest.hex()[..2]).join(digest.hex());
+        let mut file = fs::read(&path).unwrap();
+        let sound = match damage {
+            Damage::Flip(at) => {
+                file[at] ^= 0x80;
+                at - at % CHUNK
+            }
+            Damage::Shorten(left) => {
+                file.truncate(left);
+                0
+            }
+        };
+        fs::write(&path, file).unwrap();
+        assert_eq!(origin.blob_gets(&digest), 1);
+        // What lies before the damage comes, then an end that an engine goes on after; it begins where it was cut.
+        let (status, got) = ask(address, "GET", &target).await;
+        assert_eq!(status, 200);
+        if sound > 0 {
+            assert!(got == bytes[..sound], "{} bytes of {damage:?}", got.len());
+            let range = format!("Range: bytes={sound}-\r\n");
+            let (status, rest) = ask_with(address, "GET", &target, &range).await;
+            assert!((status, &rest[..]) == (206, &bytes[sound..]), "{status}, {} bytes of {damage:?}", rest.len());
+        } else {
+            assert!(got == bytes, "{} bytes of {damage:?}", got.len());
+        }
+        assert_eq!(origin.blob_gets(&digest), 2);
+        while !page(admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+        assert!(ask(address, "GET", &target).await == (200, bytes));
+        assert_eq!(origin.blob_gets(&digest), 2, "it is stored again");
+        damaged_blobs += 1;
+    }
+    // The store's own numbers reach the page every now and then.
+    let counted = format!("\nlarder_store_damaged_total {damaged_blobs}\n");
+    let told = async { while !page(admin, "/metrics").await.contains(&counted) {} };
+    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+    tokio::task::block_in_place(|| drop(origin));
+}
+
+/// What a disk does to a file.
+#[derive(Debug)]
+enum Damage {
+    Flip(usize),
+    Shorten(usize),
+}
+
+#[test]
+fn what_a_person_has_to_mend_is_said_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = || StoreConfig::Memory { limit: 1 << 20 };
+    let error = |config| open(config).unwrap_err().to_string();
+    let without_key = error(config(memory(), Some(folder.path())));
+    assert!(without_key.starts_with("read probe key ") && without_key.contains("/key: "), "{without_key}");
+
+    let missing = folder.path().join("missing.toml");
+    let config_with_file = ProxyConfig { registries: Some(missing), ..config(memory(), None) };
+    assert!(error(config_with_file).contains("missing.toml: No such file"));
+
+    let first = open(config(memory(), None)).unwrap();
+    let taken = ProxyConfig { listen: first.addresses(), ..config(memory(), None) };
+    assert!(error(taken).contains(&format!("(pid {})", std::process::id())));
+    let taken = ProxyConfig { admin: first.admin_address(), ..config(memory(), None) };
+    assert!(error(taken).starts_with("listen for admin requests on "));
+}

@@ -1,0 +1,187 @@
+//! What is answered to a pull: tags, manifests, blobs and lists, from the store or from the origin.
+//!
+//! What holds for every answer:
+//!
+//! - Nothing is served through a repository without evidence that this very repository delivers it: a *link* in the store, or
+//!   the origin's word in this request.
+//! - A tag means what the origin says now, as long as it says so in time; else what it last said, and the answer says that it
+//!   is stale.
+//! - A refusal is 404 or 502, at once and empty, so that the engine is on its way to the origin: any other status makes some
+//!   engine wait, retry here, or give up.
+//!
+//! [`Puller`] is asked by `server`, one method per kind of request: `tag` and `manifest`, `blob`, `listing`. The policy is
+//! `table`, the time `freshness`, and `flight` sees that simultaneous questions cost the origin one. Bytes of blobs come from
+//! the store, or through `fetch`. Clients that cannot turn elsewhere after the manifest are `promised`'s, which asks the same
+//! and looks further ahead; what is attached to images (signatures) is `attachment`'s.
+
+mod answer;
+mod attachment;
+mod blob;
+mod broken;
+mod denied;
+mod flight;
+mod freshness;
+mod held;
+mod limits;
+mod listing;
+mod manifest;
+mod moves;
+mod promised;
+mod promises;
+mod recent;
+mod referrers;
+mod table;
+mod tag;
+mod whole;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use larder_oci::{Digest, ManifestReference, Tag};
+use tokio::time::Instant;
+
+use crate::fetch::Fetcher;
+use crate::metrics::Metrics;
+use crate::reply::Reply;
+use crate::settings::SharedSettings;
+use crate::source::{BlobHead, ManifestBody, ManifestHead, Source, SourceError};
+use crate::store::{Name, Store};
+
+use broken::Broken;
+use denied::Denied;
+use flight::Flights;
+use freshness::Freshness;
+use moves::Moves;
+use promises::Promises;
+use recent::Recent;
+
+pub use limits::Limits;
+pub use table::{Asked, Conditions, Decision, decide};
+
+/// Answers pulls. A clone is another handle of the same.
+#[derive(Clone)]
+pub struct Puller {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    source: Arc<dyn Source>,
+    settings: SharedSettings,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    fetcher: Fetcher,
+    freshness: Freshness,
+    denied: Denied,
+    moves: Moves,
+    promises: Arc<Promises>,
+    broken: Broken,
+    recent_tags: Recent<Result<NamedHead, SourceError>>,
+    recent_refusals: Recent<(StatusCode, &'static str)>,
+    recent_answers: Recent<()>,
+    tag_heads: Flights<(Name, Tag), Result<NamedHead, SourceError>>,
+    digest_heads: Flights<(Name, Digest), Result<ManifestHead, SourceError>>,
+    blob_heads: Flights<(Name, Digest), Result<BlobHead, SourceError>>,
+    manifests: Flights<(Name, ManifestReference), Result<ManifestBody, SourceError>>,
+}
+
+/// What the origin says that a tag means.
+#[derive(Debug, Clone)]
+struct NamedHead {
+    digest: Digest,
+    size: Option<u64>,
+    media_type: Option<String>,
+}
+
+impl Puller {
+    /// Answers from `store` and `source`, within the settings of the moment.
+    pub fn new(
+        store: Arc<dyn Store>,
+        source: Arc<dyn Source>,
+        settings: SharedSettings,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Self {
+        let fetcher = Fetcher::new(Arc::clone(&store), Arc::clone(&source), Arc::clone(&metrics), limits.fetch.clone());
+        let shared = Shared {
+            store,
+            source,
+            settings,
+            metrics,
+            fetcher,
+            freshness: Freshness::new(&limits),
+            denied: Denied::new(limits.denied),
+            moves: Moves::default(),
+            promises: Arc::new(Promises::new(limits.quiet)),
+            broken: Broken::default(),
+            recent_tags: Recent::default(),
+            recent_refusals: Recent::default(),
+            recent_answers: Recent::default(),
+            tag_heads: Flights::default(),
+            digest_heads: Flights::default(),
+            blob_heads: Flights::default(),
+            manifests: Flights::default(),
+            limits,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// `GET` or `HEAD /v2/<name>/manifests/<reference>`.
+    pub async fn manifest(&self, name: &Name, reference: &ManifestReference, method: Method) -> Reply {
+        if !self.shared.permits(name) {
+            return answer::refused();
+        }
+        let deadline = Instant::now() + self.shared.limits.answer;
+        let answer = match reference {
+            ManifestReference::Tag(tag) if referrers::is_reserved(tag) => answer::refused().into(),
+            ManifestReference::Tag(tag) => self.shared.by_tag(name, tag, &method, deadline).await,
+            ManifestReference::Digest(digest) => self.shared.by_digest(name, digest, &method, deadline).await,
+        };
+        answer::to_method(answer.reply, &method)
+    }
+}
+
+impl Shared {
+    /// Whether the settings let this repository be served at all.
+    fn permits(&self, name: &Name) -> bool {
+        let settings = self.settings.load();
+        settings.permits(name) && !settings.registries.get(&name.registry).is_some_and(|registry| registry.skip)
+    }
+
+    fn conditions(&self, name: &Name, public: bool) -> Conditions {
+        let settings = self.settings.load();
+        Conditions::new(&settings.registry(&name.registry), settings.permits(name), public)
+    }
+
+    /// Passes an error of the origin on, and remembers what it says about the repository.
+    fn learn<T>(&self, name: &Name, answer: Result<T, SourceError>) -> Result<T, SourceError> {
+        match &answer {
+            Ok(_) => self.denied.note_public(name),
+            Err(SourceError::NeedsCredentials { status }) => {
+                tracing::debug!(registry = %name.registry, repository = %name.repository, status, "needs credentials");
+                self.denied.note(name);
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// The same for a blob or an attachment. Where we were given anything else a refusal is that part's own: storage behind a
+    /// registry has rules of its own, and bad days.
+    async fn learn_of_part<T>(&self, name: &Name, answer: Result<T, SourceError>) -> Result<T, SourceError> {
+        if matches!(answer, Err(SourceError::NeedsCredentials { .. }))
+            && (self.denied.is_public(name) || self.store.tags(name).await.is_ok_and(|tags| !tags.is_empty()))
+        {
+            return answer;
+        }
+        self.learn(name, answer)
+    }
+
+    /// The error of a repository that is known to need credentials.
+    fn known_to_be_denied(&self, name: &Name) -> Result<(), SourceError> {
+        if self.denied.contains(name) { Err(SourceError::NeedsCredentials { status: 401 }) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,46 @@
+//! Tags that moved to a manifest that we do not hold yet.
+//!
+//! A tag's record must never name something that cannot be served: then an outage would take away what was there before. So
+//! when a HEAD says that a tag moved, that is remembered until the new manifest is stored, which it is as soon as the engine
+//! that was told goes on to pull it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use larder_oci::{Digest, Tag};
+
+use crate::store::Name;
+
+/// Manifests that are waited for. Whoever asks for a tag again later has it noted again, so losing one costs little.
+const MANIFESTS: usize = 1024;
+
+/// Tags of one manifest.
+const TAGS: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    waiting: Mutex<HashMap<(Name, Digest), HashSet<Tag>>>,
+}
+
+impl Moves {
+    pub(super) fn note(&self, name: &Name, digest: &Digest, tag: &Tag) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.clone(), digest.clone());
+        if !waiting.contains_key(&key)
+            && waiting.len() >= MANIFESTS
+            && let Some(one) = waiting.keys().next().cloned()
+        {
+            waiting.remove(&one);
+        }
+        let tags = waiting.entry(key).or_default();
+        if tags.len() < TAGS {
+            tags.insert(tag.clone());
+        }
+    }
+
+    /// The manifest is there: the tags that mean it.
+    pub(super) fn take(&self, name: &Name, digest: &Digest) -> Vec<Tag> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.remove(&(name.clone(), digest.clone())).into_iter().flatten().collect()
+    }
+}

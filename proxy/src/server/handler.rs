@@ -1,0 +1,202 @@
+//! One request: route, loop check, range, then whoever answers, and back to the wire.
+//!
+//! Nothing here decides what is served; [`Answer`] does (`pull`, put behind it in `program`). What the server answers by
+//! itself: `/v2/`, canaries, probes, and everything that is no request of ours.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LINK, RANGE, VIA,
+};
+use http::{Method, Request, Response, StatusCode, Uri};
+use larder_oci::{ByteRange, ErrorBody};
+use tracing::Instrument;
+
+use super::account::Account;
+use super::paging::next_page;
+use super::probe::Probe;
+use super::route::{Refusal, Route, namespace_parameter, query_without_namespace, route};
+use super::socket::SocketState;
+use super::wire::{WireBody, respond};
+use crate::metrics::Metrics;
+use crate::reply::{Body, Outcome, Reply, ReplySource};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A routed request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What for.
+    pub route: Route,
+    /// GET or HEAD.
+    pub method: Method,
+    /// The one range of a GET; `None` for all of it.
+    pub range: Option<ByteRange>,
+    /// The client's query without `ns`.
+    pub query: Option<String>,
+    /// A manifest is a promise of the rest: the client stays with whoever gave it the manifest, which is so where it names the
+    /// registry in the path (CRI-O), not in `ns` (containerd, which asks the next one for each thing that this one does not give).
+    pub promised: bool,
+}
+
+/// Whoever answers requests for images.
+pub trait Answer: Send + Sync + 'static {
+    /// The reply to a manifest, blob, tags or referrers request.
+    fn answer(&self, asked: Asked) -> BoxFuture<'_, Reply>;
+
+    /// Told once, when the server is to stop: whoever answers begins nothing new from now on and is done when the clients that
+    /// cannot turn elsewhere any more have what they were promised, or have gone quiet. New connections are served until then.
+    fn finish(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Everything that requests need; shared by all connections.
+pub(super) struct Handler {
+    pub(super) answer: Arc<dyn Answer>,
+    pub(super) probe: Arc<Probe>,
+    pub(super) metrics: Arc<Metrics>,
+    /// The pseudonym that our own requests carry in `Via`.
+    pub(super) via: String,
+}
+
+impl Handler {
+    /// Answers one request. `state` is that of its connection.
+    pub(super) async fn handle<B>(
+        self: Arc<Self>,
+        request: Request<B>,
+        state: Arc<SocketState>,
+    ) -> Result<Response<WireBody>, Infallible> {
+        let (parts, _) = request.into_parts();
+        let routed = route(&parts.method, parts.uri.path(), parts.uri.query());
+        let account = Account::open(Arc::clone(&self.metrics), &parts.method, routed.as_ref().ok());
+        let span = account.span().clone();
+        let reply = self.reply(routed, &parts.method, &parts.headers, &parts.uri).instrument(span).await;
+        Ok(respond(reply, &parts.method, account, &state))
+    }
+
+    async fn reply(&self, routed: Result<Route, Refusal>, method: &Method, headers: &HeaderMap, uri: &Uri) -> Reply {
+        let route = match routed {
+            Ok(route) => route,
+            Err(refusal) => return refused(&refusal),
+        };
+        if has_passed_here(headers, &self.via) {
+            tracing::warn!("a request of our own came back: an endpoint leads here");
+            return own(StatusCode::BAD_GATEWAY, Bytes::new(), "loop");
+        }
+        let query = uri.query();
+        match route {
+            Route::Base => own(StatusCode::OK, Bytes::from_static(b"{}"), "ok"),
+            Route::Probe => {
+                let answer = self.probe.answer(query.unwrap_or_default());
+                own(answer.status, Bytes::from(answer.json), "ok")
+            }
+            Route::Canary { nonce } => {
+                self.probe.record_canary(&nonce);
+                // containerd gives the pull up at a 304 and asks nobody else, so no origin is bothered.
+                own(StatusCode::NOT_MODIFIED, Bytes::new(), "canary")
+            }
+            Route::Manifest { .. } | Route::Blob { .. } | Route::Tags { .. } | Route::Referrers { .. } => {
+                let range = if method == Method::GET { range(headers) } else { None };
+                let promised = query.is_none_or(|query| namespace_parameter(query).is_none());
+                let query = query_without_namespace(query);
+                let reply = self.answer.answer(Asked { route, method: method.clone(), range, query, promised }).await;
+                paged(reply, uri)
+            }
+        }
+    }
+}
+
+/// A list that goes on goes on here.
+fn paged(mut reply: Reply, uri: &Uri) -> Reply {
+    if let Some(link) = reply.headers.remove(LINK) {
+        let next = link.to_str().ok().and_then(|link| next_page(link, uri.path(), uri.query()));
+        if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+            reply.headers.insert(LINK, next);
+        }
+    }
+    reply
+}
+
+/// The range of a request. More than one, one that is not understood, and one that depends on a condition count as none: the
+/// whole content is the answer to those (RFC 9110 §14.2, §13.1.5).
+fn range(headers: &HeaderMap) -> Option<ByteRange> {
+    let mut values = headers.get_all(RANGE).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) if !headers.contains_key(IF_RANGE) => ByteRange::parse_header(value.to_str().ok()?).ok(),
+        _ => None,
+    }
+}
+
+/// Whether `Via` names us: `Via: 1.1 larder-ab12, 1.1 other (comment)` (RFC 9110 §7.6.3).
+fn has_passed_here(headers: &HeaderMap, pseudonym: &str) -> bool {
+    headers
+        .get_all(VIA)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|hop| hop.split_whitespace().nth(1) == Some(pseudonym))
+}
+
+fn refused(refusal: &Refusal) -> Reply {
+    let json = ErrorBody::new(refusal.code, &refusal.message).to_json();
+    let mut reply = own(refusal.status, Bytes::from(json), "bad_request");
+    if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+        reply.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    reply
+}
+
+/// An answer of the server's own.
+fn own(status: StatusCode, json: Bytes, result: &'static str) -> Reply {
+    let mut headers = HeaderMap::new();
+    headers
+        .insert(HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+    if status != StatusCode::NOT_MODIFIED {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(json.len()));
+    }
+    if !json.is_empty() {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    Reply::new(status, headers, Body::Bytes(json), Outcome::new(ReplySource::None, result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn one_range_counts_and_nothing_else() {
+        for (given, expected) in [
+            (headers(&[]), None),
+            (headers(&[(RANGE, "bytes=5-")]), Some(ByteRange::From(5))),
+            (headers(&[(RANGE, "bytes=0-9")]), Some(ByteRange::FromTo { first: 0, last: 9 })),
+            (headers(&[(RANGE, "bytes=0-1,5-6")]), None),
+            (headers(&[(RANGE, "bytes=9-1")]), None),
+            (headers(&[(RANGE, "lines=1-")]), None),
+            (headers(&[(RANGE, "bytes=5-"), (IF_RANGE, "\"etag\"")]), None),
+        ] {
+            assert_eq!(range(&given), expected, "{given:?}");
+        }
+        let mut twice = headers(&[(RANGE, "bytes=5-")]);
+        twice.append(RANGE, HeaderValue::from_static("bytes=6-"));
+        assert_eq!(range(&twice), None);
+    }
+
+    #[test]
+    fn a_request_that_passed_here_is_known_by_via() {
+        let passed = |value| has_passed_here(&headers(&[(VIA, value)]), "larder-ab12");
+        assert!(passed("1.1 larder-ab12"));
+        assert!(passed("1.0 fred, 1.1 larder-ab12 (Larder)"));
+        assert!(!passed("1.1 larder-ab123"));
+        assert!(!passed("1.1 fred (1.1 larder-ab12x)"));
+        assert!(!has_passed_here(&HeaderMap::new(), "larder-ab12"));
+    }
+}

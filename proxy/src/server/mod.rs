@@ -1,0 +1,176 @@
+//! The network side of the pull path: from an engine's connection to a [`Reply`](crate::reply::Reply) on its socket.
+//!
+//! `bind` takes the addresses → `front` (a thread of its own) accepts, looks at the first bytes, answers TLS and probes →
+//! `connection` (HTTP/1.1 on the runtime) → `handler` → `route` (pure) → [`Answer`], which is `pull` → `wire` writes.
+//!
+//! Invariants: no body byte is touched but in `wire`; a connection ends with FIN, never with RST while bytes that we sent are
+//! under way; everything a client can make us hold is bounded. Refusing is quick, since behind every refusal an engine is
+//! waiting to ask the origin instead.
+
+mod account;
+mod bind;
+mod connection;
+mod front;
+mod handler;
+mod linger;
+mod paging;
+pub mod probe;
+pub mod route;
+mod sniff;
+mod socket;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use bind::BindError;
+pub use handler::{Answer, Asked};
+
+use self::connection::Ending;
+use self::front::{Accepted, Front};
+use self::handler::Handler;
+use self::probe::Probe;
+use crate::metrics::Metrics;
+
+/// What a server is made of, beside its addresses.
+pub struct ServerParts {
+    /// Whoever answers requests for images.
+    pub answer: Arc<dyn Answer>,
+    /// The keyed challenge.
+    pub probe: Arc<Probe>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+    /// The pseudonym that our own requests carry in `Via`; a request that comes in with it is a loop.
+    pub via: String,
+    /// Connections served at once; beyond them a connection is refused.
+    pub connections: usize,
+    /// How long replies under way may take after a stop, before they are cut.
+    pub drain: Duration,
+}
+
+/// A server that has its addresses and serves nobody yet.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<TcpListener>,
+}
+
+impl Server {
+    /// Takes the addresses. Until [`Server::serve`] runs, connections wait: do not let that be long.
+    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, BindError> {
+        Ok(Self { listeners: bind::bind(addresses)? })
+    }
+
+    /// The real addresses, where port 0 was asked for or an address was left out.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop`, then goes on until whoever answers has finished ([`Answer::finish`]), and then lets replies under way
+    /// finish; all of it bounded by [`ServerParts::drain`]. From when it has finished on, a new connection is refused by the kernel.
+    /// An error means that accepting ended by itself.
+    pub async fn serve(self, parts: ServerParts, stop: CancellationToken) -> io::Result<()> {
+        let ServerParts { answer, probe, metrics, via, connections, drain } = parts;
+        let (accepted, mut incoming) = mpsc::unbounded_channel();
+        let closing = CancellationToken::new();
+        // Also when this future is dropped: the front thread must not outlive it.
+        let _closed = closing.clone().drop_guard();
+        let front = Front {
+            listeners: self.listeners,
+            probe: Arc::clone(&probe),
+            metrics: Arc::clone(&metrics),
+            waiting: front::WAITING,
+            places: Arc::new(Semaphore::new(connections)),
+            accepted,
+            stop: closing.clone(),
+        };
+        let ending = Ending { drain: closing.clone(), now: CancellationToken::new() };
+        let beating = tokio::spawn({
+            let probe = Arc::clone(&probe);
+            async move { probe.beat().await }
+        });
+        let mut front_end = front.start()?;
+        let mut finished = pin!(finished(Arc::clone(&answer), stop, drain));
+        let handler = Arc::new(Handler { answer, probe, metrics: Arc::clone(&metrics), via });
+        let tracker = TaskTracker::new();
+        let mut until = None;
+        let result = loop {
+            tokio::select! {
+                next = incoming.recv() => match next {
+                    Some(connection) => spawn(&tracker, connection, &handler, &metrics, &ending),
+                    None => break (&mut front_end).await.unwrap_or_else(|_| Err(io::Error::other("the front thread panicked"))),
+                },
+                end = &mut finished => {
+                    until = Some(end);
+                    break Ok(());
+                }
+            }
+        };
+        closing.cancel();
+        // What the front thread handed over before it stopped is served, too.
+        while let Some(connection) = incoming.recv().await {
+            spawn(&tracker, connection, &handler, &metrics, &ending);
+        }
+        tracker.close();
+        let until = until.unwrap_or_else(|| Instant::now() + drain);
+        if tokio::time::timeout_at(until, tracker.wait()).await.is_err() {
+            tracing::warn!(connections = tracker.len(), "not done in time, cut");
+            ending.now.cancel();
+            tracker.wait().await;
+        }
+        beating.abort();
+        result
+    }
+}
+
+/// Ends some time after `stop`, when the answers have finished; with the end of the drain.
+async fn finished(answer: Arc<dyn Answer>, stop: CancellationToken, drain: Duration) -> Instant {
+    stop.cancelled().await;
+    let until = Instant::now() + drain;
+    if tokio::time::timeout_at(until, answer.finish()).await.is_err() {
+        tracing::warn!("images that clients were promised are not done in time");
+    }
+    until
+}
+
+fn spawn(tracker: &TaskTracker, connection: Accepted, handler: &Arc<Handler>, metrics: &Arc<Metrics>, ending: &Ending) {
+    let Accepted { stream, place } = connection;
+    let stream = match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "connection lost before it was served");
+            return;
+        }
+    };
+    let (handler, ending, open) = (Arc::clone(handler), ending.clone(), Open::new(metrics));
+    tracker.spawn(async move {
+        connection::serve(stream, handler, ending).await;
+        drop((open, place));
+    });
+}
+
+/// Counts a connection while it lives, also when its task is unwound.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}

@@ -1,0 +1,91 @@
+//! What the operator says about registries: endpoints, certificates, policies, and what may be pulled at all.
+//!
+//! The file is settings, not an allow-list: a registry that is not named here is served with the defaults. A value of
+//! these types is checked: endpoints are absolute http(s) URLs without credentials, plain http only beside
+//! `insecure = true`, certificates are PEM that parses. Whoever reads them need not check again.
+//!
+//! `file` turns TOML into [`Settings`] and back, `pattern` says what `allow` and `deny` match, `watch` replaces the shared
+//! value when the file changes and keeps the last good one when the new one is wrong.
+
+mod file;
+mod pattern;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use larder_oci::Registry;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::store::Name;
+
+pub use file::SettingsError;
+pub use pattern::{Pattern, PatternError};
+pub use watch::{SettingsFile, SettingsFileError};
+
+/// The settings as every request reads them: one atomic load, replaced whole by a reload.
+pub type SharedSettings = Arc<ArcSwap<Settings>>;
+
+/// Everything that the registries file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// What is said about single registries; [`Settings::registry`] fills in the defaults for the rest.
+    pub registries: BTreeMap<Registry, RegistrySettings>,
+    /// When not empty, only what one of these matches is served.
+    pub allow: Vec<Pattern>,
+    /// What one of these matches is never served, whatever `allow` says.
+    pub deny: Vec<Pattern>,
+}
+
+/// How one registry is reached and what its refusals mean.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// Where to ask, in order of preference; empty means the registry itself.
+    pub endpoints: Vec<Url>,
+    /// Certificates (PEM, one or more) that are trusted for this registry beside the platform's.
+    pub ca_pem: Option<String>,
+    /// Plain http, and certificates that do not verify, are accepted.
+    pub insecure: bool,
+    /// Refuse at once, so that the engine asks the registry itself.
+    pub skip: bool,
+    /// What happens to content that we hold when the registry says that it does not exist any more.
+    pub on_origin_404: Policy,
+    /// What happens to content that we hold when the registry answers 401 or 403 to an anonymous request.
+    pub on_origin_denied: Policy,
+}
+
+/// What to do with content that we hold and that the origin no longer gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Serve it: a deleted image stays pullable.
+    #[default]
+    Serve,
+    /// Refuse it as the origin does.
+    Refuse,
+}
+
+impl Settings {
+    /// The settings of one registry, the defaults when the file does not name it.
+    pub fn registry(&self, registry: &Registry) -> RegistrySettings {
+        self.registries.get(registry).cloned().unwrap_or_default()
+    }
+
+    /// Whether the file names the registry, which is what makes a private or loopback origin reachable.
+    pub fn lists(&self, registry: &Registry) -> bool {
+        self.registries.contains_key(registry)
+    }
+
+    /// Whether `allow` and `deny` let a repository be served. `deny` wins; an empty `allow` allows everything.
+    pub fn permits(&self, name: &Name) -> bool {
+        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
+        !matches(&self.deny) && (self.allow.is_empty() || matches(&self.allow))
+    }
+
+    /// The settings as a value that requests share and a reload replaces.
+    pub fn shared(self) -> SharedSettings {
+        Arc::new(ArcSwap::from_pointee(self))
+    }
+}

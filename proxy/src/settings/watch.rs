@@ -1,0 +1,246 @@
+//! The registries file on disk: read once at the start, then followed.
+//!
+//! Invariant: the shared settings are always a whole, valid file. A start with a bad file is refused; a file that turns bad
+//! or goes away while we run changes nothing but a condition (and a metric), and the last good settings stay. Changes are seen
+//! by inotify on the folder (a rename into place, or a mounted `ConfigMap` whose links are swapped) and, where that is
+//! silent, by reading the file every ten seconds.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_process::readiness::Condition;
+use notify::{RecursiveMode, Watcher};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::file::{LARGEST, SettingsError};
+use super::{Settings, SharedSettings};
+use crate::metrics::Metrics;
+
+/// How often the file is read when nothing announces a change.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// A pause after an announcement, so that the several steps of one change are read as one.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Why a registries file was not read.
+#[derive(Debug, Error)]
+pub enum SettingsFileError {
+    /// The file is not there or not readable.
+    #[error("read registries file {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file is larger than any registries file.
+    #[error("registries file {} is larger than 1 MiB", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was read and is wrong.
+    #[error("registries file {}: {error}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: SettingsError,
+    },
+}
+
+/// A registries file that was read once and can be followed.
+#[derive(Debug)]
+pub struct SettingsFile {
+    path: PathBuf,
+    text: String,
+    shared: SharedSettings,
+}
+
+impl SettingsFile {
+    /// Reads the file; an error here is one to stop for.
+    pub fn open(path: &Path) -> Result<Self, SettingsFileError> {
+        let text = read(path)?;
+        let settings = parse(path, &text)?;
+        Ok(Self { path: path.to_owned(), text, shared: settings.shared() })
+    }
+
+    /// Reads the file if it is there; until it is, the defaults are in force. For a folder that another process fills.
+    pub fn open_or_wait(path: &Path) -> Result<Self, SettingsFileError> {
+        match Self::open(path) {
+            Err(SettingsFileError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), "registries file is not there yet: the defaults are in force");
+                Ok(Self { path: path.to_owned(), text: String::new(), shared: Settings::default().shared() })
+            }
+            other => other,
+        }
+    }
+
+    /// The settings that [`SettingsFile::follow`] replaces.
+    pub fn shared(&self) -> SharedSettings {
+        Arc::clone(&self.shared)
+    }
+
+    /// Follows the file until `shutdown`. Never fails: without inotify there is still the periodic look.
+    pub async fn follow(mut self, condition: Condition, metrics: Arc<Metrics>, shutdown: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        let _watcher = self.watch_folder(&changed);
+        // What changed between the first reading and now was announced to nobody.
+        changed.notify_one();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            self = self.look_aside(&condition, &metrics).await;
+        }
+    }
+
+    /// Reads on a blocking thread: the folder may be on a disk that hangs.
+    async fn look_aside(mut self, condition: &Condition, metrics: &Metrics) -> Self {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let text = read(&path)?;
+            Ok((parse(&path, &text), text))
+        })
+        .await;
+        let outcome = match read {
+            Ok(Ok((_, text))) if text == self.text => Ok(()),
+            Ok(Ok((Ok(settings), text))) => {
+                tracing::info!(path = %self.path.display(), registries = settings.registries.len(), "registries file read again");
+                self.text = text;
+                self.shared.store(Arc::new(settings));
+                Ok(())
+            }
+            Ok(Ok((Err(error), _)) | Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match outcome {
+            Ok(()) => {
+                metrics.settings_invalid.set(0);
+                condition.clear();
+            }
+            Err(error) => {
+                metrics.settings_invalid.set(1);
+                if condition.set(format!("{error}; the settings read before stay in force")) {
+                    tracing::error!("{error}; the settings read before stay in force");
+                }
+            }
+        }
+        self
+    }
+
+    fn watch_folder(&self, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+        let changed = Arc::clone(changed);
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let start = || -> notify::Result<notify::RecommendedWatcher> {
+            let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Our own reading is an event too; answering it would never end.
+                if !event.is_ok_and(|event| event.kind.is_access()) {
+                    changed.notify_one();
+                }
+            })?;
+            watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        };
+        start()
+            .inspect_err(|error| {
+                tracing::warn!(folder = %folder.display(), %error, "changes are not announced; the file is read every 10 s");
+            })
+            .ok()
+    }
+}
+
+fn read(path: &Path) -> Result<String, SettingsFileError> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
+        .map_err(|error| SettingsFileError::Read { path: path.to_owned(), error })?;
+    if text.len() as u64 > LARGEST {
+        return Err(SettingsFileError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Settings, SettingsFileError> {
+    let base = path.parent().unwrap_or(Path::new("."));
+    Settings::parse_toml(text, base).map_err(|error| SettingsFileError::Wrong { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_oci::Registry;
+    use larder_process::readiness::Readiness;
+
+    use super::*;
+
+    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let waiting = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    #[test]
+    fn a_start_with_a_bad_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registries.toml");
+        let missing = SettingsFile::open(&path).unwrap_err().to_string();
+        assert!(missing.starts_with(&format!("read registries file {}: ", path.display())), "{missing}");
+        std::fs::write(&path, "x = 1").unwrap();
+        let wrong = SettingsFile::open(&path).unwrap_err().to_string();
+        assert!(wrong.contains("registries.toml: ") && wrong.contains("unknown field `x`"), "{wrong}");
+        std::fs::write(&path, "#".repeat(2_000_000)).unwrap();
+        assert!(matches!(SettingsFile::open(&path), Err(SettingsFileError::TooLarge { .. })));
+        assert!(SettingsFile::open_or_wait(&path).is_err());
+        let waiting = SettingsFile::open_or_wait(&folder.path().join("later.toml")).unwrap();
+        assert_eq!(**waiting.shared().load(), Settings::default());
+    }
+
+    #[tokio::test]
+    async fn a_change_counts_and_a_bad_one_only_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registries.toml");
+        let write = |text: &str| {
+            let new = folder.path().join("new");
+            std::fs::write(&new, text).unwrap();
+            std::fs::rename(new, &path).unwrap();
+        };
+        write("");
+        let file = SettingsFile::open(&path).unwrap();
+        let (shared, readiness, shutdown) = (file.shared(), Readiness::new(), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new());
+        let following =
+            tokio::spawn(file.follow(readiness.condition("registries file"), Arc::clone(&metrics), shutdown.clone()));
+        let registry = Registry::parse("quay.io").unwrap();
+        write("[registries.\"quay.io\"]\nskip = true");
+        until("the change counts", || shared.load().registry(&registry).skip).await;
+
+        write("[registries.\"quay.io\"]\nskip = 1");
+        until("the bad file shows", || !readiness.report().lines.is_empty()).await;
+        assert_eq!(metrics.settings_invalid.get(), 1);
+        assert!(shared.load().registry(&registry).skip, "the last good settings stay");
+        assert!(readiness.report().ready);
+
+        std::fs::remove_file(&path).unwrap();
+        until("the missing file shows", || readiness.report().to_string().contains("No such file")).await;
+        assert!(shared.load().registry(&registry).skip);
+
+        write("");
+        until("the good file counts", || !shared.load().registry(&registry).skip).await;
+        assert_eq!((readiness.report().lines.len(), metrics.settings_invalid.get()), (0, 0));
+        shutdown.cancel();
+        following.await.unwrap();
+    }
+}

@@ -1,0 +1,185 @@
+//! How much has to go, and what goes first: pure functions of numbers.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::SystemTime;
+
+use super::folder::DiskRoom;
+
+/// Room that stays free on the disk, whoever fills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// Of the disk's size.
+    Percent(u8),
+    /// In bytes.
+    Bytes(u64),
+}
+
+impl Reserve {
+    pub(super) fn of(self, total: u64) -> u64 {
+        match self {
+            // The quotient first: no overflow, and a disk of 100 bytes interests nobody.
+            Self::Percent(percent) => total / 100 * u64::from(percent.min(100)),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// What a file of `length` bytes costs: disks give whole blocks.
+pub(super) fn footprint(length: u64) -> u64 {
+    length.checked_next_multiple_of(4096).unwrap_or(u64::MAX)
+}
+
+/// What has to be freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Need {
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+}
+
+impl Need {
+    pub(super) fn is_met(self) -> bool {
+        self == Self::default()
+    }
+
+    pub(super) fn after(self, bytes: u64) -> Self {
+        Self { bytes: self.bytes.saturating_sub(bytes), files: self.files.saturating_sub(1) }
+    }
+}
+
+/// The numbers that a decision rests on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Situation {
+    /// What the store occupies.
+    pub(super) used: u64,
+    /// What it may.
+    pub(super) limit: Option<u64>,
+    /// The disk, if it could be asked.
+    pub(super) disk: Option<DiskRoom>,
+    pub(super) reserve: Reserve,
+    pub(super) reserve_files: Reserve,
+}
+
+impl Situation {
+    /// What has to go before more can come: `uncounted` bytes that are not in `used` yet, `unwritten` ones that the disk does
+    /// not know of yet.
+    pub(super) fn need(&self, uncounted: u64, unwritten: u64) -> Need {
+        let by_limit = self.limit.map_or(0, |limit| self.used.saturating_add(uncounted).saturating_sub(limit));
+        let (by_disk, files) = self.disk.map_or((0, 0), |disk| {
+            let bytes = self.reserve.of(disk.total).saturating_add(unwritten).saturating_sub(disk.available);
+            // Zero files in total: a disk that does not count them.
+            let files = match disk.files_total {
+                0 => 0,
+                total => self.reserve_files.of(total).saturating_sub(disk.files_available),
+            };
+            (bytes, files)
+        });
+        Need { bytes: by_limit.max(by_disk), files }
+    }
+}
+
+/// Keeps the `capacity` oldest of all that it is shown, so that a walk over any number of blobs takes bounded memory.
+pub(super) struct Oldest<T> {
+    capacity: usize,
+    // The newest of the kept on top.
+    kept: BinaryHeap<(SystemTime, u64, T)>,
+    shown: u64,
+}
+
+impl<T: Ord> Oldest<T> {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, kept: BinaryHeap::new(), shown: 0 }
+    }
+
+    pub(super) fn show(&mut self, last_use: SystemTime, length: u64, item: T) {
+        self.shown += 1;
+        if self.kept.len() < self.capacity {
+            self.kept.push((last_use, length, item));
+        } else if self.kept.peek().is_some_and(|(newest, ..)| last_use < *newest) {
+            self.kept.pop();
+            self.kept.push((last_use, length, item));
+        }
+    }
+
+    /// How many it has seen.
+    pub(super) fn shown(&self) -> u64 {
+        self.shown
+    }
+
+    /// Oldest first.
+    pub(super) fn into_sorted(self) -> Vec<(SystemTime, u64, T)> {
+        let mut sorted: Vec<_> = self.kept.into_iter().map(Reverse).collect();
+        sorted.sort_unstable_by(|a, b| b.cmp(a));
+        sorted.into_iter().map(|Reverse(entry)| entry).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn disk(total: u64, available: u64) -> DiskRoom {
+        DiskRoom { total, available, files_total: 0, files_available: 0 }
+    }
+
+    #[test]
+    fn the_reserve_counts_whoever_fills_the_disk() {
+        let situation = Situation {
+            used: 10,
+            limit: None,
+            disk: Some(disk(100_000, 15_000)),
+            reserve: Reserve::Percent(18),
+            reserve_files: Reserve::Percent(7),
+        };
+        assert_eq!(situation.need(0, 0), Need { bytes: 3_000, files: 0 });
+        assert_eq!(situation.need(0, 500), Need { bytes: 3_500, files: 0 });
+        let roomy = Situation { disk: Some(disk(100_000, 50_000)), ..situation };
+        assert!(roomy.need(32_000, 32_000).is_met());
+        assert!(!roomy.need(32_001, 32_001).is_met());
+    }
+
+    #[test]
+    fn a_disk_without_inodes_to_spare_has_no_room() {
+        let counted = DiskRoom { files_total: 1_000, files_available: 60, ..disk(100_000, 90_000) };
+        let situation = Situation {
+            used: 0,
+            limit: None,
+            disk: Some(counted),
+            reserve: Reserve::Percent(18),
+            reserve_files: Reserve::Percent(7),
+        };
+        assert_eq!(situation.need(0, 0), Need { bytes: 0, files: 10 });
+    }
+
+    proptest! {
+        #[test]
+        fn freeing_what_is_needed_is_enough(used in 0u64..1 << 50, limit in proptest::option::of(0u64..1 << 50), wanted in 0u64..1 << 40, total in 0u64..1 << 50, available in 0u64..1 << 50) {
+            let mut situation = Situation {
+                used, limit, disk: Some(disk(total, available)), reserve: Reserve::Percent(18), reserve_files: Reserve::Percent(7),
+            };
+            let need = situation.need(wanted, wanted);
+            // What the store does not have it cannot free; the rest must add up.
+            if need.bytes <= used {
+                situation.used -= need.bytes;
+                situation.disk = Some(disk(total, available + need.bytes));
+                prop_assert!(situation.need(wanted, wanted).is_met());
+                prop_assert!(limit.is_none_or(|limit| situation.used + wanted <= limit));
+            }
+        }
+
+        #[test]
+        fn the_oldest_are_kept_in_order(ages in proptest::collection::vec(0u64..1000, 0..200), capacity in 1usize..50) {
+            let mut oldest = Oldest::new(capacity);
+            for (index, age) in ages.iter().enumerate() {
+                oldest.show(SystemTime::UNIX_EPOCH + Duration::from_secs(*age), 1, index);
+            }
+            let mut expected = ages.clone();
+            expected.sort_unstable();
+            expected.truncate(capacity);
+            let kept: Vec<u64> = oldest.into_sorted().into_iter().map(|(_, _, index)| ages[index]).collect();
+            prop_assert_eq!(kept, expected);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What helm says after an install is true for the values that it was given.
+
+use anyhow::{Result, ensure};
+use larder_test_chart::helm::Helm;
+
+pub(crate) const TESTS: &[crate::Test] = &[("notes::are_true", are_true)];
+
+const POOL: &str = "name: a, nodeLabel: {key: k, values: [v]}";
+
+fn are_true(helm: &Helm) -> Result<()> {
+    let (nobody, crio, edited) =
+        ("still registry.example", "CRI-O is told of each registry", "but for the config_path");
+    let openshift = "oc label namespace larder-system";
+    for (values, says, does_not_say) in [
+        ("{}".to_owned(), vec![nobody], vec![crio, edited, openshift]),
+        ("image: {registry: harbor.corp.example}".to_owned(), vec![], vec![nobody]),
+        ("engine: crio".to_owned(), vec![crio], vec!["cannot configure"]),
+        ("openshift: {enabled: true}".to_owned(), vec![openshift], vec![]),
+        (format!("pools: [{{{POOL}, engine: crio}}]"), vec![crio], vec![]),
+        (format!("pools: [{{{POOL}, engine: crio, enabled: false}}]"), vec![], vec![crio]),
+        ("agent: {engineRestart: {allow: true}}".to_owned(), vec![edited], vec![]),
+        (format!("pools: [{{{POOL}, agent: {{engineRestart: {{allow: true}}}}}}]"), vec![edited], vec![]),
+        ("store: {type: emptyDir}".to_owned(), vec!["as they were found."], vec!["images stay"]),
+    ] {
+        let notes = helm.notes(&values)?;
+        for words in says {
+            ensure!(notes.contains(words), "{values}: it does not say {words:?}:\n{notes}");
+        }
+        for words in does_not_say {
+            ensure!(!notes.contains(words), "{values}: it says {words:?}:\n{notes}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Values that are refused before anything is sent, with a message that names what is wrong.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use larder_test_chart::helm::Helm;
+
+/// Values, and what has to be said about them.
+pub(crate) struct Refusal {
+    pub(crate) name: &'static str,
+    values: &'static str,
+    says: &'static [&'static str],
+}
+
+impl Refusal {
+    pub(crate) fn run(&self, helm: &Helm) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new().context("make a file of values")?;
+        file.write_all(self.values.as_bytes())?;
+        let Err(error) = helm.template(file.path(), None, &[]) else { bail!("{} is not refused", self.values) };
+        let said = format!("{error:#}");
+        for words in self.says {
+            ensure!(said.contains(words), "it does not say {words:?}:\n{said}");
+        }
+        Ok(())
+    }
+}
+
+const fn refusal(name: &'static str, values: &'static str, says: &'static [&'static str]) -> Refusal {
+    Refusal { name, values, says }
+}
+
+#[rustfmt::skip]
+pub(crate) const ALL: &[Refusal] = &[
+    refusal("unknown_value", "engin: auto", &["additional properties 'engin' not allowed"]),
+    refusal("unknown_engine", "engine: docker", &["/engine", "'auto', 'containerd', 'crio'"]),
+    refusal("unknown_agent_value", "agent: {privilege: true}", &["/agent", "'privilege' not allowed"]),
+    refusal("relative_crio_config", "agent: {crioConfig: etc/crio.conf}", &["/agent/crioConfig"]),
+    refusal("misspelled_crio_value", "agent: {crioConf: /etc/crio/crio.conf}", &["/agent", "'crioConf' not allowed"]),
+    refusal("crio_registries_as_one_text", "agent: {crioRegistries: 'docker.io,quay.io'}", &["/agent/crioRegistries"]),
+    refusal("crio_registry_with_scheme", "agent: {crioRegistries: ['https://quay.io']}", &["/agent/crioRegistries/0"]),
+    refusal("crio_registry_with_path", "agent: {crioRegistries: [quay.io/team]}", &["/agent/crioRegistries/0"]),
+    refusal("crio_registry_in_capitals", "agent: {crioRegistries: [docker.io, Quay.io]}", &["/agent/crioRegistries/1"]),
+    refusal("crio_registry_twice", "agent: {crioRegistries: [quay.io, quay.io]}", &["/agent/crioRegistries"]),
+    refusal("crio_registry_of_a_pool_with_a_port_out_of_range", "pools: [{name: a, nodeLabel: {key: k, values: [v]}, agent: {crioRegistries: ['quay.io:65536']}}]", &["/pools/0/agent/crioRegistries/0"]),
+    refusal("unknown_openshift_value", "openshift: {enable: true}", &["/openshift", "'enable' not allowed"]),
+    refusal("openshift_null", "openshift: null", &["missing property 'openshift'"]),
+    refusal("openshift_with_everybodys_account", "openshift: {enabled: true}\nserviceAccount: {create: false}", &["would get the agent's rights"]),
+    refusal("openshift_with_everybodys_account_by_name", "openshift: {enabled: true}\nserviceAccount: {create: false, name: default}", &["would get the agent's rights"]),
+    refusal("unknown_proxy_value", "proxy: {resource: {}}", &["/proxy", "'resource' not allowed"]),
+    refusal("root_proxy", "proxy: {runAsUser: 0}", &["/proxy", "'runAsUser' not allowed"]),
+    refusal("unknown_image_value", "image: {name: x}", &["/image", "'name' not allowed"]),
+    refusal("short_digest", "image: {digest: 'sha256:abc'}", &["/image/digest"]),
+    refusal("repository_with_tag", "image: {repository: 'larder:1.0'}", &["/image/repository"]),
+    refusal("store_size_without_number", "store: {size: large}", &["/store/size"]),
+    refusal("store_size_of_zero", "store: {size: 0GiB}", &["/store/size"]),
+    refusal("store_size_in_unknown_unit", "store: {size: 20 parsecs}", &["/store/size"]),
+    refusal("relative_store", "store: {path: var/lib/larder}", &["/store/path"]),
+    refusal("root_as_store", "store: {path: /}", &["/store/path"]),
+    refusal("a_folder_of_the_root_as_store", "store: {path: /srv}", &["/store/path"]),
+    refusal("a_store_that_holds_the_agents_journal", "store: {path: /var/lib/larder}", &["where the agent keeps what it changed"]),
+    refusal("a_store_above_the_agents_journal", "store: {path: /var/lib/}", &["where the agent keeps what it changed"]),
+    refusal("a_store_in_the_agents_journal", "store: {path: /var/lib/larder/node/x}", &["where the agent keeps what it changed"]),
+    refusal("a_store_of_a_pool_beside_the_agents_journal", "pools: [{name: a, nodeLabel: {key: k, values: [v]}, store: {path: /var/lib/larder/node-config}}]", &["where the agent keeps what it changed"]),
+    refusal("a_port_that_only_root_may_bind", "ports: {mirror: 443}", &["/ports/mirror"]),
+    refusal("no_time_to_take_anything_back", "terminationGracePeriodSeconds: 5", &["/terminationGracePeriodSeconds"]),
+    refusal("store_of_unknown_type", "store: {type: pvc}", &["/store/type", "'hostPath', 'emptyDir'"]),
+    refusal("unknown_registry_value", "registries: {docker.io: {endpoint: []}}", &["/registries/docker.io", "'endpoint' not allowed"]),
+    refusal("registry_with_scheme", "registries: {'https://docker.io': {}}", &["/registries", "'https://docker.io' not allowed"]),
+    refusal("registry_with_path", "registries: {docker.io/library: {}}", &["/registries", "'docker.io/library' not allowed"]),
+    refusal("plain_http_endpoint", "registries: {docker.io: {endpoints: ['http://mirror.example']}}", &["/registries/docker.io/endpoints/0"]),
+    refusal("endpoint_without_scheme", "registries: {docker.io: {endpoints: [mirror.example]}}", &["/registries/docker.io/endpoints/0"]),
+    refusal("endpoint_with_password", "registries: {docker.io: {endpoints: ['https://a:b@mirror.example']}}", &["/registries/docker.io/endpoints/0"]),
+    refusal("ca_that_is_a_path", "registries: {docker.io: {ca: /etc/ca.pem}}", &["/registries/docker.io/ca"]),
+    refusal("unknown_policy", "registries: {docker.io: {onOrigin404: keep}}", &["/registries/docker.io/onOrigin404", "'serve', 'refuse'"]),
+    refusal("pattern_with_scheme", "allow: ['https://quay.io']", &["/allow/0"]),
+    refusal("pattern_in_capitals", "deny: [Quay.io]", &["/deny/0"]),
+    refusal("pool_without_label", "pools: [{name: a}]", &["/pools/0", "missing property 'nodeLabel'"]),
+    refusal("pool_without_values", "pools: [{name: a, nodeLabel: {key: k, values: []}}]", &["/pools/0/nodeLabel/values"]),
+    refusal("pool_called_default", "pools: [{name: default, nodeLabel: {key: k, values: [v]}}]", &["/pools/0/name"]),
+    refusal("unknown_pool_value", "pools: [{name: a, nodeLabel: {key: k, values: [v]}, ports: {mirror: 1}}]", &["/pools/0", "'ports' not allowed"]),
+    refusal("two_pools_of_one_name", "pools: [{name: a, nodeLabel: {key: k, values: [v]}}, {name: a, nodeLabel: {key: k, values: [w]}}]", &["pools: there are two called a"]),
+    refusal("two_ports_alike", "ports: {proxyMetrics: 7441}", &["7441 is taken by another port of these"]),
+    refusal("port_out_of_range", "ports: {mirror: 70000}", &["/ports/mirror"]),
+    refusal("metrics_on_a_name", "metrics: {address: localhost}", &["/metrics/address"]),
+    refusal("both_monitors", "metrics: {podMonitor: {enabled: true}, serviceMonitor: {enabled: true}}", &["would scrape everything twice"]),
+    refusal("monitor_without_metrics", "metrics: {enabled: false, podMonitor: {enabled: true}}", &["there is nothing to scrape"]),
+    refusal("two_pods_on_a_node", "updateStrategy: {rollingUpdate: {maxSurge: 1}}", &["/updateStrategy/rollingUpdate/maxSurge"]),
+    refusal("nobody_unavailable", "updateStrategy: {rollingUpdate: {maxUnavailable: 0}}", &["/updateStrategy/rollingUpdate/maxUnavailable"]),
+    refusal("architecture_that_is_not_built", "architectures: [s390x]", &["/architectures/0"]),
+    refusal("label_that_is_no_text", "podLabels: {a: 1}", &["/podLabels/a"]),
+    refusal("capability_with_prefix_in_small_letters", "agent: {extraCapabilities: [sys_resource]}", &["/agent/extraCapabilities/0"]),
+    refusal("registry_in_capitals", "registries: {Quay.io: {}}", &["/registries", "'Quay.io' not allowed"]),
+    refusal("registry_with_an_empty_label", "registries: {quay..io: {}}", &["/registries", "'quay..io' not allowed"]),
+    refusal("registry_with_a_port_out_of_range", "registries: {'quay.io:65536': {}}", &["/registries", "'quay.io:65536' not allowed"]),
+    refusal("registry_with_port_zero", "registries: {'quay.io:0': {}}", &["/registries", "'quay.io:0' not allowed"]),
+    refusal("docker_hub_twice", "registries: {docker.io: {}, index.docker.io: {skip: true}}", &["docker.io and index.docker.io are one registry"]),
+    refusal("docker_hub_twice_by_aliases", "registries: {registry-1.docker.io: {}, index.docker.io: {}}", &["are one registry, docker.io"]),
+    refusal("half_a_ca", "registries: {docker.io: {ca: '-----BEGIN CERTIFICATE-----'}}", &["/registries/docker.io/ca"]),
+    refusal("endpoint_with_a_port_out_of_range", "registries: {docker.io: {endpoints: ['https://mirror.example:70000']}}", &["/registries/docker.io/endpoints/0"]),
+    refusal("pattern_of_three_stars", "allow: ['quay.io/***']", &["/allow/0"]),
+    refusal("pattern_of_two_stars_in_a_word", "allow: ['quay.io/a**']", &["/allow/0"]),
+    refusal("agent_null", "agent: null", &["missing property 'agent'"]),
+    refusal("engine_restart_null", "agent: {engineRestart: null}", &["/agent", "missing property 'engineRestart'"]),
+    refusal("liveness_probe_null", "proxy: {livenessProbe: null}", &["/proxy", "missing property 'livenessProbe'"]),
+    refusal("common_labels_null", "commonLabels: null", &["missing property 'commonLabels'"]),
+    refusal("profile_without_its_file", "agent: {appArmorProfile: {type: Localhost}}", &["/agent/appArmorProfile", "missing property 'localhostProfile'"]),
+    refusal("file_without_its_profile", "agent: {seccompProfile: {type: Unconfined, localhostProfile: x}}", &["/agent/seccompProfile/localhostProfile"]),
+    refusal("toleration_of_everything_with_a_value", "tolerations: [{operator: Exists, value: x}]", &["/tolerations/0/value"]),
+    refusal("toleration_of_no_key", "tolerations: [{operator: Equal, value: x}]", &["/tolerations/0", "missing property 'key'"]),
+    refusal("metrics_on_no_address", "metrics: {address: 10.0.0.256}", &["/metrics/address"]),
+    refusal("metrics_on_half_an_address", "metrics: {address: '[1:2:3]'}", &["/metrics/address"]),
+    refusal("agent_metrics_without_metrics", "metrics: {enabled: false, agent: {enabled: true}}", &["needs metrics.enabled"]),
+    refusal("store_above_itself", "store: {path: /var/lib/../../etc}", &["/store/path"]),
+    refusal("store_with_a_dot", "store: {path: /var/./lib}", &["/store/path"]),
+    refusal("store_size_with_a_zero_before", "store: {size: 020GiB}", &["/store/size"]),
+    refusal("store_size_beyond_all_bounds", "store: {size: 9999999TiB}", &["/store/size"]),
+    refusal("quota_of_no_class", "priorityClassName: ''\nresourceQuota: {enabled: true}", &["there is no class to let in"]),
+    refusal("startup_probe", "proxy: {startupProbe: {}}", &["/proxy", "'startupProbe' not allowed"]),
+];

@@ -1,0 +1,10 @@
+//go:build tools
+
+// Package tools names the commands that are built; versions are in go.mod.
+package tools
+
+import (
+	_ "github.com/containerd/containerd/v2/cmd/containerd"
+	_ "github.com/containerd/containerd/v2/cmd/ctr"
+	_ "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"
+)

@@ -1,0 +1,101 @@
+//! The rows of the table, a family a file.
+
+mod cold;
+mod containerd;
+mod herd;
+mod manifests;
+mod ranges;
+mod slow_leader;
+mod slow_readers;
+mod warm;
+
+use anyhow::Result;
+use larder_test_origin::{Behaviour, Matcher, Origin};
+
+use super::Bench;
+use super::sheet::Finding;
+
+/// A row of the table, as it is typed and printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Row {
+    /// Many clients, one blob that nobody has
+    Herd,
+    /// One client, one blob that nobody has, at a fast origin
+    Cold,
+    /// Others want what a slow client asked for first
+    SlowLeader,
+    /// One blob in parallel open-ended ranges
+    Ranges,
+    /// A blob that is in the store
+    Warm,
+    /// A manifest that is in the store
+    Manifests,
+    /// The memory that many slow readers cost
+    SlowReaders,
+    /// An image of many layers, pulled by a real containerd
+    Containerd,
+}
+
+impl Row {
+    /// In the order of the table.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Herd,
+        Self::Cold,
+        Self::SlowLeader,
+        Self::Ranges,
+        Self::Warm,
+        Self::Manifests,
+        Self::SlowReaders,
+        Self::Containerd,
+    ];
+
+    /// As it is typed.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Herd => "herd",
+            Self::Cold => "cold",
+            Self::SlowLeader => "slow-leader",
+            Self::Ranges => "ranges",
+            Self::Warm => "warm",
+            Self::Manifests => "manifests",
+            Self::SlowReaders => "slow-readers",
+            Self::Containerd => "containerd",
+        }
+    }
+
+    /// Measures all of the family.
+    pub(super) fn measure(self, bench: &mut Bench) -> Result<Vec<Finding>> {
+        match self {
+            Self::Herd => herd::measure(bench),
+            Self::Cold => cold::measure(bench),
+            Self::SlowLeader => slow_leader::measure(bench),
+            Self::Ranges => ranges::measure(bench),
+            Self::Warm => warm::measure(bench),
+            Self::Manifests => manifests::measure(bench),
+            Self::SlowReaders => slow_readers::measure(bench),
+            Self::Containerd => containerd::measure(bench),
+        }
+    }
+}
+
+/// The repository of everything that is measured.
+const REPOSITORY: &str = "bench/app";
+
+/// The tests' registry with a line of a certain width to each of those who ask.
+fn shaped_origin(bench: &Bench) -> Origin {
+    let origin = Origin::start();
+    origin.behave(Matcher::path("/blobs/").method("GET"), Behaviour::Shape(bench.scale.line));
+    origin
+}
+
+/// Puts a blob that nobody has seen into `origin`, instead of the one before it; gives its path.
+fn next_blob(bench: &mut Bench, origin: &Origin, size: usize) -> (String, larder_oci::Digest) {
+    origin.delete(REPOSITORY);
+    let digest = origin.push_blob(REPOSITORY, bench.blobs.fresh(size));
+    (format!("/v2/{REPOSITORY}/blobs/{digest}"), digest)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn float(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,92 @@
+//! The story, step by step. Each step says what it saw, and fails when that is not what it promises.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use larder_test_kind::Release;
+use larder_test_kind::release::NAMESPACE;
+
+use super::super::story::{Story, Told, seconds, short};
+use super::stage::Stage;
+
+pub(super) fn tell(story: &mut Story, stage: &Stage, keep: bool) -> Result<()> {
+    story.step("helm install, without a value but for the registry's own authority", |told| install(stage, told))?;
+    story
+        .step("An application starts; its image comes from the registry, through Larder", |told| start(stage, told))?;
+    story.step("The registry stops, every engine loses the image, the Pods are deleted", |told| lose(stage, told))?;
+    story.step("The registry is back, with a new image under the same tag", |told| moved(stage, told))?;
+    if !keep {
+        story.step("helm uninstall", |told| uninstall(stage, told))?;
+    }
+    Ok(())
+}
+
+fn install(stage: &Stage, told: &Told) -> Result<()> {
+    let values = tempfile::NamedTempFile::with_suffix(".json")?;
+    std::fs::write(values.path(), stage.values()?.to_string())?;
+    let began = Instant::now();
+    let file = values.path().display().to_string();
+    told.note(format!("helm install larder ./chart -n {NAMESPACE} --create-namespace -f {file}"));
+    let words =
+        ["install", "larder", &Release::chart(), "--namespace", NAMESPACE, "--create-namespace", "--values", &file];
+    stage.cluster.helm(&words)?;
+    let rollout = ["rollout", "status", "daemonset/larder-node", "--namespace", NAMESPACE, "--timeout=120s"];
+    stage.cluster.kubectl(&rollout)?;
+    told.saw(format!(
+        "{} nodes: each engine was seen to ask its proxy, {} after the install began",
+        stage.cluster.nodes().len(),
+        seconds(began.elapsed())
+    ));
+    let status = ["exec", "daemonset/larder-node", "--namespace", NAMESPACE, "--container", "agent", "--"];
+    told.quote(&stage.cluster.kubectl(&[&status[..], &["/usr/local/bin/larder-node", "status"]].concat())?);
+    Ok(())
+}
+
+fn start(stage: &Stage, told: &Told) -> Result<()> {
+    let application = stage.application()?.to_string();
+    stage.cluster.kubectl_with_input(&["apply", "--filename", "-"], application.as_bytes())?;
+    stage.wait_for_application()?;
+    told.saw(format!("{} runs on each of {}, imagePullPolicy: Always", stage.reference()?, stage.engines()));
+    let (larder, engines) = (stage.asked_by("larder/")?, stage.asked_by("containerd/")? + stage.asked_by("cri-o/")?);
+    ensure!(larder > 0 && engines == 0, "the registry was asked {larder} times by larder, {engines} by engines");
+    told.saw(format!("the registry was asked {larder} times, each time by larder"));
+    Ok(())
+}
+
+fn lose(stage: &Stage, told: &Told) -> Result<()> {
+    stage.cluster.origin()?.stop()?;
+    let began = Instant::now();
+    stage.lose_pods_and_image()?;
+    told.saw("the registry's name does not even resolve any more");
+    stage.wait_for_application()?;
+    told.saw(format!("the Pods are back, {} after they were deleted", seconds(began.elapsed())));
+    Ok(())
+}
+
+fn moved(stage: &Stage, told: &Told) -> Result<()> {
+    stage.cluster.origin()?.restart()?;
+    let digest = stage.push("tomorrow's frontend")?;
+    let began = Instant::now();
+    // While the registry was away the proxy stopped waiting for it; it looks again by itself.
+    loop {
+        stage.cluster.kubectl(&["rollout", "restart", "deployment/shop"])?;
+        stage.wait_for_application()?;
+        if stage.running_image()? == digest {
+            break;
+        }
+        ensure!(began.elapsed().as_secs() < 60, "a minute later Pods still start from the old image");
+    }
+    told.saw(format!("new Pods run {}, which is what the tag means now", short(&digest)));
+    Ok(())
+}
+
+fn uninstall(stage: &Stage, told: &Told) -> Result<()> {
+    stage.cluster.kubectl(&["delete", "deployment", "shop", "--wait"])?;
+    stage.cluster.helm(&["uninstall", "larder", "--namespace", NAMESPACE, "--wait"])?;
+    let pods = ["wait", "--for=delete", "pod", "--all", "--namespace", NAMESPACE, "--timeout=120s"];
+    stage.cluster.kubectl(&pods)?;
+    stage.must_be_as_before().context("helm uninstall left something behind")?;
+    told.saw("every file below /etc of every node is byte for byte what it was");
+    stage.cluster.kubectl(&["delete", "namespace", NAMESPACE, "--wait"])?;
+    Ok(())
+}
