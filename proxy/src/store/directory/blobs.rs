@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use larder_oci::Digest;
 
 use super::folder::Folder;
+use super::occupancy::Occupancy;
 use super::room::footprint;
 use super::{layout, sidecar};
 use crate::store::checksums::is_chunked;
@@ -46,6 +47,7 @@ struct Sums {
 
 pub(super) struct Blobs {
     shards: Vec<Mutex<Sums>>,
+    occupancy: Arc<Occupancy>,
     bytes: AtomicU64,
     count: AtomicU64,
     listed: AtomicU64,
@@ -56,9 +58,10 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(occupancy: Arc<Occupancy>) -> Self {
         Self {
             shards: (0..layout::SHARDS).map(|_| Mutex::default()).collect(),
+            occupancy,
             bytes: AtomicU64::new(0),
             count: AtomicU64::new(0),
             listed: AtomicU64::new(0),
@@ -95,7 +98,8 @@ impl Blobs {
         self.listed.load(Ordering::Relaxed) == self.shards.len() as u64
     }
 
-    fn change(&self, sums: &mut Sums, bytes: u64, blobs: u64) {
+    fn change(&self, sums: &mut Sums, bytes: u64, blobs: u64, claimed: u64) {
+        self.occupancy.change(sums.bytes, bytes, claimed);
         // Wrapping sums of differences: each total is exact as soon as every change has arrived.
         self.bytes.fetch_add(bytes.wrapping_sub(sums.bytes), Ordering::Relaxed);
         self.count.fetch_add(blobs.wrapping_sub(sums.blobs), Ordering::Relaxed);
@@ -104,7 +108,7 @@ impl Blobs {
     }
 
     /// Moves a finished, durable file to where readers find it, once its checksums are as durable. It cannot be evicted before
-    /// the lease is dropped.
+    /// the lease is dropped. The file was counted as unfinished, and is no more unless that fails.
     pub(super) fn place(
         &self,
         folder: &Folder,
@@ -128,11 +132,14 @@ impl Blobs {
             let before = if sums.listed { folder.facts(&path)? } else { None };
             lease = self.leases.take(digest);
             folder.move_into_place(from, &path)?;
+            let claimed = footprint(length);
             if sums.listed {
                 let (bytes, blobs) = before.map_or((0, 0), |before| (footprint(before.length), 1));
-                let bytes = sums.bytes.saturating_sub(bytes).saturating_add(footprint(length));
+                let bytes = sums.bytes.saturating_sub(bytes).saturating_add(claimed);
                 let blobs = sums.blobs.saturating_sub(blobs) + 1;
-                self.change(&mut sums, bytes, blobs);
+                self.change(&mut sums, bytes, blobs, claimed);
+            } else {
+                self.occupancy.shrink(claimed);
             }
             break;
         }
@@ -163,7 +170,7 @@ impl Blobs {
         if sums.listed {
             let bytes = sums.bytes.saturating_sub(footprint(facts.length));
             let blobs = sums.blobs.saturating_sub(1);
-            self.change(&mut sums, bytes, blobs);
+            self.change(&mut sums, bytes, blobs, 0);
         }
         // What stays behind here is swept. Whether there should be any cannot be told from a file that was cut short.
         let _ = folder.remove(&layout::checksums(digest));
@@ -213,7 +220,7 @@ impl Blobs {
             }
         }
         let bytes = entries.iter().map(|entry| footprint(entry.length)).sum();
-        self.change(&mut sums, bytes, entries.len() as u64);
+        self.change(&mut sums, bytes, entries.len() as u64, 0);
         if !std::mem::replace(&mut sums.listed, true) {
             self.listed.fetch_add(1, Ordering::Relaxed);
         }

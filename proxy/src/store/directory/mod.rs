@@ -12,6 +12,7 @@ mod ceiling;
 mod folder;
 mod gate;
 mod layout;
+mod occupancy;
 mod partials;
 mod record;
 mod room;
@@ -202,7 +203,7 @@ impl DirectoryStore {
             counted: shared.blobs.all_listed(),
             bytes: shared.blobs.bytes(),
             blobs: shared.blobs.count(),
-            partial_bytes: shared.partials.bytes(),
+            partial_bytes: shared.occupancy.unfinished(),
             partials: shared.partials.count(),
             records: stats.records.load(Ordering::Relaxed),
             disk_available: stats.disk_available.load(Ordering::Relaxed),

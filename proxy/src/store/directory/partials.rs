@@ -14,6 +14,7 @@ use larder_oci::{Digest, Registry, Repository};
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
+use super::occupancy::Occupancy;
 use super::room::footprint;
 use super::shared::Shared;
 use super::{layout, record};
@@ -38,22 +39,21 @@ struct Progress {
 pub(super) struct Partials {
     table: Mutex<HashMap<Digest, State>>,
     left: Condvar,
-    bytes: AtomicU64,
+    occupancy: Arc<Occupancy>,
 }
 
 impl Partials {
     /// Takes up what an earlier process left unfinished: as many as the bounds allow, plus what was being written when it died.
-    pub(super) fn load(folder: &Folder) -> Result<Self, StoreError> {
+    pub(super) fn load(folder: &Folder, occupancy: Arc<Occupancy>) -> Result<Self, StoreError> {
         let names = folder.names(layout::PARTIAL)?;
         let mut table = HashMap::new();
-        let mut bytes = 0;
         for name in &names {
             let path = format!("{}/{name}", layout::PARTIAL);
             if let Some(digest) = layout::flat_digest(name)
                 && let Some(facts) = folder.facts(&path)?
                 && facts.regular
             {
-                bytes += footprint(facts.length);
+                occupancy.grow(footprint(facts.length));
                 table.insert(digest, State::Idle { length: facts.length, last_use: facts.modified });
             }
         }
@@ -66,23 +66,11 @@ impl Partials {
                 }
             }
         }
-        Ok(Self { table: Mutex::new(table), left: Condvar::new(), bytes: AtomicU64::new(bytes) })
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::SeqCst)
+        Ok(Self { table: Mutex::new(table), left: Condvar::new(), occupancy })
     }
 
     pub(super) fn count(&self) -> u64 {
         lock(&self.table).len() as u64
-    }
-
-    pub(super) fn grow(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::SeqCst);
-    }
-
-    pub(super) fn shrink(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
     }
 
     /// Bytes that writers have announced and not written yet.
@@ -122,7 +110,7 @@ impl Partials {
         let removed = match removed {
             Ok(_) => {
                 table.remove(digest);
-                self.shrink(footprint(length));
+                self.occupancy.shrink(footprint(length));
                 Ok(Some(footprint(length)))
             }
             Err(error) => {
@@ -214,8 +202,8 @@ pub(super) fn create(shared: &Arc<Shared>, digest: &Digest, size: Option<u64>) -
             return Err(error);
         }
     };
-    shared.partials.shrink(footprint(existing));
-    shared.partials.grow(footprint(facts.length));
+    shared.occupancy.shrink(footprint(existing));
+    shared.occupancy.grow(footprint(facts.length));
     progress.written.store(facts.length, Ordering::Relaxed);
     let mut writer = DirectoryPartial {
         shared: Arc::clone(shared),
@@ -279,7 +267,7 @@ impl DirectoryPartial {
         let removed = self.shared.folder.remove(&self.path);
         let removed = removed.and_then(|_| self.shared.folder.remove(&layout::partial_origin(&self.digest)));
         if removed.is_ok() {
-            self.shared.partials.shrink(footprint(self.written));
+            self.shared.occupancy.shrink(footprint(self.written));
             self.shared.partials.end(&self.digest, None);
             self.ended = true;
         }
@@ -302,7 +290,6 @@ impl DirectoryPartial {
         let _ = Folder::touch(&self.file, shared.now());
         let inode = shared.folder.facts_of(&self.path, &self.file)?.inode;
         let lease = shared.blobs.place(&shared.folder, &self.path, &self.digest, &checksums)?;
-        shared.partials.shrink(footprint(self.written));
         shared.partials.end(&self.digest, None);
         self.ended = true;
         // Left behind by a crash here, it goes when the store is opened next.
@@ -339,7 +326,7 @@ impl WritePartial for DirectoryPartial {
                 Err(StoreError::Full { .. }) if shared.make_room_after_refusal(more) => self.write(bytes),
                 written => written,
             };
-            written.inspect_err(|_| shared.partials.shrink(more))
+            written.inspect_err(|_| shared.occupancy.shrink(more))
         });
         shared.gate.observe_write(&appended);
         appended.map(|()| self.set_written(after))
@@ -349,7 +336,7 @@ impl WritePartial for DirectoryPartial {
         let shared = Arc::clone(&self.shared);
         let _watched = shared.gate.watch("begin a blob anew", shared.gate.limits().answer)?;
         shared.folder.remove(&self.path)?;
-        shared.partials.shrink(footprint(self.written));
+        shared.occupancy.shrink(footprint(self.written));
         self.existing = 0;
         self.set_written(0);
         self.origin = None;

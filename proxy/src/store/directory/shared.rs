@@ -18,6 +18,7 @@ use super::ceiling::Ceiling;
 use super::folder::Folder;
 use super::gate::Gate;
 use super::layout;
+use super::occupancy::Occupancy;
 use super::partials::Partials;
 use super::room::{Need, Oldest, Situation, footprint};
 use super::sidecar;
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub(super) config: DirectoryConfig,
     pub(super) folder: Folder,
     pub(super) gate: Arc<Gate>,
+    pub(super) occupancy: Arc<Occupancy>,
     pub(super) blobs: Blobs,
     pub(super) partials: Partials,
     /// Held while a record is moved into place and while one is swept away.
@@ -89,13 +91,15 @@ impl Shared {
     pub(super) fn open(config: DirectoryConfig, gate: Gate) -> Result<Self, StoreError> {
         let folder = Folder::open(&config.root)?;
         let lock = layout::prepare(&folder, config.owner)?;
-        let partials = Partials::load(&folder)?;
+        let occupancy = Arc::<Occupancy>::default();
+        let partials = Partials::load(&folder, Arc::clone(&occupancy))?;
         let ceiling = Ceiling::load(&folder)?;
         Ok(Self {
             config,
             folder,
             gate: Arc::new(gate),
-            blobs: Blobs::new(),
+            blobs: Blobs::new(Arc::clone(&occupancy)),
+            occupancy,
             partials,
             records: Mutex::default(),
             stats: Sums::default(),
@@ -173,8 +177,7 @@ impl Shared {
                 let _ = self.folder.remove(&temporary);
             })
         });
-        self.partials.shrink(footprint(length));
-        placed.map(|_| ())
+        placed.map(|_| ()).inspect_err(|_| self.occupancy.shrink(footprint(length)))
     }
 
     pub(super) fn remove_damaged(&self, digest: &Digest, why: Removal) -> Result<(), StoreError> {
@@ -187,9 +190,7 @@ impl Shared {
 
     /// Bytes that the store occupies: exactly, or at most while not everything has been counted.
     pub(super) fn used(&self) -> u64 {
-        // In this order: what is committed in between counts twice, not never.
-        let partials = self.partials.bytes();
-        let counted = partials.saturating_add(self.blobs.bytes());
+        let counted = self.occupancy.all();
         if self.blobs.all_listed() { counted } else { counted.max(self.ceiling.estimate()) }
     }
 
@@ -236,14 +237,14 @@ impl Shared {
     /// Counts `bytes` that are about to be written, and makes room for them. If that fails they do not count.
     pub(super) fn claim(&self, bytes: u64, ask_disk: bool) -> Result<(), StoreError> {
         self.ceiling.add(bytes);
-        self.partials.grow(bytes);
-        let raised = self.raise_ceiling().inspect_err(|_| self.partials.shrink(bytes));
+        self.occupancy.grow(bytes);
+        let raised = self.raise_ceiling().inspect_err(|_| self.occupancy.shrink(bytes));
         raised?;
         let unwritten = if ask_disk { bytes } else { 0 };
         if self.situation(ask_disk).need(0, unwritten).is_met() || self.make_room(unwritten) {
             return Ok(());
         }
-        self.partials.shrink(bytes);
+        self.occupancy.shrink(bytes);
         let limit =
             self.config.limit.map_or_else(|| "no limit".to_owned(), |limit| format!("a limit of {limit} bytes"));
         Err(StoreError::Full {

@@ -1,6 +1,7 @@
 //! Eviction against a model: it never takes what is open or being assembled, keeps the limit, and takes the longest unused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
@@ -249,4 +250,32 @@ async fn when_others_fill_the_disk_all_goes_but_what_is_open() {
     until("it has given up", || store.health() == StoreHealth::Full).await;
     assert!(matches!(store.create(&sha256(b"x"), None).await, Err(StoreError::Full { .. })));
     assert_eq!((store.stats().blobs, held.len()), (1, 100_000));
+}
+
+/// Counted twice for a moment, a blob of more than half the limit would make a store look full that is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_never_counts_twice() {
+    let folder = folder();
+    let store = DirectoryStore::open(DirectoryConfig { limit: Some(LIMIT), ..config(folder.path()) }).unwrap();
+    for seed in 0..100 {
+        let bytes = content(seed, usize::try_from(LIMIT).unwrap() / 2 + 5000);
+        let mut partial = store.create(&sha256(&bytes), None).await.unwrap();
+        partial.append(&bytes).unwrap();
+        let before = store.shared.used();
+        let committed = AtomicBool::new(false);
+        let most = std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut most = 0;
+                while !committed.load(Ordering::Relaxed) {
+                    most = most.max(store.shared.used());
+                }
+                most
+            });
+            let blob = partial.commit(Checksums::of(&bytes)).unwrap();
+            committed.store(true, Ordering::Relaxed);
+            drop(blob);
+            watcher.join().unwrap()
+        });
+        assert!(most <= before, "{most} bytes while {before} were committed");
+    }
 }
