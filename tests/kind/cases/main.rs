@@ -19,6 +19,7 @@ mod strangers;
 mod suite;
 mod tags;
 mod turns;
+mod values;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -83,11 +84,13 @@ fn main() -> ExitCode {
         agent::CASES,
         control_plane::CASES,
         strangers::INSTALLED,
+        values::INSTALLED,
         revisions::CASES,
         joining::CASES,
         nodes::INSTALLED,
         joining::BARE,
         strangers::BARE,
+        values::CASES,
         removal::CASES,
     ];
     let trials = lists.into_iter().flatten().map(|case| {

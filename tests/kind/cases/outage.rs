@@ -1,8 +1,9 @@
 //! What the cluster pulled once stays pullable while its registry is away.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use larder_test_kind::Cluster;
 use larder_test_kind::cluster::{Namespace, Pod};
+use larder_test_kind::registry::ORIGIN;
 use larder_test_kind::requests::Request;
 
 use crate::Case;
@@ -15,6 +16,9 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("outage::a_removed_image_comes_back_while_its_registry_hangs", comes_back_while_frozen)
         .installed()
         .alone(),
+    Case::new("outage::a_removed_image_comes_back_while_no_name_resolves", comes_back_without_names)
+        .installed()
+        .alone(),
 ];
 
 fn comes_back_while_stopped(cluster: &Cluster) -> Result<()> {
@@ -25,6 +29,29 @@ fn comes_back_while_stopped(cluster: &Cluster) -> Result<()> {
 fn comes_back_while_frozen(cluster: &Cluster) -> Result<()> {
     let image = Image::push(cluster, "frozen")?;
     comes_back(cluster, &image, "frozen", || image.registry.freeze(), || image.registry.thaw())
+}
+
+/// Every question for a name is lost on its way, so whoever asks waits.
+fn comes_back_without_names(cluster: &Cluster) -> Result<()> {
+    let image = Image::push(cluster, "no-names")?;
+    let questions = |action: &str| {
+        cluster.on_each_worker(|worker| {
+            for protocol in ["udp", "tcp"] {
+                let rule = ["OUTPUT", "--protocol", protocol, "--dport", "53", "--jump", "DROP"];
+                cluster.node_exec(worker, &[&["iptables", "--wait", "--table", "raw", action], &rule[..]].concat())?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    };
+    let take_away = || {
+        questions("--insert")?;
+        let first = cluster.workers().next().context("there is no worker")?;
+        let resolves = cluster.node_exec(first, &["timeout", "2", "getent", "hosts", ORIGIN]);
+        ensure!(resolves.is_err(), "names still resolve: {resolves:?}");
+        Ok(())
+    };
+    comes_back(cluster, &image, "no-names", take_away, || questions("--delete"))
 }
 
 fn comes_back(

@@ -15,6 +15,9 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("proxy::killed_is_started_again_and_asked_again", killed).installed().alone(),
 ];
 
+/// What a pull may take that met the hung proxy: the promise, the pull itself, and the second try of an engine that gave up once.
+const PULL_LIMIT: Duration = Duration::from_secs(10);
+
 /// The promise, and what one look at a node takes.
 const LIMIT: Duration = Duration::from_millis(3500);
 
@@ -35,6 +38,8 @@ fn hung(cluster: &Cluster) -> Result<()> {
         let took = since.elapsed();
         ensure!(took < LIMIT, "a hung proxy of {} lived for {took:?}", worker.name());
         pod.wait_until_running()?;
+        let took = pod.pull_took()?;
+        ensure!(took < PULL_LIMIT, "a pull of {} took {took:?}", worker.name());
         until("it is asked again", Duration::from_secs(90), || {
             ensure!(release.proxy(worker)? != proxy, "there is no new proxy");
             ensure!(release.has_entry(worker)?, "the engine was not told to ask the new one");

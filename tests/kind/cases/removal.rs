@@ -15,15 +15,43 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("removal::nodes_that_were_off_keep_only_what_refuses_at_once", a_node_that_was_off).bare().alone(),
 ];
 
-/// Every node's `/etc`.
-pub(crate) fn snapshots(cluster: &Cluster) -> Result<Vec<Tree>> {
-    cluster.nodes().iter().map(|node| cluster.snapshot(node)).collect()
+/// What a node looks like to whoever comes back to it.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Its whole `/etc`.
+    etc: Tree,
+    /// The names of what keeps data on it, and of what its engine's data are in; but for our store, which is kept on purpose.
+    data: Vec<String>,
+}
+
+impl Snapshot {
+    pub(crate) fn of(cluster: &Cluster, node: &Node) -> Result<Self> {
+        let folders = ["/var/lib", "/var/lib/containerd", "/var/lib/containers", "/opt", "/usr/local/bin"];
+        let find = [&["find"], &folders[..], &["-maxdepth", "1", "-not", "-name", "larder"]].concat();
+        // A folder that is not there is another engine's.
+        let data = cluster.node_exec(node, &["sh", "-c", &format!("{} 2>/dev/null || true", find.join(" "))])?;
+        let mut data: Vec<_> = data.lines().map(str::to_owned).collect();
+        data.sort();
+        ensure!(data.len() > folders.len(), "{} has no data at all: {data:?}", node.name());
+        Ok(Self { etc: cluster.snapshot(node)?, data })
+    }
+
+    /// Fails with what differs.
+    pub(crate) fn must_equal(&self, before: &Self) -> Result<()> {
+        ensure!(self.data == before.data, "there was {:?}, and there is {:?}", before.data, self.data);
+        self.etc.must_equal(&before.etc)
+    }
+}
+
+/// Every node's.
+pub(crate) fn snapshots(cluster: &Cluster) -> Result<Vec<Snapshot>> {
+    cluster.nodes().iter().map(|node| Snapshot::of(cluster, node)).collect()
 }
 
 /// Nothing differs from what was there before, and nothing of ours is where it lives only while an agent does.
-pub(crate) fn nothing_is_left(cluster: &Cluster, before: &[Tree]) -> Result<()> {
+pub(crate) fn nothing_is_left(cluster: &Cluster, before: &[Snapshot]) -> Result<()> {
     for (node, before) in cluster.nodes().iter().zip(before) {
-        cluster.snapshot(node)?.must_equal(before).with_context(|| format!("{} is not as it was", node.name()))?;
+        Snapshot::of(cluster, node)?.must_equal(before).with_context(|| format!("{} is not as it was", node.name()))?;
         nothing_runs(cluster, node)?;
     }
     Ok(())
@@ -56,7 +84,6 @@ fn leaves_every_node_as_it_was(cluster: &Cluster) -> Result<()> {
         Pod::create(&namespace, worker.name(), worker, &image.reference, "Always")?.wait_until_running()?;
         Ok(())
     })?;
-    release.has_no_webhook()?;
     release.uninstall()?;
     nothing_is_left(cluster, &before)?;
     // And from now on engines ask by themselves.

@@ -29,10 +29,14 @@ fn fifty_pods(cluster: &Cluster) -> Result<()> {
     let images = images.collect::<Result<Vec<_>>>()?;
     let namespace = Namespace::create(cluster, "upgrade")?;
     let all = create_pods(cluster, &namespace, "upgrade", &images, PODS.0)?;
+    let began = now(cluster)?;
     release.upgrade(&json!({"logFormat": "json"}))?;
     release.wait()?;
+    let ended = now(cluster)?;
     ensure!(format()?, "the upgrade changed nothing");
     wait_for(cluster, &namespace, &all)?;
+    let during = started(cluster, &namespace)?.into_iter().filter(|at| (began..=ended).contains(at)).count();
+    ensure!(during >= PODS.0 / 2, "only {during} Pods started while Larder was replaced, from {began} to {ended}");
     delete(cluster, &namespace, &all)?;
 
     // The tags move, so that there is something to pull again.
@@ -49,6 +53,22 @@ fn fifty_pods(cluster: &Cluster) -> Result<()> {
         ensure!(release.has_entry(node)?, "{} has no entry after the rollback", node.name());
     }
     Ok(())
+}
+
+/// As Kubernetes writes times, which sort as text.
+fn now(cluster: &Cluster) -> Result<String> {
+    let node = cluster.nodes().first().context("there is no node")?;
+    let said = cluster.node_exec(node, &["date", "--utc", "+%Y-%m-%dT%H:%M:%SZ"])?;
+    Ok(said.trim().to_owned())
+}
+
+/// When the container of each Pod was started.
+fn started(cluster: &Cluster, namespace: &Namespace<'_>) -> Result<Vec<String>> {
+    let pods = cluster.get(&["pods", "--namespace", namespace.name()])?;
+    let pods = pods.pointer("/items").and_then(Value::as_array).context("there are no Pods")?;
+    let at =
+        |pod: &Value| Some(pod.pointer("/status/containerStatuses/0/state/running/startedAt")?.as_str()?.to_owned());
+    Ok(pods.iter().filter_map(at).collect())
 }
 
 fn create_pods(

@@ -13,13 +13,16 @@ use serde_json::json;
 
 use crate::Case;
 use crate::images::{Image, only_larder_asked};
-use crate::removal::{nothing_is_left, snapshots};
+use crate::removal::{Snapshot, nothing_is_left, snapshots};
 
 pub(crate) const INSTALLED: &[Case] = &[
     Case::new("strangers::an_administrators_mirror_is_asked_and_his_file_untouched", an_administrators_mirror)
         .installed()
         .alone(),
     Case::new("strangers::a_second_release_is_refused", a_second_release_is_refused).installed().alone(),
+    Case::new("strangers::who_takes_the_port_of_a_dead_proxy_and_is_silent_is_named", who_takes_the_port)
+        .installed()
+        .alone(),
     Case::new("strangers::a_second_agent_by_force_says_who_is_at_work", a_second_agent_by_force).installed().alone(),
 ];
 
@@ -129,12 +132,22 @@ fn a_second_agent_by_force(cluster: &Cluster) -> Result<()> {
     only_larder_asked(&image.requests()?)
 }
 
-/// Somebody who listens on Larder's port, and closes whatever connects.
-fn squat(cluster: &Cluster, node: &Node) -> Result<String> {
-    let program = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 7439, Listen => 5, ReuseAddr => 1) or die; while (my $c = $s->accept) { close $c }";
-    cluster.docker().run(&["exec", "--detach", node.name(), "perl", "-e", program])?;
-    until("the squatter listens", Duration::from_secs(10), || {
+/// Somebody who listens on Larder's port as soon as it is free. With whoever connects he does what `with` says, in Perl.
+fn squat(cluster: &Cluster, node: &Node, with: &str) -> Result<()> {
+    let listen = "IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 7439, Listen => 50, ReuseAddr => 1)";
+    let program = format!(
+        "use IO::Socket::INET; my $s; select(undef, undef, undef, 0.001) until $s = {listen}; my @all; while (my $c = $s->accept) {{ {with} }}"
+    );
+    cluster.docker().run(&["exec", "--detach", node.name(), "perl", "-e", &program]).map(drop)
+}
+
+/// Waits until he listens; his process id.
+fn squatter(cluster: &Cluster, node: &Node) -> Result<String> {
+    until("the squatter listens", Duration::from_secs(20), || {
         let id = cluster.node_exec(node, &["pgrep", "-x", "perl"])?;
+        let users =
+            cluster.node_exec(node, &["ss", "--listening", "--numeric", "--tcp", "--processes", "--no-header"])?;
+        ensure!(users.contains("\"perl\""), "he waits for the port: {users}");
         let sockets = cluster.node_exec(node, &["ss", "--listening", "--numeric", "--tcp", "--no-header"])?;
         ensure!(sockets.contains("127.0.0.1:7439 "), "nobody listens: {sockets}");
         Ok(id.trim().to_owned())
@@ -147,7 +160,8 @@ fn a_squatter(cluster: &Cluster) -> Result<()> {
     let namespace = Namespace::create(cluster, "squatter")?;
     let before = snapshots(cluster)?;
     let node = cluster.workers().next().context("there is no worker")?;
-    let squatter = squat(cluster, node)?;
+    squat(cluster, node, "close $c")?;
+    let squatter = squatter(cluster, node)?;
     release.install_only(&json!({}))?;
     let named = until("the agent names the squatter", Duration::from_mins(1), || {
         let said = release.readiness(node)?;
@@ -156,7 +170,7 @@ fn a_squatter(cluster: &Cluster) -> Result<()> {
         ensure!(status.contains("perl") && status.contains(&squatter), "the status is {status}");
         Ok(())
     });
-    let nothing = cluster.snapshot(node).and_then(|now| {
+    let nothing = Snapshot::of(cluster, node).and_then(|now| {
         let index = cluster.nodes().iter().position(|one| one == node).context("a worker is a node")?;
         now.must_equal(before.get(index).context("every node was looked at")?)
     });
@@ -172,4 +186,42 @@ fn a_squatter(cluster: &Cluster) -> Result<()> {
     ensure!(release.has_entry(node)?, "{} was not configured afterwards", node.name());
     release.uninstall()?;
     nothing_is_left(cluster, &before)
+}
+
+/// The proxy dies, and before it is started again somebody else has its port, who takes connections and never says a word.
+fn who_takes_the_port(cluster: &Cluster) -> Result<()> {
+    let release = Release::of(cluster);
+    let (meanwhile, after) = (Image::push(cluster, "port-taken")?, Image::push(cluster, "port-free")?);
+    let namespace = Namespace::create(cluster, "port-taken")?;
+    cluster.on_each_worker(|worker| {
+        let proxy = release.proxy(worker)?;
+        squat(cluster, worker, "push @all, $c")?;
+        release.signal(worker, proxy, "KILL")?;
+        let who = squatter(cluster, worker)?;
+        let pulled = until("the agent names him", Duration::from_mins(1), || {
+            let said = release.readiness(worker)?;
+            ensure!(said.contains("perl") && said.contains(&who), "readyz says {said:?}");
+            ensure!(!release.has_entry(worker)?, "the engine is still sent to him");
+            Ok(())
+        })
+        .and_then(|()| {
+            let pod = Pod::create(&namespace, worker.name(), worker, &meanwhile.reference, "Always")?;
+            pod.wait_until_running()
+        });
+        cluster.node_exec(worker, &["kill", "-s", "KILL", &who])?;
+        pulled?;
+        release.wait_until_ready(worker)
+    })?;
+    let direct = meanwhile.requests()?;
+    ensure!(
+        !direct.is_empty() && direct.iter().all(Request::is_an_engines),
+        "the pulls did not go direct: {direct:#?}"
+    );
+    release.wait()?;
+    cluster.on_each_worker(|worker| {
+        ensure!(release.has_entry(worker)?, "{} was not configured afterwards", worker.name());
+        let name = format!("{}-after", worker.name());
+        Pod::create(&namespace, &name, worker, &after.reference, "Always")?.wait_until_running()
+    })?;
+    only_larder_asked(&after.requests()?)
 }

@@ -56,6 +56,8 @@ impl Suite {
         // A case that panics gets its evidence as well.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (case.run)(&cluster)));
         let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked")));
+        // Promised for all times, so looked for whatever the case was about.
+        let outcome = outcome.and_then(|()| Release::of(&cluster).has_no_webhook());
         let failed = outcome.map_err(|error| {
             let evidence = match cluster.gather(case.name) {
                 Ok(folder) => format!("what explains it is in {}", folder.display()),

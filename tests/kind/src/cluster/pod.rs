@@ -1,5 +1,7 @@
 //! Pods of one container, which is all that it takes to see an image pulled or not.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -63,6 +65,16 @@ impl<'a> Pod<'a> {
         Ok(id.with_context(|| format!("Pod {} has no image", self.name))?.to_owned())
     }
 
+    /// How long the pull of its image took in the end, by kubelet's word: `Successfully pulled image "…" in 1.2s (1.5s including waiting)`.
+    pub fn pull_took(&self) -> Result<Duration> {
+        let events = self.events();
+        let (_, rest) = events.rsplit_once("Successfully pulled image").context("it pulled nothing")?;
+        let words = rest.split_whitespace().skip_while(|word| *word != "in").nth(1);
+        let took =
+            words.and_then(duration).with_context(|| format!("kubelet does not say how long it took: {rest}"))?;
+        Ok(took)
+    }
+
     /// Deletes it, and waits until it is gone.
     pub fn delete(self) -> Result<()> {
         let delete = ["delete", "pod", &self.name, "--namespace", self.namespace.name(), "--timeout=60s"];
@@ -80,5 +92,32 @@ impl<'a> Pod<'a> {
         let object = format!("pod/{}", self.name);
         let events = ["events", "--for", &object, "--namespace", self.namespace.name(), "--no-headers"];
         self.namespace.cluster().kubectl(&events).unwrap_or_else(|error| format!("{error:#}"))
+    }
+}
+
+/// `1m2.5s` or `873ms`, as Go writes durations.
+fn duration(text: &str) -> Option<Duration> {
+    let (minutes, rest) = match text.split_once('m') {
+        Some((minutes, rest)) if rest != "s" => (minutes.parse().ok()?, rest),
+        _ => (0.0, text),
+    };
+    let seconds: f64 = match (rest.strip_suffix("ms"), rest.strip_suffix("µs")) {
+        (Some(milliseconds), _) => milliseconds.parse::<f64>().ok()? / 1000.0,
+        (None, Some(_)) => 0.0,
+        (None, None) => rest.strip_suffix('s')?.parse().ok()?,
+    };
+    Some(Duration::from_secs_f64(minutes * 60.0 + seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, milliseconds) in [("873ms", 873), ("1.5s", 1500), ("1m2.5s", 62_500), ("12s", 12_000)] {
+            assert_eq!(duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        assert_eq!(duration("soon"), None);
     }
 }
