@@ -36,13 +36,14 @@ mod tests {
 
     #[test]
     fn only_the_process_that_was_seen_gets_the_signal() {
+        // Not SIGHUP, which whoever started the tests may have had ignored.
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let seen = Process::read(child.id()).unwrap();
         let other = Process { start_ticks: seen.start_ticks + 1, ..seen.clone() };
-        assert!(send(&other, Signal::HUP).unwrap_err().to_string().contains("has ended"));
+        assert!(send(&other, Signal::USR1).unwrap_err().to_string().contains("has ended"));
         assert_eq!(child.try_wait().unwrap(), None);
-        send(&seen, Signal::HUP).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(Signal::HUP.as_raw()));
-        assert!(send(&seen, Signal::HUP).is_err());
+        send(&seen, Signal::USR1).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::USR1.as_raw()));
+        assert!(send(&seen, Signal::USR1).is_err());
     }
 }

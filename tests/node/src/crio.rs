@@ -248,10 +248,11 @@ fn configuration(line: CrioLine, folder: &Path, options: &CrioOptions) -> Result
     // The kernel mounts no overlay whose upper folder is on one.
     let driver = if statfs(folder)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC { "vfs" } else { "overlay" };
     let path = |name: &str| folder.join(name).display().to_string();
+    // No container has a port of the host, and without iptables and nft CRI-O does not start unless it is told so.
     Ok(format!(
         "[crio]\nstorage_driver = {driver:?}\n\
          [crio.api]\nstream_port = \"0\"\n\
-         [crio.runtime]\ndefault_runtime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nconmon_cgroup = \"pod\"\npinns_path = {pinns:?}\nnamespaces_dir = {namespaces:?}\n\
+         [crio.runtime]\ndefault_runtime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nconmon_cgroup = \"pod\"\ndisable_hostport_mapping = true\npinns_path = {pinns:?}\nnamespaces_dir = {namespaces:?}\n\
          [crio.runtime.runtimes.runc]\nruntime_path = {runc:?}\nmonitor_path = {conmon:?}\n\
          [crio.image]\n{image_settings}\n\
          [crio.network]\nnetwork_dir = {cni:?}\nplugin_dirs = [{cni:?}]\n\
