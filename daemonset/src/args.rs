@@ -188,7 +188,9 @@ pub(crate) struct EngineArgs {
         default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) allow_engine_restart: bool,
     /// How the engine is restarted on this node, for example "systemctl restart containerd". Split at white space; a line
-    /// with quotes, variables or the like is given to /bin/sh. It must not itself become the engine.
+    /// with quotes, variables or the like is given to /bin/sh. It must ask the node's service manager, and neither become the
+    /// engine nor fork it, as a shell or OpenRC does: such an engine would end with this process and have its few rights. Where
+    /// the engine is no unit of systemd: "systemd-run PROGRAM". One that was forked is found out, and the edit taken back.
     #[arg(long, env = "LARDER_ENGINE_RESTART_COMMAND", value_name = "CMD")]
     pub(crate) engine_restart_command: Option<String>,
     /// The command has to end, and then the engine to answer, within so many seconds each; else the edit is rolled back.

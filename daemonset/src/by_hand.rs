@@ -268,7 +268,8 @@ pub(crate) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         // Also one that does not run, maybe because of what was just taken back.
         Some(permission) if restart_needed => {
             let old = node.running.as_ref().map(|running| &running.found.process);
-            runtime.block_on(engine_restart::restart(&config, permission, old))?;
+            let before = engine_restart::before(&node);
+            runtime.block_on(engine_restart::restart(&config, permission, old, &before))?;
             true
         }
         _ => false,

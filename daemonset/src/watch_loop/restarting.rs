@@ -28,11 +28,12 @@ impl WatchLoop {
             return;
         }
         self.around.metrics.failures.inc();
-        let why = format!(
+        let why = anyhow::anyhow!(
             "the engine did not come back within {:?}, and the agent that restarted it was gone",
             permission.limit
         );
-        match engine_restart::roll_back(config, permission, &Arc::new(node), why).await {
+        let before = engine_restart::before(&node);
+        match engine_restart::roll_back(config, permission, &Arc::new(node), &before, why).await {
             Ok(Outcome::Restarted) => condition.clear(),
             Ok(Outcome::RolledBack(why)) => condition.set(format!("tried and rolled back: {why}")),
             Err(error) => condition.set(format!("{error:#}")),

@@ -32,6 +32,7 @@ const ONLY_CONTAINERD: &[(&str, &str)] = &[
     ("config_toml_by_hand", NO_RESTART),
     ("config_toml_is_rolled_back_when_the_command_fails", NO_RESTART),
     ("config_toml_is_rolled_back_when_the_engine_does_not_come_back", NO_RESTART),
+    ("config_toml_is_rolled_back_when_the_command_forks_an_engine_with_our_few_rights", NO_RESTART),
     ("parallel_ranges_cost_the_origin_each_byte_once", "containers/image fetches a layer in one piece"),
 ];
 

@@ -8,6 +8,7 @@ use larder_test_node::engine::Engine as _;
 use larder_test_node::http;
 use larder_test_node::larder::{Larder, LarderOptions};
 use larder_test_node::node::{Node, folder, listed};
+use larder_test_node::programs::larder_node;
 use larder_test_node::tree::Tree;
 use larder_test_node::wait::until;
 use larder_test_origin::{Image, ImageSpec, Origin, OriginBuilder};
@@ -37,6 +38,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("config_toml_is_rolled_back_when_the_command_fails", config_toml_command_fails)
         .before(Line::V2_2, DEFAULT),
     Case::new("config_toml_is_rolled_back_when_the_engine_does_not_come_back", config_toml_engine_gone)
+        .before(Line::V2_2, DEFAULT),
+    Case::new("config_toml_is_rolled_back_when_the_command_forks_an_engine_with_our_few_rights", config_toml_forked)
         .before(Line::V2_2, DEFAULT),
 ];
 
@@ -407,4 +410,23 @@ fn config_toml_engine_gone(line: Line) -> Result<()> {
     // An engine that does not start with what we wrote.
     let script = unset.engine.restart_script("! grep -q larder-certs.d \"$(dirname \"$0\")/config.toml\"")?;
     rolled_back(&unset, &script.display().to_string())
+}
+
+/// An agent in a container has few capabilities, and so has what its restart command forks.
+fn config_toml_forked(line: Line) -> Result<()> {
+    let unset = Unset::start(line)?;
+    let script = unset.engine.restart_script("true")?;
+    let program = unset.folder.path().join("larder-node-of-few-rights");
+    let real = larder_node()?;
+    std::fs::write(&program, format!("#!/bin/sh\nexec setpriv --bounding-set=-sys_time {} \"$@\"\n", real.display()))?;
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let options =
+        LarderOptions { program: Some(program), ..unset.options(Some(&script.display().to_string())) };
+    let larder = Larder::start_unconfirmed(&unset.engine, unset.folder.path(), &options)?;
+    let words = ["tried and rolled back", "it lacks 1 of the capabilities", "RESTART IT ON THE NODE", "was not run again"];
+    wait_until_told(&larder, &words)?;
+    ensure!(unset.engine.restarts() == 1, "{} restarts\n{}", unset.engine.restarts(), larder.last_lines());
+    unset.must_be_untouched()?;
+    unset.must_pull(false)?;
+    larder.stop()
 }

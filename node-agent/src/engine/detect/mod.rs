@@ -1,12 +1,13 @@
 //! Which process is this node's engine: the one at the other end of the CRI socket, never a guess among several.
 //!
 //! Its arguments, working directory and root say how to read its files ([`process`], [`arguments`], read by [`flags`]). Where several engines
-//! answer, it is the one that kubelet uses ([`kubelet`]). The flow goes on in the engine's own module.
+//! answer, it is the one that kubelet uses ([`kubelet`]). Whether it is still what it was after a restart, [`surroundings`] say. The flow goes on in the engine's own module.
 
 mod arguments;
 pub(in crate::engine) mod flags;
 mod kubelet;
 mod process;
+mod surroundings;
 
 use std::fs;
 use std::io;
@@ -21,6 +22,7 @@ use crate::host::advice_on_denial;
 
 pub use arguments::Arguments;
 pub use process::Process;
+pub use surroundings::Surroundings;
 
 /// Where engines of distributions listen for CRI. Docker's own containerd has no CRI.
 pub const SOCKETS: [&str; 5] = [

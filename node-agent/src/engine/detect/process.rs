@@ -92,7 +92,7 @@ impl Process {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, DetectError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, DetectError> {
     use io::Read as _;
     let error = |cause| DetectError::Proc { path: path.to_owned(), cause };
     let mut bytes = Vec::new();
