@@ -23,6 +23,7 @@ use larder_process::logging::Format;
 use larder_process::readiness::Readiness;
 use larder_process::signals::stop_on_signals;
 use larder_process::tasks::Tasks;
+use larder_proxy::settings::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +39,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Runs until SIGTERM. `own_proxy` is the proxy to start and its admin address; without it somebody else starts one.
 pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, SocketAddr)>) -> anyhow::Result<()> {
     let config = Config::from_args(args)?;
-    let settings = node::settings(config.registries.as_deref())?;
+    let (settings, damaged) = node::settings_after(&Settings::default(), config.registries.as_deref())?;
+    if let Some(damaged) = damaged {
+        tracing::error!(damaged, "one registry is left out; the others are served");
+    }
     // Also where somebody else starts the proxy: it is to read the folder.
     let user = User::from_args(&args.user)?;
     if let Some((proxy, _)) = own_proxy {

@@ -9,6 +9,7 @@ use crate::probe;
 use larder_node_agent::change::{Item, ItemState};
 use larder_node_agent::confirm::Confirmation;
 use larder_node_agent::engine::{Desired, Placed as PlacedEntry, Report};
+use larder_proxy::settings::Settings;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -239,7 +240,8 @@ fn told_by_agent(admin: SocketAddr) -> Option<Status> {
 fn observed(args: &ByHandArgs) -> anyhow::Result<Status> {
     let config = Engine::from_args(&args.run.agent.engine)?;
     let listen = Listen::from_args(&args.run.agent.listen)?;
-    let settings = node::settings(args.run.agent.registries.registries.as_deref())?;
+    let file = args.run.agent.registries.registries.as_deref();
+    let (settings, damaged) = node::settings_after(&Settings::default(), file)?;
     let runtime = by_hand::runtime()?;
     let node = match runtime.block_on(Node::by_hand(&config)) {
         Ok(node) => node,
@@ -248,7 +250,9 @@ fn observed(args: &ByHandArgs) -> anyhow::Result<Status> {
         }
     };
     let registries = runtime.block_on(by_hand::registries(args, &node))?;
-    seen_on(&node, &node::desired(&listen, &settings, registries))
+    let mut status = seen_on(&node, &node::desired(&listen, &settings, registries))?;
+    status.conditions.extend(damaged);
+    Ok(status)
 }
 
 fn seen_on(node: &Node, desired: &Desired) -> anyhow::Result<Status> {

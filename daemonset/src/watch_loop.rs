@@ -317,14 +317,18 @@ impl WatchLoop {
 
     /// The registries file as it is now; a wrong one changes nothing but a condition.
     fn reload_settings(&mut self) {
-        match node::settings(self.around.config.registries.as_deref()) {
-            Ok(settings) => {
+        let wrong = match node::settings_after(&self.settings, self.around.config.registries.as_deref()) {
+            Ok((settings, damaged)) => {
                 self.settings = settings;
-                self.conditions.registries.clear();
+                damaged
             }
-            Err(error) => {
-                if self.conditions.registries.set(format!("{error:#}; the last good one stays in force")) {
-                    tracing::error!(error = format!("{error:#}"), "registries file not taken over");
+            Err(error) => Some(format!("{error:#}; the last good one stays in force")),
+        };
+        match wrong {
+            None => drop(self.conditions.registries.clear()),
+            Some(wrong) => {
+                if self.conditions.registries.set(wrong.clone()) {
+                    tracing::error!(wrong, "registries file not taken over as a whole");
                 }
             }
         }

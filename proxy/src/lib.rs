@@ -4,6 +4,7 @@
 //! → `source` (the trait) → `origin` (the registry), and comes back as a `reply`, which `server` writes to the socket.
 //! This crate knows no engine and no Kubernetes.
 
+pub mod certificates;
 pub mod fetch;
 pub mod metrics;
 pub mod origin;

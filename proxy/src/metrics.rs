@@ -148,7 +148,7 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections that were closed without a request being served: `bound`, `tls`, `idle`, `nonsense`.
     pub connections_refused: Family<ReasonLabels, Counter>,
-    /// 1 while the registries file is wrong and the settings read before are in force.
+    /// 1 while the registries file is not in force as it is: it is wrong, or something of it is left out.
     pub settings_invalid: Gauge,
 }
 
@@ -280,7 +280,7 @@ impl Metrics {
         );
         list.register(
             "settings_invalid",
-            "1 while the registries file is wrong and the settings read before are in force",
+            "1 while the registries file is wrong and the settings read before are in force, or a part of it is left out",
             settings_invalid.clone(),
         );
         metrics

@@ -12,7 +12,7 @@ use larder_node_agent::engine::detect::Found;
 use larder_node_agent::engine::{Desired, Engine, Observation, Proposal, Reload, Report, RestartEdit, Targets, Wish};
 use larder_node_agent::host::{self, Checksum, Host as _, HostError, Lock, RootedHost};
 use larder_oci::Registry;
-use larder_proxy::settings::Settings;
+use larder_proxy::settings::{Settings, SettingsError};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -282,12 +282,26 @@ pub(crate) fn desired(listen: &Listen, settings: &Settings, in_use: BTreeSet<Reg
     }
 }
 
-/// The user's registries file, or nothing said about any registry.
+/// The user's registries file, or nothing said about any registry. For a person who types and is there to mend what is wrong.
 pub(crate) fn settings(file: Option<&Path>) -> anyhow::Result<Settings> {
-    let Some(file) = file else { return Ok(Settings::default()) };
+    read_settings(file, Settings::parse_toml)
+}
+
+/// The same for whoever has to work on: a registry whose certificates are damaged is as it was in `known`, or else left to the engine, and that is
+/// said.
+pub(crate) fn settings_after(known: &Settings, file: Option<&Path>) -> anyhow::Result<(Settings, Option<String>)> {
+    let (settings, damaged) = read_settings(file, |text, base| Settings::in_force_after(known, text, base))?;
+    Ok((settings, damaged.map(|damaged| format!("{}: {damaged}", file.unwrap_or(Path::new("")).display()))))
+}
+
+fn read_settings<T: Default>(
+    file: Option<&Path>,
+    parse: impl FnOnce(&str, &Path) -> Result<T, SettingsError>,
+) -> anyhow::Result<T> {
+    let Some(file) = file else { return Ok(T::default()) };
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let folder = file.parent().unwrap_or(Path::new("/"));
-    Settings::parse_toml(&text, folder).with_context(|| file.display().to_string())
+    parse(&text, folder).with_context(|| file.display().to_string())
 }
 
 /// What the proxy is told: the user's word first, then how the administrator's engine reached a registry itself.
@@ -307,7 +321,7 @@ pub(crate) fn with_hints(mut settings: Settings, report: &Report) -> Settings {
 
 #[cfg(test)]
 mod tests {
-    use super::{settings, with_hints};
+    use super::{settings, settings_after, with_hints};
     use larder_node_agent::engine::{OriginHint, Report};
     use larder_oci::Registry;
     use larder_proxy::settings::{RegistrySettings, Settings};
@@ -327,11 +341,29 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_certificate_keeps_no_agent_from_working() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("registries.toml");
+        std::fs::write(&file, "[registries.\"a.example\"]\nca_pem = \"damaged\"\n[registries.\"b.example\"]\n")
+            .unwrap();
+        assert!(settings(Some(&file)).is_err(), "a person who types is told");
+        let (settings, words) = settings_after(&Settings::default(), Some(&file)).unwrap();
+        assert!(settings.registry(&Registry::parse("a.example").unwrap()).skip);
+        assert!(settings.lists(&Registry::parse("b.example").unwrap()));
+        let words = words.unwrap();
+        assert!(
+            words.starts_with(&file.display().to_string()) && words.contains("a.example is left to the engine"),
+            "{words}"
+        );
+    }
+
+    #[test]
     fn a_wrong_registries_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("registries.toml");
         std::fs::write(&file, "nonsense = [").unwrap();
         assert!(format!("{:#}", settings(Some(&file)).unwrap_err()).contains("registries.toml"));
+        assert!(settings_after(&Settings::default(), Some(&file)).is_err());
         assert_eq!(settings(None).unwrap(), Settings::default());
     }
 }

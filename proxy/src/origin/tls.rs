@@ -5,16 +5,17 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
+
+use crate::certificates::{CertificateError, authorities};
 
 /// Why a registry's TLS settings cannot be used.
 #[derive(Debug, Error)]
 pub(super) enum TlsError {
-    #[error("its certificates (ca_pem) cannot be read: {0}")]
-    Pem(rustls_pki_types::pem::Error),
-    #[error("its certificates (ca_pem) cannot be used: {0}")]
+    #[error("its certificates (ca_pem): {0}")]
+    Certificates(CertificateError),
+    #[error("TLS cannot be set up: {0}")]
     Rustls(rustls::Error),
 }
 
@@ -49,8 +50,8 @@ pub(super) fn client_config(
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
     let mut roots = roots.clone();
-    for certificate in ca_pem.into_iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
-        roots.add(certificate.map_err(TlsError::Pem)?).map_err(TlsError::Rustls)?;
+    if let Some(pem) = ca_pem {
+        roots.roots.extend(authorities(pem).map_err(TlsError::Certificates)?.roots);
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
@@ -100,10 +101,8 @@ mod tests {
 
     #[test]
     fn certificates_that_cannot_be_read_are_an_error() {
-        let roots = RootCertStore::empty();
-        let broken = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n";
-        assert!(matches!(client_config(&roots, Some(broken), false), Err(TlsError::Pem(_))));
-        let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(matches!(client_config(&roots, Some(empty), false), Err(TlsError::Rustls(_))));
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let result = client_config(&RootCertStore::empty(), Some(broken), false);
+        assert!(matches!(result, Err(TlsError::Certificates(_))));
     }
 }

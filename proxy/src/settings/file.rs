@@ -11,8 +11,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use larder_oci::{Registry, RegistryError};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::Spanned;
@@ -20,6 +18,7 @@ use url::Url;
 
 use super::pattern::Pattern;
 use super::{Policy, RegistrySettings, Settings};
+use crate::certificates::authorities;
 
 /// Largest registries file and largest certificate file that are read, in bytes.
 pub(super) const LARGEST: u64 = 1024 * 1024;
@@ -114,11 +113,21 @@ impl Place<'_> {
 impl Settings {
     /// Reads the text of a registries file; relative `ca` paths are looked up in `base`, the file's own folder.
     pub fn parse_toml(text: &str, base: &Path) -> Result<Self, SettingsError> {
+        let (settings, damaged) = Self::parse_leniently(text, base)?;
+        damaged.into_iter().next().map_or(Ok(settings), |(_, error)| Err(error))
+    }
+
+    /// The same; registries whose certificates cannot be used are there without them, and named.
+    pub(super) fn parse_leniently(
+        text: &str,
+        base: &Path,
+    ) -> Result<(Self, BTreeMap<Registry, SettingsError>), SettingsError> {
         let FileText { registries, allow, deny } =
             toml::from_str(text).map_err(|error| SettingsError::Toml(Box::new(error)))?;
         let place = Place { text };
         let mut settings =
             Self { registries: BTreeMap::new(), allow: patterns(&allow, &place)?, deny: patterns(&deny, &place)? };
+        let mut damaged = BTreeMap::new();
         for (key, value) in registries {
             let registry = Registry::parse(key.get_ref()).map_err(|error| {
                 let message = match error {
@@ -127,7 +136,8 @@ impl Settings {
                 };
                 place.error(&key.span(), message)
             })?;
-            let value = value.check(&registry, &place, base)?;
+            let (value, error) = value.check(&registry, &place, base)?;
+            damaged.extend(error.map(|error| (registry.clone(), error)));
             if settings.registries.insert(registry.clone(), value).is_some() {
                 return Err(place.error(
                     &key.span(),
@@ -138,7 +148,7 @@ impl Settings {
                 ));
             }
         }
-        Ok(settings)
+        Ok((settings, damaged))
     }
 
     /// The settings as TOML text that needs no other file: certificates are inline.
@@ -166,7 +176,13 @@ impl RegistrySettings {
 }
 
 impl RegistryText {
-    fn check(self, registry: &Registry, place: &Place<'_>, base: &Path) -> Result<RegistrySettings, SettingsError> {
+    /// What was said, and what is wrong with its certificates, which are left out then.
+    fn check(
+        self,
+        registry: &Registry,
+        place: &Place<'_>,
+        base: &Path,
+    ) -> Result<(RegistrySettings, Option<SettingsError>), SettingsError> {
         let Self { endpoints, ca, ca_pem, insecure, skip, on_origin_404, on_origin_denied } = self;
         let endpoints = endpoints
             .iter()
@@ -179,25 +195,25 @@ impl RegistryText {
             })
             .collect::<Result<_, _>>()?;
         let ca_pem = match (ca, ca_pem) {
-            (None, None) => None,
+            (None, None) => Ok(None),
             (Some(ca), Some(_)) => {
                 return Err(place.error(&ca.span(), format!("{registry} has both ca and ca_pem; keep one of them")));
             }
             (Some(ca), None) => {
                 let path = base.join(ca.get_ref());
-                let pem =
-                    read_certificates(&path).and_then(|pem| certificates(&pem).map(|()| pem)).map_err(|reason| {
-                        place.error(&ca.span(), format!("ca {} of {registry}: {reason}", path.display()))
-                    })?;
-                Some(pem)
+                let pem = read_certificates(&path).and_then(certificates);
+                pem.map(Some).map_err(|reason| {
+                    place.error(&ca.span(), format!("ca {} of {registry}: {reason}", path.display()))
+                })
             }
             (None, Some(pem)) => {
-                certificates(pem.get_ref())
-                    .map_err(|reason| place.error(&pem.span(), format!("ca_pem of {registry}: {reason}")))?;
-                Some(pem.into_inner())
+                let span = pem.span();
+                let pem = certificates(pem.into_inner());
+                pem.map(Some).map_err(|reason| place.error(&span, format!("ca_pem of {registry}: {reason}")))
             }
         };
-        Ok(RegistrySettings { endpoints, ca_pem, insecure, skip, on_origin_404, on_origin_denied })
+        let (ca_pem, error) = ca_pem.map_or_else(|error| (None, Some(error)), |ca_pem| (ca_pem, None));
+        Ok((RegistrySettings { endpoints, ca_pem, insecure, skip, on_origin_404, on_origin_denied }, error))
     }
 }
 
@@ -234,16 +250,11 @@ fn read_certificates(path: &Path) -> Result<String, String> {
         fs::File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
         Ok(text)
     };
-    read().map_err(|error| format!("cannot be read: {error}"))
+    read().map_err(|error| format!("it cannot be read: {error}"))
 }
 
-fn certificates(pem: &str) -> Result<(), String> {
-    let mut count = 0_usize;
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        certificate.map_err(|error| format!("is no PEM: {error}"))?;
-        count += 1;
-    }
-    if count == 0 { Err("holds no certificate (-----BEGIN CERTIFICATE-----)".to_owned()) } else { Ok(()) }
+fn certificates(pem: String) -> Result<String, String> {
+    authorities(&pem).map(|_| pem).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! these types is checked: endpoints are absolute http(s) URLs without credentials, plain http only beside
 //! `insecure = true`, certificates are PEM that parses. Whoever reads them need not check again.
 //!
-//! `file` turns TOML into [`Settings`] and back, `pattern` says what `allow` and `deny` match, `watch` replaces the shared
-//! value when the file changes and keeps the last good one when the new one is wrong.
+//! `file` turns TOML into [`Settings`] and back, `in_force` leaves single registries out whose certificates are damaged, `pattern` says what
+//! `allow` and `deny` match, `watch` replaces the shared value when the file changes and keeps the last good one when the new one is wrong.
 
 mod file;
+mod in_force;
 mod pattern;
 mod watch;
 

@@ -1,7 +1,8 @@
 //! The registries file on disk: read once at the start, then followed.
 //!
 //! Invariant: the shared settings are always a whole, valid file. A start with a bad file is refused; a file that turns bad
-//! or goes away while we run changes nothing but a condition (and a metric), and the last good settings stay. Changes are seen
+//! or goes away while we run changes nothing but a condition (and a metric), and the last good settings stay. Damaged certificates of one
+//! registry are about that registry alone ([`Settings::in_force_after`]), also at the start. Changes are seen
 //! by inotify on the folder (a rename into place, or a mounted `ConfigMap` whose links are swapped) and, where that is
 //! silent, by reading the file every ten seconds.
 
@@ -58,16 +59,14 @@ pub enum SettingsFileError {
 #[derive(Debug)]
 pub struct SettingsFile {
     path: PathBuf,
-    text: String,
     shared: SharedSettings,
 }
 
 impl SettingsFile {
-    /// Reads the file; an error here is one to stop for.
+    /// Reads the file; an error here is one to stop for. What it may leave out, [`SettingsFile::follow`] tells first of all.
     pub fn open(path: &Path) -> Result<Self, SettingsFileError> {
-        let text = read(path)?;
-        let settings = parse(path, &text)?;
-        Ok(Self { path: path.to_owned(), text, shared: settings.shared() })
+        let (settings, _) = read(path, &Settings::default())?;
+        Ok(Self { path: path.to_owned(), shared: settings.shared() })
     }
 
     /// Reads the file if it is there; until it is, the defaults are in force. For a folder that another process fills.
@@ -75,7 +74,7 @@ impl SettingsFile {
         match Self::open(path) {
             Err(SettingsFileError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), "registries file is not there yet: the defaults are in force");
-                Ok(Self { path: path.to_owned(), text: String::new(), shared: Settings::default().shared() })
+                Ok(Self { path: path.to_owned(), shared: Settings::default().shared() })
             }
             other => other,
         }
@@ -103,33 +102,26 @@ impl SettingsFile {
     }
 
     /// Reads on a blocking thread: the folder may be on a disk that hangs.
-    async fn look_aside(mut self, condition: &Condition, metrics: &Metrics) -> Self {
-        let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let text = read(&path)?;
-            Ok((parse(&path, &text), text))
-        })
-        .await;
-        let outcome = match read {
-            Ok(Ok((_, text))) if text == self.text => Ok(()),
-            Ok(Ok((Ok(settings), text))) => {
-                tracing::info!(path = %self.path.display(), registries = settings.registries.len(), "registries file read again");
-                self.text = text;
-                self.shared.store(Arc::new(settings));
-                Ok(())
+    async fn look_aside(self, condition: &Condition, metrics: &Metrics) -> Self {
+        let (path, known) = (self.path.clone(), self.shared.load_full());
+        let read = tokio::task::spawn_blocking(move || read(&path, &known)).await;
+        let wrong = match read {
+            Ok(Ok((settings, damaged))) => {
+                if settings != **self.shared.load() {
+                    tracing::info!(path = %self.path.display(), registries = settings.registries.len(), "registries file read again");
+                    self.shared.store(Arc::new(settings));
+                }
+                damaged.map(|damaged| format!("registries file {}: {damaged}", self.path.display()))
             }
-            Ok(Ok((Err(error), _)) | Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(Err(error)) => Some(format!("{error}; the settings read before stay in force")),
+            Err(error) => Some(format!("{error}; the settings read before stay in force")),
         };
-        match outcome {
-            Ok(()) => {
-                metrics.settings_invalid.set(0);
-                condition.clear();
-            }
-            Err(error) => {
-                metrics.settings_invalid.set(1);
-                if condition.set(format!("{error}; the settings read before stay in force")) {
-                    tracing::error!("{error}; the settings read before stay in force");
+        metrics.settings_invalid.set(wrong.is_some().into());
+        match wrong {
+            None => drop(condition.clear()),
+            Some(wrong) => {
+                if condition.set(wrong.clone()) {
+                    tracing::error!("{wrong}");
                 }
             }
         }
@@ -160,7 +152,8 @@ impl SettingsFile {
     }
 }
 
-fn read(path: &Path) -> Result<String, SettingsFileError> {
+/// What the file says after `known` was in force, and what of it cannot be used.
+fn read(path: &Path, known: &Settings) -> Result<(Settings, Option<String>), SettingsFileError> {
     let mut text = String::new();
     File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
@@ -168,12 +161,9 @@ fn read(path: &Path) -> Result<String, SettingsFileError> {
     if text.len() as u64 > LARGEST {
         return Err(SettingsFileError::TooLarge { path: path.to_owned() });
     }
-    Ok(text)
-}
-
-fn parse(path: &Path, text: &str) -> Result<Settings, SettingsFileError> {
     let base = path.parent().unwrap_or(Path::new("."));
-    Settings::parse_toml(text, base).map_err(|error| SettingsFileError::Wrong { path: path.to_owned(), error })
+    Settings::in_force_after(known, &text, base)
+        .map_err(|error| SettingsFileError::Wrong { path: path.to_owned(), error })
 }
 
 #[cfg(test)]
@@ -206,6 +196,30 @@ mod tests {
         assert!(SettingsFile::open_or_wait(&path).is_err());
         let waiting = SettingsFile::open_or_wait(&folder.path().join("later.toml")).unwrap();
         assert_eq!(**waiting.shared().load(), Settings::default());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_certificate_shows_and_counts_once_it_is_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registries.toml");
+        std::fs::write(&path, "[registries.\"quay.io\"]\nca = \"ca.pem\"\n[registries.\"b.example\"]\ninsecure = true")
+            .unwrap();
+        let file = SettingsFile::open(&path).unwrap();
+        let (shared, readiness, shutdown) = (file.shared(), Readiness::new(), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new());
+        let following =
+            tokio::spawn(file.follow(readiness.condition("registries file"), Arc::clone(&metrics), shutdown.clone()));
+        let of = |name: &str| shared.load().registry(&Registry::parse(name).unwrap());
+        assert!(of("quay.io").skip && of("b.example").insecure);
+        until("it shows", || readiness.report().to_string().contains("quay.io is left to the engine")).await;
+        assert_eq!(metrics.settings_invalid.get(), 1);
+
+        // The registries file itself stays as it is.
+        std::fs::write(folder.path().join("ca.pem"), crate::certificates::SOUND).unwrap();
+        until("the mended one counts", || !of("quay.io").skip).await;
+        until("nothing shows", || readiness.report().lines.is_empty()).await;
+        shutdown.cancel();
+        following.await.unwrap();
     }
 
     #[tokio::test]

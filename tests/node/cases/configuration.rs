@@ -28,6 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("no_configuration_at_all", default_path).since(Line::V2_2, "earlier lines have no default config_path"),
     Case::any("a_registry_that_is_skipped", skipped),
     Case::new("one_registry_that_the_engine_cannot_pull_from_is_news_about_that_registry", broken_authority),
+    Case::any("a_damaged_certificate_in_the_settings_is_news_about_its_registry", damaged_in_the_settings),
     Case::new("config_toml_without_permission_is_told_and_not_touched", config_toml_told).before(Line::V2_2, DEFAULT),
     Case::new("config_toml_with_permission_is_edited_and_restored", config_toml_edited).before(Line::V2_2, DEFAULT),
     Case::new("config_toml_takes_one_restart_of_an_engine_that_runs_for_a_while", config_toml_one_restart)
@@ -169,6 +170,19 @@ fn skipped(line: EngineLine) -> Result<()> {
     let pulled = node.engine.pull(&node.by_tag())?;
     ensure!(pulled.took < Duration::from_secs(5), "took {:?}", pulled.took);
     ensure!(node.asked_by_larder() == 0, "a skipped registry was asked by us");
+    Ok(())
+}
+
+fn damaged_in_the_settings(line: EngineLine) -> Result<()> {
+    let node = Node::on_with(line, &ImageSpec::default(), |_, origin| {
+        let damaged = "[registries.\"damaged.example\"]\nca_pem = \"damaged\"\n";
+        Ok(LarderOptions { registries: format!("{}{damaged}", listed(origin)), ..LarderOptions::default() })
+    })?;
+    node.engine.pull(&node.by_tag())?;
+    ensure!(node.asked_by_engine() == 0, "the engine went to the origin itself");
+    let ready = http::get(node.larder.agent_admin, "/readyz", &[])?.text();
+    ensure!(ready.contains("ca_pem of damaged.example: it holds no certificate"), "/readyz: {ready}");
+    ensure!(ready.contains("until then damaged.example is left to the engine"), "/readyz: {ready}");
     Ok(())
 }
 
@@ -420,10 +434,10 @@ fn config_toml_forked(line: Line) -> Result<()> {
     let real = larder_node()?;
     std::fs::write(&program, format!("#!/bin/sh\nexec setpriv --bounding-set=-sys_time {} \"$@\"\n", real.display()))?;
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let options =
-        LarderOptions { program: Some(program), ..unset.options(Some(&script.display().to_string())) };
+    let options = LarderOptions { program: Some(program), ..unset.options(Some(&script.display().to_string())) };
     let larder = Larder::start_unconfirmed(&unset.engine, unset.folder.path(), &options)?;
-    let words = ["tried and rolled back", "it lacks 1 of the capabilities", "RESTART IT ON THE NODE", "was not run again"];
+    let words =
+        ["tried and rolled back", "it lacks 1 of the capabilities", "RESTART IT ON THE NODE", "was not run again"];
     wait_until_told(&larder, &words)?;
     ensure!(unset.engine.restarts() == 1, "{} restarts\n{}", unset.engine.restarts(), larder.last_lines());
     unset.must_be_untouched()?;

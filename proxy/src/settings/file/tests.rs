@@ -4,8 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A self-signed certificate's form is enough: what it certifies is rustls' business.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
+use crate::certificates::SOUND as CERTIFICATE;
 
 fn parse(text: &str) -> Result<Settings, SettingsError> {
     Settings::parse_toml(text, Path::new("/nowhere"))
@@ -72,6 +71,7 @@ fn what_is_wrong_is_said_with_its_place_and_what_to_do() {
         "[registries.\"quay.io\"]\nendpoints = [\"https://a.example.com?x=1\"]",
         "[registries.\"quay.io\"]\nca = \"missing.pem\"",
         "[registries.\"quay.io\"]\nca_pem = \"no certificate\"",
+        "[registries.\"quay.io\"]\nca_pem = \"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\"",
         "[registries.\"quay.io\"]\nca = \"a.pem\"\nca_pem = \"b\"",
         "deny = [\"Quay.io\"]",
     ] {

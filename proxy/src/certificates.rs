@@ -1,0 +1,62 @@
+//! Certificates of private authorities as people write them (PEM) → what a TLS connection can trust.
+//!
+//! Invariant: what comes out was parsed as rustls will use it, so nothing that a person wrote can fail later, at a pull.
+
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject as _};
+use thiserror::Error;
+
+/// Why a text vouches for nobody. Whoever wrote it has to mend it.
+#[derive(Debug, Error)]
+pub enum CertificateError {
+    /// A block that is none.
+    #[error("its certificate {number} is no PEM: {error}")]
+    Pem {
+        /// Counted from 1.
+        number: usize,
+        /// What the parser said.
+        error: pem::Error,
+    },
+    /// PEM around something that is no certificate.
+    #[error("its certificate {number} is damaged: {error}")]
+    Damaged {
+        /// Counted from 1.
+        number: usize,
+        /// What the parser said.
+        error: rustls::Error,
+    },
+    /// Nothing at all.
+    #[error("it holds no certificate (-----BEGIN CERTIFICATE-----)")]
+    None,
+}
+
+/// All certificates of `pem`, of which there has to be one at least.
+pub fn authorities(pem: &str) -> Result<RootCertStore, CertificateError> {
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in (1..).zip(CertificateDer::pem_slice_iter(pem.as_bytes())) {
+        let certificate = certificate.map_err(|error| CertificateError::Pem { number, error })?;
+        roots.add(certificate).map_err(|error| CertificateError::Damaged { number, error })?;
+    }
+    if roots.is_empty() { Err(CertificateError::None) } else { Ok(roots) }
+}
+
+/// One that is sound, for tests.
+#[cfg(test)]
+pub(crate) const SOUND: &str = include_str!("certificates/sound.pem");
+
+#[cfg(test)]
+mod tests {
+    use super::{CertificateError, SOUND, authorities};
+
+    #[test]
+    fn a_text_is_certificates_or_it_is_said_which_is_wrong() {
+        assert_eq!(authorities(&format!("a comment\n{SOUND}{SOUND}")).unwrap().len(), 2);
+        let block = |inside: &str| format!("{SOUND}-----BEGIN CERTIFICATE-----\n{inside}\n-----END CERTIFICATE-----\n");
+        assert!(matches!(authorities(&block("!!!")), Err(CertificateError::Pem { number: 2, .. })));
+        assert!(matches!(authorities(&block("AAAA")), Err(CertificateError::Damaged { number: 2, .. })));
+        assert!(matches!(authorities("nothing"), Err(CertificateError::None)));
+        let cut = &SOUND[..SOUND.len() / 2];
+        assert!(authorities(cut).is_err(), "a file that was cut");
+    }
+}

@@ -1,0 +1,76 @@
+//! What is in force of a file in which the certificates of single registries are damaged: all the rest.
+//!
+//! Such a registry is as it was before, or else left to the engine, and a person is told. It is not served without its
+//! certificates: it could not be asked then, so what is cached would be given as if it were away, old tags and all. Left to the engine, a pull is
+//! what it is without us.
+
+use std::path::Path;
+
+use super::{RegistrySettings, Settings, SettingsError};
+
+impl Settings {
+    /// Reads the text of a registries file as far as it can be used, after `known` was in force, and says what a person should mend.
+    /// Relative `ca` paths are looked up in `base`.
+    pub fn in_force_after(known: &Self, text: &str, base: &Path) -> Result<(Self, Option<String>), SettingsError> {
+        let (mut settings, damaged) = Self::parse_leniently(text, base)?;
+        let left_to_the_engine = RegistrySettings { skip: true, ..RegistrySettings::default() };
+        let mut words = Vec::new();
+        for (registry, error) in damaged {
+            let before = known.registries.get(&registry).filter(|before| **before != left_to_the_engine);
+            words.push(match before {
+                Some(_) => format!("{error}; mend it: until then what was said of {registry} before stays in force"),
+                None => format!("{error}; mend it: until then {registry} is left to the engine, as without Larder"),
+            });
+            settings.registries.insert(registry, before.unwrap_or(&left_to_the_engine).clone());
+        }
+        Ok((settings, (!words.is_empty()).then(|| words.join("; "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificates::SOUND;
+    use larder_oci::Registry;
+
+    const DAMAGED: &str = "[registries.\"a.example\"]\nca = \"a.pem\"\n[registries.\"b.example\"]\ninsecure = true\n";
+
+    fn registry(settings: &Settings, name: &str) -> RegistrySettings {
+        settings.registry(&Registry::parse(name).unwrap())
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_about_its_registry_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        assert!(Settings::parse_toml(DAMAGED, folder.path()).is_err(), "a person who types is told at once");
+        let nothing = Settings::default();
+        let (settings, words) = Settings::in_force_after(&nothing, DAMAGED, folder.path()).unwrap();
+        assert!(registry(&settings, "a.example").skip && !registry(&settings, "b.example").skip);
+        assert!(registry(&settings, "b.example").insecure, "the rest counts");
+        let words = words.unwrap().replace(folder.path().to_str().unwrap(), "/etc/larder");
+        insta::assert_snapshot!(words, @"");
+        // The next look finds it as it is.
+        let again = Settings::in_force_after(&settings, DAMAGED, folder.path()).unwrap();
+        assert!(again.0 == settings && again.1.unwrap().contains("left to the engine"));
+
+        std::fs::write(folder.path().join("a.pem"), SOUND).unwrap();
+        let (mended, words) = Settings::in_force_after(&settings, DAMAGED, folder.path()).unwrap();
+        assert_eq!((registry(&mended, "a.example").ca_pem.as_deref(), words), (Some(SOUND), None));
+        assert!(!registry(&mended, "a.example").skip);
+
+        // Gone for a moment, as a file that is replaced is.
+        std::fs::remove_file(folder.path().join("a.pem")).unwrap();
+        let (kept, words) = Settings::in_force_after(&mended, DAMAGED, folder.path()).unwrap();
+        assert_eq!(kept, mended);
+        assert!(words.unwrap().contains("what was said of a.example before stays in force"));
+    }
+
+    #[test]
+    fn what_is_no_settings_at_all_is_an_error() {
+        for text in ["x = 1", "[registries.\"a.example\"]\nca = \"a.pem\"\nca_pem = \"b\""] {
+            assert!(Settings::in_force_after(&Settings::default(), text, Path::new("/nowhere")).is_err(), "{text}");
+        }
+    }
+}
