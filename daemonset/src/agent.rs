@@ -20,6 +20,7 @@ use larder_node_agent::liveness::Limits;
 use larder_node_agent::placement::{Announcer, PrivateMount};
 use larder_process::admin::{AdminServer, MetricsText, PageKind, PageText, Scope};
 use larder_process::logging::Format;
+use larder_process::metrics_server::MetricsServer;
 use larder_process::readiness::Readiness;
 use larder_process::signals::stop_on_signals;
 use larder_process::tasks::Tasks;
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         leftover::kill_all(folder.path());
     }
     let admin = AdminServer::bind(config.admin, Scope::All)?;
-    let more_metrics = config.metrics.map(|address| AdminServer::bind(address, Scope::MetricsOnly)).transpose()?;
+    let more_metrics = config.metrics.map(MetricsServer::bind);
 
     let announcer = Announcer::default();
     let process = match own_proxy {
@@ -99,10 +100,9 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         let shutdown = tasks.shutdown().clone();
         stop_on_signals(&shutdown).context("listen to signals")?;
         let (readiness, metrics) = pages;
-        for (name, server) in [("admin", Some(admin)), ("metrics", more_metrics)] {
-            if let Some(server) = server {
-                tasks.spawn_fallible(name, server.serve(readiness.clone(), Arc::clone(&metrics), shutdown.clone()));
-            }
+        tasks.spawn_fallible("admin", admin.serve(readiness.clone(), Arc::clone(&metrics), shutdown.clone()));
+        if let Some(server) = more_metrics {
+            tasks.spawn("metrics", server.serve(readiness, metrics, shutdown.clone()));
         }
         let mut watch = WatchLoop::new(surrounding, settings);
         let run = async {

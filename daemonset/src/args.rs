@@ -147,7 +147,7 @@ pub(crate) struct AgentArgs {
         default_value = "127.0.0.1:7441"
     )]
     pub(crate) admin: SocketAddr,
-    /// The agent's metrics once more, where a scraper reaches them.
+    /// The agent's metrics once more, where a scraper reaches them. While it is taken all else goes on, and it is tried again.
     #[arg(long, env = "LARDER_AGENT_METRICS", help_heading = "Addresses", value_name = "ADDR")]
     pub(crate) agent_metrics: Option<SocketAddr>,
     /// Where links lead: by-agent vanishes with the agent; run is a folder that a reboot empties; auto takes the first
@@ -237,7 +237,7 @@ pub(crate) struct RegistriesArgs {
 pub(crate) struct ProxyArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// The proxy's metrics once more, where a scraper reaches them.
+    /// The proxy's metrics once more, where a scraper reaches them. While it is taken all else goes on, and it is tried again.
     #[arg(long, env = "LARDER_METRICS", help_heading = "Addresses", value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
 }

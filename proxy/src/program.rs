@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_process::admin::{AdminError, AdminServer, MetricsText, Scope};
+use larder_process::metrics_server::MetricsServer;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::{TaskError, Tasks};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -65,7 +66,7 @@ pub struct ProxyConfig {
     pub listen: Vec<SocketAddr>,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub admin: SocketAddr,
-    /// Where `/metrics` is once more, for a scraper that is not on this node.
+    /// Where `/metrics` is once more, for a scraper that is not on this node. One that is taken keeps nothing from working.
     pub metrics: Option<SocketAddr>,
     /// Where images are kept.
     pub store: StoreConfig,
@@ -147,7 +148,7 @@ pub struct Opened {
     key: ProbeKey,
     server: Server,
     admin: AdminServer,
-    metrics: Option<AdminServer>,
+    metrics: Option<MetricsServer>,
     proxies: ProxyVariables,
     limits: ProxyLimits,
 }
@@ -167,7 +168,7 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
     };
     let store = OpenStore::open(store).map_err(OpenError::Store)?;
     let admin = AdminServer::bind(admin, Scope::All)?;
-    let metrics = metrics.map(|address| AdminServer::bind(address, Scope::MetricsOnly)).transpose()?;
+    let metrics = metrics.map(MetricsServer::bind);
     let server = Server::bind(&listen)?;
     Ok(Opened { store, settings, key, server, admin, metrics, proxies, limits })
 }
@@ -217,7 +218,7 @@ impl Opened {
         };
         tasks.spawn_fallible("admin", admin.serve(readiness.clone(), Arc::clone(&text), shutdown.clone()));
         if let Some(server) = metrics_server {
-            tasks.spawn_fallible("metrics", server.serve(readiness.clone(), text, shutdown.clone()));
+            tasks.spawn("metrics", server.serve(readiness.clone(), text, shutdown.clone()));
         }
         let addresses = server.addresses();
         let parts = ServerParts {

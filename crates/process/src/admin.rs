@@ -40,7 +40,7 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 #[error("listen for admin requests on {address}: {error}")]
 pub struct AdminError {
     address: SocketAddr,
-    error: io::Error,
+    pub(crate) error: io::Error,
 }
 
 /// Makes the text of a page of its own.

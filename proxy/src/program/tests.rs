@@ -187,3 +187,18 @@ fn what_a_person_has_to_mend_is_said_before_anything_runs() {
     let taken = ProxyConfig { admin: first.admin_address(), ..config(memory(), None) };
     assert!(error(taken).starts_with("listen for admin requests on "));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_that_cannot_be_served_keep_nobody_from_pulling() {
+    let other = std::net::TcpListener::bind(LOOPBACK).unwrap();
+    let memory = StoreConfig::Memory { limit: 1 << 20 };
+    let opened = open(ProxyConfig { metrics: other.local_addr().ok(), ..config(memory, None) }).unwrap();
+    let (address, admin) = (opened.addresses()[0], opened.admin_address());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(opened.run(shutdown.clone()));
+    assert_eq!(ask(address, "GET", "/v2/").await.0, 200);
+    let told = async { while !page(admin, "/readyz").await.starts_with("ready\ndegraded: metrics: ") {} };
+    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
