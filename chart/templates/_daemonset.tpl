@@ -7,7 +7,7 @@ because a node without Larder pulls directly. How many Pods are away in an upgra
 {{- $poolLabel := dict "larder.dev/pool" (default "default" .pool) -}}
 {{- $selector := merge (dict) (fromYaml (include "larder.selectorLabels" .root)) $poolLabel -}}
 {{- $appArmor := fromYaml (include "larder.appArmorAnnotation" (dict "root" .root "node" .node)) -}}
-{{- $containers := dict "root" .root "node" .node -}}
+{{- $containers := dict "root" .root "node" .node "pool" .pool -}}
 apiVersion: apps/v1
 kind: DaemonSet
 metadata:
@@ -27,7 +27,10 @@ spec:
         {{- merge (dict) $selector $own .node.podLabels $values.commonLabels | toYaml | nindent 8 }}
       annotations:
         {{- $agentFirst := dict "kubectl.kubernetes.io/default-container" "agent" }}
-        {{- merge (dict) $appArmor .node.podAnnotations $values.commonAnnotations $agentFirst | toYaml | nindent 8 }}
+        {{- $certificates := dict }}
+        {{- /* Read at the start alone, so that a change needs one. */}}
+        {{- with .node.corporateProxy.ca }}{{ $_ := set $certificates "larder.dev/upstream-ca" (sha256sum . | trunc 16) }}{{ end }}
+        {{- merge (dict) $appArmor $certificates .node.podAnnotations $values.commonAnnotations $agentFirst | toYaml | nindent 8 }}
     spec:
       serviceAccountName: {{ include "larder.serviceAccount" .root | quote }}
       # Nobody here speaks to Kubernetes.
@@ -78,5 +81,8 @@ spec:
         - name: registries
           configMap:
             name: {{ include "larder.fullname" .root }}-registries
+        {{- with include "larder.upstreamCaVolume" $containers }}
+        {{- . | nindent 8 }}
+        {{- end }}
         {{- include "larder.storeVolume" .node | nindent 8 }}
 {{- end -}}

@@ -1,4 +1,4 @@
-{{- /* The proxy's containers: (dict "root" $ "node" <values of the pool>). */ -}}
+{{- /* The proxy's containers: (dict "root" $ "node" <values of the pool> "pool" <name, or "">). */ -}}
 
 {{- define "larder.prepareStore" -}}
 # Gives the folder on the node to the proxy's user, who could not do it himself.
@@ -60,6 +60,9 @@
     - --store=directory:/var/lib/larder/store
     - --store-size={{ .node.store.size }}
     - --store-reserve={{ .node.store.reserve }}
+    {{- if include "larder.upstreamCa" . }}
+    - --upstream-ca=/etc/larder/upstream-ca/ca.crt
+    {{- end }}
     - --log-format={{ .node.logFormat }}
     {{- range .node.proxy.extraArgs }}
     - {{ . | quote }}
@@ -104,6 +107,11 @@
     - name: run
       mountPath: /run/larder
       readOnly: true
+    {{- if include "larder.upstreamCa" . }}
+    - name: upstream-ca
+      mountPath: /etc/larder/upstream-ca
+      readOnly: true
+    {{- end }}
     {{- include "larder.storeMount" .node | nindent 4 }}
 {{- end -}}
 

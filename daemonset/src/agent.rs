@@ -181,5 +181,8 @@ fn arguments(
     if let Some(metrics) = proxy.metrics {
         flag("--metrics", &metrics.to_string());
     }
+    if let Some(file) = &proxy.upstream_ca {
+        line.extend(["--upstream-ca".into(), file.into()]);
+    }
     line
 }

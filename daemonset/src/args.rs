@@ -240,6 +240,10 @@ pub(crate) struct ProxyArgs {
     /// The proxy's metrics once more, where a scraper reaches them. While it is taken all else goes on, and it is tried again.
     #[arg(long, env = "LARDER_METRICS", help_heading = "Addresses", value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Certificates (PEM) that are trusted for every registry beside the system's: those of a corporate proxy (HTTPS_PROXY) that opens
+    /// TLS. Read at the start.
+    #[arg(long, env = "LARDER_UPSTREAM_CA", value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,7 @@ pub(crate) fn run(args: &ProxyAloneArgs) -> anyhow::Result<()> {
         run_folder: run_folder.as_ref().map(|(_, path)| path.clone()),
         registries: args.registries.registries.clone(),
         proxies: proxies(),
+        upstream_ca: args.proxy.upstream_ca.clone(),
         limits: ProxyLimits::default(),
     };
     if args.until_stdin_closes {

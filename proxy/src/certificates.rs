@@ -2,10 +2,17 @@
 //!
 //! Invariant: what comes out was parsed as rustls will use it, so nothing that a person wrote can fail later, at a pull.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
 use thiserror::Error;
+
+/// Largest file that is read, in bytes.
+const LARGEST: u64 = 1024 * 1024;
 
 /// Why a text vouches for nobody. Whoever wrote it has to mend it.
 #[derive(Debug, Error)]
@@ -19,12 +26,12 @@ pub enum CertificateError {
         error: pem::Error,
     },
     /// PEM around something that is no certificate.
-    #[error("its certificate {number} is damaged: {error}")]
+    #[error("its certificate {number} is damaged: {reason}")]
     Damaged {
         /// Counted from 1.
         number: usize,
         /// What the parser said.
-        error: rustls::Error,
+        reason: String,
     },
     /// Nothing at all.
     #[error("it holds no certificate (-----BEGIN CERTIFICATE-----)")]
@@ -36,9 +43,40 @@ pub fn authorities(pem: &str) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for (number, certificate) in (1..).zip(CertificateDer::pem_slice_iter(pem.as_bytes())) {
         let certificate = certificate.map_err(|error| CertificateError::Pem { number, error })?;
-        roots.add(certificate).map_err(|error| CertificateError::Damaged { number, error })?;
+        roots.add(certificate).map_err(|error| CertificateError::Damaged { number, reason: reason(&error) })?;
     }
     if roots.is_empty() { Err(CertificateError::None) } else { Ok(roots) }
+}
+
+/// rustls speaks of a peer, which there is none of here.
+fn reason(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => format!("{error:?}"),
+        other => other.to_string(),
+    }
+}
+
+/// Why a file vouches for nobody.
+#[derive(Debug, Error)]
+pub enum CertificateFileError {
+    /// It is not there, not readable, or no text.
+    #[error("it cannot be read: {0}")]
+    Read(io::Error),
+    /// It was read.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+}
+
+/// All certificates of a file, of which there has to be one at least.
+pub fn authorities_of(path: &Path) -> Result<RootCertStore, CertificateFileError> {
+    Ok(authorities(&read(path).map_err(CertificateFileError::Read)?)?)
+}
+
+/// The text of a file of certificates.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// One that is sound, for tests.

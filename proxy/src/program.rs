@@ -25,6 +25,7 @@ use larder_process::metrics_server::MetricsServer;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::{TaskError, Tasks};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::RootCertStore;
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::measured::Measured;
 use self::origin_metrics::OriginMetrics;
 use self::store_watch::OpenStore;
+use crate::certificates::{CertificateFileError, authorities_of};
 use crate::metrics::Metrics;
 use crate::origin::{
     Limits as OriginLimits, Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, SystemResolver,
@@ -76,6 +78,8 @@ pub struct ProxyConfig {
     pub registries: Option<PathBuf>,
     /// The corporate proxy, as the environment says it.
     pub proxies: ProxyVariables,
+    /// Certificates (PEM) that are trusted for every registry beside the platform's: of a corporate proxy that opens TLS, mostly.
+    pub upstream_ca: Option<PathBuf>,
     /// Times and numbers.
     pub limits: ProxyLimits,
 }
@@ -135,6 +139,14 @@ pub enum OpenError {
     /// The addresses for operators.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The certificates for every registry. Without them none could be asked, and what is cached would be given as if all were away.
+    #[error("certificates for every registry (--upstream-ca) {}: {error}", path.display())]
+    UpstreamCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: CertificateFileError,
+    },
     /// The client for origins.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -150,12 +162,14 @@ pub struct Opened {
     admin: AdminServer,
     metrics: Option<MetricsServer>,
     proxies: ProxyVariables,
+    roots: RootCertStore,
     limits: ProxyLimits,
 }
 
 /// Takes everything. Blocks; call it before privileges go and before a runtime is there.
 pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
-    let ProxyConfig { listen, admin, metrics, store, run_folder, registries, proxies, mut limits } = config;
+    let ProxyConfig { listen, admin, metrics, store, run_folder, registries, proxies, upstream_ca, mut limits } =
+        config;
     limits.connections = connections_within_file_limit(limits.connections);
     let settings = match (registries, &run_folder) {
         (Some(file), _) => Some(SettingsFile::open(&file)?),
@@ -166,11 +180,16 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
         Some(folder) => ProbeKey::read(&folder.join(KEY))?,
         None => ProbeKey::random()?,
     };
+    let mut roots = platform_roots();
+    if let Some(path) = upstream_ca {
+        let authorities = authorities_of(&path).map_err(|error| OpenError::UpstreamCa { path, error })?;
+        roots.roots.extend(authorities.roots);
+    }
     let store = OpenStore::open(store).map_err(OpenError::Store)?;
     let admin = AdminServer::bind(admin, Scope::All)?;
     let metrics = metrics.map(MetricsServer::bind);
     let server = Server::bind(&listen)?;
-    Ok(Opened { store, settings, key, server, admin, metrics, proxies, limits })
+    Ok(Opened { store, settings, key, server, admin, metrics, proxies, roots, limits })
 }
 
 impl Opened {
@@ -186,7 +205,7 @@ impl Opened {
 
     /// Serves until `shutdown`, then drains. Cancels `shutdown` itself when a part ends by itself, and says which.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let Self { store, settings, key, server, admin, metrics: metrics_server, proxies, limits } = self;
+        let Self { store, settings, key, server, admin, metrics: metrics_server, proxies, roots, limits } = self;
         let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::new()));
         let serving = readiness.latch("server");
         let tasks = Tasks::new(shutdown.clone());
@@ -201,7 +220,7 @@ impl Opened {
             settings: Arc::clone(&shared),
             resolver: Arc::new(SystemResolver::new("/etc/hosts")),
             proxies: ProxyEnvironment::new(&proxies),
-            roots: platform_roots(),
+            roots,
             observer: Arc::new(OriginMetrics::new(Arc::clone(&metrics))),
             limits: limits.origin,
         })?;

@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_person_is_told_what_to_do_now_and_what_to_change() {
         let forked = Forked { pid: 7, lost: "it lacks 32 of the capabilities that it had".to_owned() };
-        insta::assert_snapshot!(forked, @r#""#);
+        insta::assert_snapshot!(forked, @r#"the restart command started the engine (process 7) itself: it lacks 32 of the capabilities that it had. RESTART IT ON THE NODE, and have the command ask the node's service manager, as "systemctl restart containerd" does, or "systemd-run PROGRAM" where the engine is no unit"#);
     }
 
     #[test]

@@ -66,14 +66,15 @@ pub(super) struct Network {
 #[derive(Clone)]
 pub(super) struct Connector {
     https: HttpsConnector<Tcp>,
-    limit: Duration,
+    network: Arc<Network>,
+    /// A certificate was not trusted, and that was told.
+    told: Arc<AtomicBool>,
 }
 
 impl Connector {
     pub(super) fn new(network: Arc<Network>, tls: ClientConfig) -> Self {
-        let limit = network.limit;
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        Self { https: builder.wrap_connector(Tcp(network)), limit }
+        Self { https: builder.wrap_connector(Tcp(Arc::clone(&network))), network, told: Arc::default() }
     }
 }
 
@@ -88,20 +89,37 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, destination: Uri) -> Self::Future {
         let host = destination.host().unwrap_or_default().to_owned();
+        let proxied = self.network.proxies.proxy(&destination).is_some();
         let connecting = self.https.call(destination);
-        let limit = self.limit;
+        let (limit, told) = (self.network.limit, Arc::clone(&self.told));
         Box::pin(async move {
             match tokio::time::timeout(limit, connecting).await {
                 Err(_) => Err(ConnectError::Timeout),
-                Ok(Ok(stream)) => Ok(stream),
+                Ok(Ok(stream)) => {
+                    told.store(false, Ordering::Relaxed);
+                    Ok(stream)
+                }
                 Ok(Err(error)) => Err(match error.downcast::<ConnectError>() {
                     Ok(error) => *error,
                     // The only other thing that fails in there.
-                    Err(error) => ConnectError::Tls { host, reason: error.to_string() },
+                    Err(error) => not_trusted(host, &error.to_string(), proxied, &told),
                 }),
             }
         })
     }
+}
+
+/// A certificate that does not fit is for a person to mend, so it is said, once until one fits; anything else (plain http behind an https
+/// address, for one) is the endpoint's trouble.
+fn not_trusted(host: String, reason: &str, proxied: bool, told: &AtomicBool) -> ConnectError {
+    let is_certificate = reason.contains("certificate");
+    let advice = "; if the proxy opens TLS, --upstream-ca has to name its certificates";
+    let advice = if proxied && is_certificate { advice } else { "" };
+    let error = ConnectError::Tls { host, reason: format!("{reason}{advice}") };
+    if is_certificate && !told.swap(true, Ordering::Relaxed) {
+        tracing::warn!("{error}");
+    }
+    error
 }
 
 /// Connections without TLS: straight, or through the corporate proxy.

@@ -1,5 +1,6 @@
 //! The whole proxy, against a registry over real sockets.
 
+mod intercepted;
 mod odd_origins;
 mod promised;
 
@@ -25,6 +26,7 @@ fn config(store: StoreConfig, run_folder: Option<&Path>) -> ProxyConfig {
         run_folder: run_folder.map(Path::to_owned),
         registries: None,
         proxies: ProxyVariables::default(),
+        upstream_ca: None,
         limits: ProxyLimits::default(),
     }
 }
@@ -180,6 +182,15 @@ fn what_a_person_has_to_mend_is_said_before_anything_runs() {
     let missing = folder.path().join("missing.toml");
     let config_with_file = ProxyConfig { registries: Some(missing), ..config(memory(), None) };
     assert!(error(config_with_file).contains("missing.toml: No such file"));
+
+    let damaged = folder.path().join("ca.crt");
+    for (text, words) in [(None, "No such file"), (Some("nothing"), "it holds no certificate")] {
+        if let Some(text) = text {
+            fs::write(&damaged, text).unwrap();
+        }
+        let said = error(ProxyConfig { upstream_ca: Some(damaged.clone()), ..config(memory(), None) });
+        assert!(said.contains("--upstream-ca") && said.contains("ca.crt: ") && said.contains(words), "{said}");
+    }
 
     let first = open(config(memory(), None)).unwrap();
     let taken = ProxyConfig { listen: first.addresses(), ..config(memory(), None) };

@@ -5,8 +5,6 @@
 //! `parse_toml(to_toml(x)) == x` holds for every valid value.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +16,9 @@ use url::Url;
 
 use super::pattern::Pattern;
 use super::{Policy, RegistrySettings, Settings};
-use crate::certificates::authorities;
+use crate::certificates::{authorities, read};
 
-/// Largest registries file and largest certificate file that are read, in bytes.
+/// Largest registries file that is read, in bytes.
 pub(super) const LARGEST: u64 = 1024 * 1024;
 
 /// Why a registries file is not used. The person who wrote the file has to change it; trying again does not help.
@@ -201,10 +199,9 @@ impl RegistryText {
             }
             (Some(ca), None) => {
                 let path = base.join(ca.get_ref());
-                let pem = read_certificates(&path).and_then(certificates);
-                pem.map(Some).map_err(|reason| {
-                    place.error(&ca.span(), format!("ca {} of {registry}: {reason}", path.display()))
-                })
+                let pem = read(&path).map_err(|error| format!("it cannot be read: {error}")).and_then(certificates);
+                pem.map(Some)
+                    .map_err(|reason| place.error(&ca.span(), format!("ca {} of {registry}: {reason}", path.display())))
             }
             (None, Some(pem)) => {
                 let span = pem.span();
@@ -242,15 +239,6 @@ fn endpoint(text: &str, insecure: bool) -> Result<Url, String> {
         return Err("there is a query or fragment in it, which has no meaning here".to_owned());
     }
     Ok(url)
-}
-
-fn read_certificates(path: &Path) -> Result<String, String> {
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        fs::File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    read().map_err(|error| format!("it cannot be read: {error}"))
 }
 
 fn certificates(pem: String) -> Result<String, String> {

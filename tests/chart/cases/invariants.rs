@@ -157,7 +157,10 @@ fn proxy(proxy: Container<'_>) -> Result<()> {
     ] {
         ensure!(proxy.get(pointer) == &expected, "proxy: {pointer} is {}", proxy.get(pointer));
     }
-    ensure!(proxy.mounts() == [("run", true), ("store", false)], "proxy: mounts {:?}", proxy.mounts());
+    // Certificates are no files of the node.
+    let certificates = proxy.flag("--upstream-ca").first().map(|_| ("upstream-ca", true));
+    let mounts = [Some(("run", true)), certificates, Some(("store", false))];
+    ensure!(proxy.mounts().into_iter().eq(mounts.into_iter().flatten()), "proxy: mounts {:?}", proxy.mounts());
     Ok(())
 }
 

@@ -142,6 +142,20 @@ async fn through_a_corporate_proxy() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_opens_tls_is_told_by_what_to_do_about_it() {
+    let (registry, _) = tls(HOST);
+    let (address, _) = proxy(registry.address()).await;
+    let mut setting = Setting::new();
+    setting.proxies = through(address, "");
+    match setting.origin().0.head_manifest(&name(HOST), &v1(), later()).await {
+        Err(SourceError::Unreachable { reason }) => {
+            assert!(reason.contains("UnknownIssuer") && reason.contains("--upstream-ca"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn plain_http_through_a_corporate_proxy() {
     let (registry, _) = pushed(TestRegistry::start());
     let (address, seen) = proxy(registry.address()).await;
