@@ -95,14 +95,7 @@ impl InUse {
 
     pub(crate) fn keep(&self, node: &Node) -> anyhow::Result<()> {
         let path = file(&node.state_dir);
-        let mut folder = PathBuf::from("/");
-        for name in path.parent().unwrap_or(Path::new("/")).components().skip(1) {
-            folder.push(name);
-            match node.host.create_directory(&folder, 0o755) {
-                Ok(()) | Err(HostError::AlreadyExists { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        node.host.make_parents(&path)?;
         let registries = self.registries.iter().map(|(registry, seen)| (registry.to_string(), *seen)).collect();
         let bytes = serde_json::to_vec(&Written { registries })?;
         Ok(node.host.write(&path, &bytes, &Attributes::new(0o600), &node.host.occupant(&path)?)?)

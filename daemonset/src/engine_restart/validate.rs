@@ -30,9 +30,9 @@ pub(super) fn validate(node: &Node, edit: &RestartEdit) -> anyhow::Result<()> {
     let running = node.running.as_ref().context("no engine runs that could read the edited configuration first")?;
     let engine = running.found.process.pid;
     let folder = Path::new(crate::node::RUN);
-    node.make_run_folder()?;
     let nonce = Nonce::fresh().context("read /dev/urandom")?;
     let candidate = folder.join(format!("config-candidate-{nonce}.toml"));
+    node.host.make_parents(&candidate)?;
     node.host.write(&candidate, &edit.after, &Attributes::new(0o600), &Occupant::Absent)?;
     let dump = as_seen_by(engine, || dump(engine, &candidate, edit));
     node.host.remove(&candidate, &node.host.occupant(&candidate)?)?;

@@ -197,17 +197,6 @@ impl Node {
         Ok(inventory.items.iter().any(|item| item.state == ItemState::InPlace))
     }
 
-    /// Makes [`RUN`] in the node's root.
-    pub(crate) fn make_run_folder(&self) -> Result<(), HostError> {
-        for folder in ["/run", RUN] {
-            match self.host.create_directory(Path::new(folder), 0o755) {
-                Ok(()) | Err(HostError::AlreadyExists { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Whoever holds it is the one agent that works with this state folder. The kernel lets go of it with its process.
     fn agent_lock(&self) -> PathBuf {
         Path::new(RUN).join(format!("agent-{}.lock", self.name_of_state()))
@@ -226,9 +215,9 @@ impl Node {
 
     /// Becomes the one agent of this state folder.
     pub(crate) fn lock_for_agent(&self) -> anyhow::Result<Lock> {
-        self.make_run_folder()?;
-        let holder = format!("larder-node (process {})", std::process::id());
-        self.host.lock(&self.agent_lock(), &holder).map_err(|error| self.another(error))
+        let (lock, holder) = (self.agent_lock(), format!("larder-node (process {})", std::process::id()));
+        self.host.make_parents(&lock)?;
+        self.host.lock(&lock, &holder).map_err(|error| self.another(error))
     }
 
     /// Leaves no trace of the lock. Called by who holds it.

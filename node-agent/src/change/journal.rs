@@ -122,17 +122,14 @@ pub(super) struct Journal<'h> {
 impl<'h> Journal<'h> {
     /// Makes the folder if needed and locks it.
     pub(super) fn open(host: &'h dyn Host, folder: &'h Path) -> Result<Self, HostError> {
-        let mut made = Vec::new();
-        let missing: Vec<&Path> = folder.ancestors().take_while(|path| host.metadata(path).is_err()).collect();
-        for path in missing.into_iter().rev() {
-            match host.create_directory(path, if path == folder { PRIVATE_FOLDER } else { 0o755 }) {
-                Ok(()) => made.push(path.to_owned()),
-                Err(HostError::AlreadyExists { .. }) => {}
+        let made = host.make_parents(folder)?;
+        if host.metadata(folder).is_err() {
+            match host.create_directory(folder, PRIVATE_FOLDER) {
+                Ok(()) | Err(HostError::AlreadyExists { .. }) => {}
                 Err(error) => return Err(error),
             }
-            host.sync_directory(parent(path)?)?;
+            host.sync_directory(parent(folder)?)?;
         }
-        made.retain(|path| path != folder);
         let lock = host.lock(&folder.join("lock"), &holder())?;
         Ok(Self { host, folder, made, _lock: lock })
     }

@@ -97,6 +97,22 @@ pub trait Host: Send + Sync {
         }
     }
 
+    /// Makes the directories that are missing above `path`, which everybody may look into, and says which: the outermost first. Durable.
+    fn make_parents(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        let above = path.ancestors().skip(1);
+        let missing: Vec<&Path> = above.take_while(|directory| self.metadata(directory).is_err()).collect();
+        let mut made = Vec::new();
+        for directory in missing.into_iter().rev() {
+            match self.create_directory(directory, 0o755) {
+                Ok(()) => made.push(directory.to_owned()),
+                Err(HostError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.sync_directory(parent(directory)?)?;
+        }
+        Ok(made)
+    }
+
     /// What has the name now, to be named as `over` when it is replaced.
     fn occupant(&self, path: &Path) -> Result<Occupant> {
         match self.link_metadata(path) {

@@ -218,3 +218,17 @@ fn each_fault_leaves_what_a_kernel_would_leave() {
     let (error, again, entries) = write(Fault::DiesWithin);
     assert!(matches!((error, again, entries), (HostError::Io { .. }, Err(_), 3)), "half a temporary file");
 }
+
+#[test]
+fn the_directories_above_a_path_are_made_where_they_are_missing() {
+    let root = tree();
+    let host = RootedHost::open(root.path()).unwrap();
+    let path = Path::new("/a/b/c");
+    assert_eq!(host.make_parents(path).unwrap(), [Path::new("/a"), Path::new("/a/b")]);
+    assert_eq!(host.metadata(Path::new("/a/b")).unwrap().mode, 0o755);
+    assert!(!host.exists(path).unwrap());
+    assert!(host.make_parents(path).unwrap().is_empty(), "they are there");
+    assert!(host.make_parents(Path::new("/")).unwrap().is_empty());
+    host.write(path, b"x", &Attributes::new(0o600), &Occupant::Absent).unwrap();
+    assert!(host.make_parents(Path::new("/a/b/c/d/e")).is_err(), "a file is no directory");
+}

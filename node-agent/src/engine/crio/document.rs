@@ -223,7 +223,7 @@ fn check(entry: &mut Entry) -> Result<(), Malformed> {
 }
 
 /// Entries of one file that go to the same place must agree on what that place is.
-pub(super) fn check_conflicts(entries: &[Entry]) -> Result<(), Malformed> {
+pub(super) fn check_conflicts<'entries>(entries: impl IntoIterator<Item = &'entries Entry>) -> Result<(), Malformed> {
     let place = |entry: &Entry| match entry.primary.location.as_str() {
         "" => entry.prefix.clone(),
         location => location.to_owned(),

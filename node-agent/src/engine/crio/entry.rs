@@ -3,6 +3,7 @@
 //! Exactly one entry counts for a reference, that with the longest prefix; entries are never combined. What an entry says
 //! about a narrower prefix is [`Entry::narrowed`], so that something can be added for that prefix alone.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Keys of somebody's file that only newer releases know, as they are to be written again.
@@ -69,6 +70,16 @@ pub(super) fn find<'entries>(entries: &'entries Entries, name: &str) -> Option<&
         }
     }
     found
+}
+
+/// Whether an entry for exactly `name` beside these would be the one that counts for it.
+pub(super) fn would_count(entries: &Entries, name: &str) -> bool {
+    // Only a wildcard can stand in the way: as long, and earlier in the order, or longer.
+    find(entries, name).is_none_or(|found| match found.prefix.len().cmp(&name.len()) {
+        Ordering::Less => true,
+        Ordering::Equal => found.prefix.as_str() >= name,
+        Ordering::Greater => false,
+    })
 }
 
 /// What is asked for a reference, in order (`PullSourcesFromReference`). `with_digest` tells how it ends.
@@ -192,5 +203,26 @@ mod tests {
         assert_eq!(asked(&ours, false), ["127.0.0.1:7439/a.example/x:1", "a.example/x:1"]);
         assert_eq!(asked(&ours, true).get(1..).unwrap(), asked(&theirs, true));
         assert_eq!(asked(&ours, false).get(1..).unwrap(), asked(&theirs, false));
+    }
+
+    #[test]
+    fn whether_an_entry_would_count_is_what_finding_it_says() {
+        let prefixes =
+            ["*.a.example", "*.example", "a.example", "b.a.example", "b.a.example/c", "bb.a.example", "a.example:5000"];
+        for subset in 0..1_u32 << prefixes.len() {
+            let with = |index: usize| subset & (1 << index) != 0;
+            let entries: Entries = prefixes
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| with(*index))
+                .map(|(_, prefix)| ((*prefix).to_owned(), Entry::plain(prefix)))
+                .collect();
+            for name in prefixes.iter().chain(&["c.example", "other.test"]).filter(|name| !name.starts_with('*')) {
+                let mut after = entries.clone();
+                after.insert((*name).to_owned(), Entry::plain(name));
+                let found = find(&after, name).map(|entry| entry.prefix.as_str()) == Some(name);
+                assert_eq!(would_count(&entries, name), found, "{name} beside {:?}", entries.keys());
+            }
+        }
     }
 }

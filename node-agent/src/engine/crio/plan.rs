@@ -184,8 +184,7 @@ impl<'input> Planner<'input> {
     }
 
     fn conflicts(&self, entry: &Entry) -> bool {
-        let all: Vec<Entry> = self.ours.values().chain([entry]).cloned().collect();
-        document::check_conflicts(&all).is_err()
+        document::check_conflicts(self.ours.values().chain([entry])).is_err()
     }
 
     fn place(&mut self, registry: &Registry, before: &Entry, mirror: Endpoint) {
@@ -195,9 +194,7 @@ impl<'input> Planner<'input> {
             let reason = format!("another entry that goes to {} says other things of it", entry.primary.location);
             return self.leave(registry, &prefix, &Leave::new("Conflict", reason));
         }
-        let mut after = self.before.clone();
-        after.insert(prefix.clone(), entry.clone());
-        if entry::find(&after, &prefix).is_none_or(|found| found.prefix != prefix) {
+        if !entry::would_count(&self.before, &prefix) {
             let reason = "a wildcard of the same length counts more than an entry of its own";
             return self.leave(registry, &prefix, &Leave::new("Wildcard", reason));
         }
