@@ -8,8 +8,9 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use larder_process::logging::Format;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+mod file;
 #[cfg(test)]
 mod tests;
 
@@ -189,7 +190,7 @@ pub(crate) struct EngineArgs {
     pub(crate) allow_engine_restart: bool,
     /// How the engine is restarted on this node, for example "systemctl restart containerd". Split at white space; a line
     /// with quotes, variables or the like is given to /bin/sh. It must ask the node's service manager, and neither become the
-    /// engine nor fork it, as a shell or OpenRC does: such an engine would end with this process and have its few rights. Where
+    /// engine nor fork it, as shells and init scripts do: such an engine would end with this process and have its few rights. Where
     /// the engine is no unit of systemd: "systemd-run PROGRAM". One that was forked is found out, and the edit taken back.
     #[arg(long, env = "LARDER_ENGINE_RESTART_COMMAND", value_name = "CMD")]
     pub(crate) engine_restart_command: Option<String>,
@@ -359,81 +360,12 @@ pub(crate) enum Output {
 pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<(Typed, Option<PathBuf>), clap::Error> {
     let line: Vec<OsString> = line.into_iter().collect();
     let mut command = Typed::command();
-    let file = file_named_in(&line);
+    let file = file::named_in(&line);
     if let Some(file) = &file {
-        command = with_defaults_of(command, file).map_err(|reason| {
+        command = file::with_defaults_of(command, file).map_err(|reason| {
             Typed::command().error(ErrorKind::InvalidValue, format!("--config {}: {reason}", file.display()))
         })?;
     }
     let matches = command.try_get_matches_from(line)?;
     Ok((Typed::from_arg_matches(&matches)?, file))
-}
-
-/// The file has to be known before everything else can be read.
-fn file_named_in(line: &[OsString]) -> Option<PathBuf> {
-    let mut words = line.iter().skip(1);
-    while let Some(word) = words.next() {
-        if word == "--config" {
-            return words.next().map(PathBuf::from);
-        }
-        if let Some(value) = word.to_str().and_then(|word| word.strip_prefix("--config=")) {
-            return Some(PathBuf::from(value));
-        }
-    }
-    std::env::var_os("LARDER_CONFIG").map(PathBuf::from)
-}
-
-fn with_defaults_of(command: clap::Command, file: &Path) -> Result<clap::Command, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let mut values = Vec::new();
-    for (name, value) in table {
-        if name == "config" {
-            return Err("config: a file cannot name another one".to_owned());
-        }
-        let words = match value {
-            toml::Value::Array(values) => values.iter().map(|value| word(&name, value)).collect::<Result<_, _>>()?,
-            value => vec![word(&name, &value)?],
-        };
-        values.push((name, words));
-    }
-    let mut command = command;
-    for (name, words) in values {
-        let mut known = false;
-        command = set_default(command, &name, &words, &mut known);
-        if !known {
-            return Err(format!("{name}: there is no such option"));
-        }
-    }
-    Ok(command)
-}
-
-fn word(name: &str, value: &toml::Value) -> Result<String, String> {
-    match value {
-        toml::Value::String(text) => Ok(text.clone()),
-        toml::Value::Integer(number) => Ok(number.to_string()),
-        toml::Value::Boolean(truth) => Ok(truth.to_string()),
-        _ => Err(format!("{name}: it must be a text, a number, true or false, or a list of these")),
-    }
-}
-
-/// The same file serves all commands, so an option of any of them is known.
-fn set_default(command: clap::Command, name: &str, words: &[String], known: &mut bool) -> clap::Command {
-    let mut command = command;
-    let ids: Vec<_> = command
-        .get_arguments()
-        .filter(|argument| argument.get_long() == Some(name) && argument.get_action().takes_values())
-        .map(|argument| argument.get_id().clone())
-        .collect();
-    for id in ids {
-        *known = true;
-        let words = words.to_vec();
-        command =
-            command.mut_arg(id, |argument| argument.default_values(words.into_iter().map(clap::builder::OsStr::from)));
-    }
-    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    for subcommand in names {
-        command = command.mut_subcommand(subcommand, |subcommand| set_default(subcommand, name, words, known));
-    }
-    command
 }

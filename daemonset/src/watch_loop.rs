@@ -4,43 +4,40 @@
 //! Invariant: it only ever makes the node more like the plan; when entries are in force is the supervising thread's
 //! decision alone. An error is a condition and another try, never an end.
 
+mod learning;
+mod making;
 mod placing;
 mod proving;
 mod reloading;
 mod restarting;
 mod telling;
+mod waiting;
 
-use crate::apply_once::{Extent, History, Made, apply_once};
+use crate::apply_once::{Extent, History};
 use crate::config::Agent as Config;
 use crate::metrics::Metrics;
 use crate::node::{self, Node};
 use crate::probe::Seen;
-use crate::proofs::{self, Entry, Proofs};
+use crate::proofs::{Entry, Proofs};
 use crate::run_folder::RunFolder;
 use crate::status::Status;
 use crate::supervisor::View;
 use anyhow::Context as _;
 use larder_node_agent::engine::{Report, RestartEdit};
 use larder_node_agent::host::{HostError, Lock};
-use larder_node_agent::liveness::Health;
 use larder_node_agent::placement::{Announcer, Placement, PrivateMount};
 use larder_node_agent::watch::Watcher;
 use larder_process::readiness::{Condition, Readiness};
 use larder_proxy::settings::Settings;
+use learning::Learning;
 use reloading::EngineReload;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use waiting::Next;
 
-/// Without any event.
-const LOOK_AT_LEAST: Duration = Duration::from_mins(1);
-/// Between two looks at whether the engine's process and the registries file are still the same.
-const TICK: Duration = Duration::from_secs(1);
-/// The steps of one change are seen as one.
-const SETTLE: Duration = Duration::from_millis(200);
 /// An engine that is not there is looked for again.
 const LOOK_FOR_ENGINE: Duration = Duration::from_secs(2);
 /// A proof is renewed even when nothing changed.
@@ -53,8 +50,6 @@ const PATIENCE: u32 = 3;
 const PRIVATE_MOUNT_RESTS: Duration = Duration::from_hours(6);
 /// An engine that goes to registries that do not answer must not keep the loop from its other work for long.
 const PROVE_AT_MOST: Duration = Duration::from_mins(1);
-/// What stays in force without us (an edit in an administrator's file, CRI-O's drop-in) stays over a short absence of the proxy, whose port then refuses at once.
-const EDITS_OUTLAST: Duration = Duration::from_secs(30);
 
 /// What the loop works with.
 pub(crate) struct Surrounding {
@@ -121,6 +116,7 @@ struct Life {
     proved: BTreeSet<Entry>,
     prove_at: Option<Instant>,
     failures: u32,
+    learning: Learning,
     engine_reload: EngineReload,
     /// Proofs since the last success in which the engine followed none of our entries.
     unfollowed: u32,
@@ -131,12 +127,6 @@ impl Life {
     fn runs(&self) -> bool {
         self.node.running.as_ref().is_some_and(|running| running.found.process.is_running())
     }
-}
-
-enum Next {
-    LookAgain,
-    EngineGone,
-    Stop,
 }
 
 impl WatchLoop {
@@ -252,11 +242,12 @@ impl WatchLoop {
         let watcher = Watcher::new(&node.root)
             .inspect_err(|error| tracing::warn!(%error, "changes of the node are seen once a minute only"))
             .ok();
-        let told = Arc::clone(&node);
-        let engine_reload =
-            tokio::task::spawn_blocking(move || EngineReload::of(&told)).await.context("registries in use")?;
+        let learnt_on = Arc::clone(&node);
+        let learning =
+            tokio::task::spawn_blocking(move || Learning::of(&learnt_on)).await.context("registries in use")?;
         let mut life = Life {
-            engine_reload,
+            learning,
+            engine_reload: EngineReload::of(&node),
             node,
             placement,
             watcher,
@@ -332,156 +323,5 @@ impl WatchLoop {
                 }
             }
         }
-    }
-
-    /// Observes, plans, writes targets, applies.
-    async fn make_so(&mut self, life: &mut Life) -> anyhow::Result<()> {
-        let mut in_use = self.around.config.named.clone();
-        in_use.extend(life.engine_reload.registries());
-        let desired = node::desired(&self.around.config.listen, &self.settings, in_use);
-        life.announced = self.around.view.borrow().announced;
-        let extent = self.extent();
-        life.wanted_extent = extent;
-        let (node, placement, announcer) =
-            (Arc::clone(&life.node), Arc::clone(&life.placement), self.around.announcer.clone());
-        let mut history = std::mem::take(&mut life.history);
-        let (folder, settings) = (Arc::clone(&self.around.folder), self.settings.clone());
-        let tell = move |report: &Report| {
-            if folder.write_registries(&node::with_hints(settings, report).to_toml())? {
-                tracing::info!("the proxy is told about registries anew");
-            }
-            Ok(())
-        };
-        let step = tokio::task::spawn_blocking(move || {
-            let made = apply_once(&node, &placement, &announcer, &desired, extent, &mut history, tell);
-            (made, history)
-        });
-        let (made, history) = step.await.context("a look at the node")?;
-        life.history = history;
-        let Made { report, restart, watched, changed, conflicts } = made?;
-        if changed > 0 {
-            self.around.metrics.changes.inc_by(changed);
-            life.prove_at.get_or_insert_with(Instant::now);
-            life.engine_reload.files_changed();
-        }
-        life.extent = extent;
-        life.restart = restart;
-        if proofs::entries(&report) != life.proved {
-            life.proofs = Proofs::default();
-            life.failures = 0;
-            life.prove_at = Some(Instant::now());
-        }
-        let fighting: Vec<String> = life
-            .history
-            .fights
-            .under_way(Instant::now())
-            .iter()
-            .map(|fight| fight.path.display().to_string())
-            .collect();
-        match (conflicts.is_empty(), fighting.is_empty()) {
-            (true, true) => drop(self.conditions.conflict.clear()),
-            (false, _) => drop(self.conditions.conflict.set(conflicts.join("; "))),
-            (true, false) => drop(
-                self.conditions
-                    .conflict
-                    .set(format!("somebody else keeps changing {}: left alone for a while", fighting.join(", "))),
-            ),
-        }
-        if let Some(watcher) = &mut life.watcher {
-            for error in watcher.watch(&watched) {
-                tracing::warn!(%error, "not watched; looked at once a minute");
-            }
-        }
-        life.report = report;
-        Ok(())
-    }
-
-    fn extent(&mut self) -> Extent {
-        let view = self.around.view.borrow().clone();
-        if view.announced {
-            self.announced_at = Some(Instant::now());
-        }
-        extent_by(self.announced_at.map(|at| at.elapsed()), &view.health)
-    }
-
-    /// Until there is a reason to look again.
-    async fn wait(&mut self, life: &mut Life, shutdown: &CancellationToken) -> anyhow::Result<Next> {
-        let begun = Instant::now();
-        let changed = life.watcher.as_ref().map(Watcher::changed);
-        let registries = modified(self.around.config.registries.as_ref());
-        loop {
-            // Compared with what the last look saw, so that news that came during it is not missed.
-            let announced = self.around.view.borrow_and_update().announced;
-            if announced != life.announced || self.extent() != life.wanted_extent {
-                return Ok(Next::LookAgain);
-            }
-            let event = async {
-                match &changed {
-                    Some(changed) => changed.notified().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(Next::Stop),
-                () = event => {
-                    tokio::time::sleep(SETTLE).await;
-                    return Ok(if life.runs() { Next::LookAgain } else { Next::EngineGone });
-                }
-                told = self.around.view.changed() => {
-                    told.context("the supervising thread ended")?;
-                    self.tell(Some(life));
-                }
-                () = tokio::time::sleep(TICK) => {}
-            }
-            if shutdown.is_cancelled() {
-                return Ok(Next::Stop);
-            }
-            if !life.runs() {
-                return Ok(Next::EngineGone);
-            }
-            if self.learn(life).await {
-                return Ok(Next::LookAgain);
-            }
-            let now = Instant::now();
-            let prove = life.prove_at.is_some_and(|at| now >= at) && self.around.announcer.is_announced();
-            let settings_changed = modified(self.around.config.registries.as_ref()) != registries;
-            if prove || settings_changed || now.duration_since(begun) >= LOOK_AT_LEAST {
-                return Ok(Next::LookAgain);
-            }
-        }
-    }
-}
-
-/// Nothing is put on the node for a proxy that was never seen, and a lasting edit must not lead to a stranger, nor for
-/// long to nobody; also not one that an agent before us left. `announced` is how long ago the proxy last was.
-fn extent_by(announced: Option<Duration>, health: &Health) -> Extent {
-    match announced {
-        None if matches!(health, Health::Stranger(_)) => Extent::TakeBack,
-        None => Extent::Look,
-        Some(ago) if ago < EDITS_OUTLAST && !matches!(health, Health::Stranger(_)) => Extent::Everything,
-        Some(_) => Extent::Links,
-    }
-}
-
-fn modified(file: Option<&PathBuf>) -> Option<(std::time::SystemTime, u64)> {
-    let metadata = std::fs::metadata(file?).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{EDITS_OUTLAST, Extent, extent_by};
-    use larder_node_agent::liveness::Health;
-    use std::time::Duration;
-
-    #[test]
-    fn lasting_edits_outlast_a_short_absence_and_no_stranger() {
-        let (now, stranger) = (Some(Duration::ZERO), Health::Stranger("nc".to_owned()));
-        assert_eq!(extent_by(None, &Health::Starting), Extent::Look);
-        assert_eq!(extent_by(None, &stranger), Extent::TakeBack);
-        assert_eq!(extent_by(now, &Health::Well), Extent::Everything);
-        assert_eq!(extent_by(now, &Health::Dead), Extent::Everything);
-        assert_eq!(extent_by(now, &stranger), Extent::Links);
-        assert_eq!(extent_by(Some(EDITS_OUTLAST), &Health::Dead), Extent::Links);
     }
 }
