@@ -99,12 +99,13 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         let tasks = Tasks::new(CancellationToken::new());
         let shutdown = tasks.shutdown().clone();
         stop_on_signals(&shutdown).context("listen to signals")?;
+        // Its conditions are there before anybody can ask whether we are ready.
+        let mut watch = WatchLoop::new(surrounding, settings);
         let (readiness, metrics) = pages;
         tasks.spawn_fallible("admin", admin.serve(readiness.clone(), Arc::clone(&metrics), shutdown.clone()));
         if let Some(server) = more_metrics {
             tasks.spawn("metrics", server.serve(readiness, metrics, shutdown.clone()));
         }
-        let mut watch = WatchLoop::new(surrounding, settings);
         let run = async {
             let ended = watch.run(&shutdown).await;
             shutdown.cancel();
