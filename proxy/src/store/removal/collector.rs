@@ -107,12 +107,20 @@ impl Collector {
             (Stage::Records { todo, after, pins }, answer) => self.record(todo, after, pins, answer),
             (Stage::MarksAgain { .. }, Answer::Page { entries, foreign, last }) => {
                 let after = self.take(entries, foreign, true);
-                if last { Stage::Blobs { after: None } } else { Stage::MarksAgain { after } }
+                match last {
+                    true if self.rules.keep(Rule::WitnessThere) => Stage::Blobs { after: None },
+                    true => self.act(),
+                    false => Stage::MarksAgain { after },
+                }
             }
             // What is not ours among the blobs is nothing that could be removed.
             (Stage::Blobs { .. }, Answer::Page { entries, foreign: _, last }) => {
                 let after = self.take(entries, false, false);
-                if last { self.act() } else { Stage::Blobs { after } }
+                match last {
+                    true if self.rules.keep(Rule::WitnessThere) => self.act(),
+                    true => Stage::MarksAgain { after: None },
+                    false => Stage::Blobs { after },
+                }
             }
             _ => self.end(Wait::Unanswered),
         };
@@ -161,7 +169,11 @@ impl Collector {
             return Stage::Records { todo, after, pins };
         }
         // Without its own clock a run has no time to compare with.
-        if self.now.is_none() { self.end(Wait::Unanswered) } else { Stage::MarksAgain { after: None } }
+        if self.now.is_none() {
+            return self.end(Wait::Unanswered);
+        }
+        let marks_first = self.rules.keep(Rule::WitnessThere);
+        if marks_first { Stage::MarksAgain { after: None } } else { Stage::Blobs { after: None } }
     }
 
     /// Takes a page into the view; returns where the next one begins.

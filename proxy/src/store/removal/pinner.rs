@@ -47,13 +47,10 @@ enum Stage {
         complete: bool,
     },
     Write,
-    Marks {
+    /// Lists the marks of a digest, then its blobs.
+    Look {
         digest: Digest,
-        after: Option<Key>,
-        marked: BTreeSet<Held>,
-    },
-    Blobs {
-        digest: Digest,
+        blobs: bool,
         after: Option<Key>,
         marked: BTreeSet<Held>,
         found: BTreeSet<Held>,
@@ -92,8 +89,8 @@ impl Pinner {
         Step::Do(match &self.stage {
             Stage::Older { after, .. } => list(Prefix::PinsOf(self.name.clone()), after),
             Stage::Write => Operation::Put(self.own(), Body::Pin(self.digests.clone())),
-            Stage::Blobs { digest, after, .. } => list(Prefix::BlobsOf(digest.clone()), after),
-            Stage::Marks { digest, after, .. } => list(Prefix::MarksOf(digest.clone()), after),
+            Stage::Look { digest, blobs: false, after, .. } => list(Prefix::MarksOf(digest.clone()), after),
+            Stage::Look { digest, blobs: true, after, .. } => list(Prefix::BlobsOf(digest.clone()), after),
             Stage::Make { digest, from } => match from.last() {
                 Some(held) if self.rules.keep(Rule::NewGeneration) => {
                     Operation::Copy(held.clone(), self.generation.clone())
@@ -136,23 +133,17 @@ impl Pinner {
                 self.pin = self.names.take();
                 Stage::Write
             }
-            (Stage::Marks { digest, mut marked, .. }, Answer::Page { entries, last, .. }) => {
+            (Stage::Look { digest, blobs, mut marked, mut found, .. }, Answer::Page { entries, last, .. }) => {
                 let after = entries.last().map(|entry| entry.key.clone());
-                marked.extend(entries.into_iter().filter_map(|entry| entry.key.into_held()));
-                if last {
-                    Stage::Blobs { digest, after: None, marked, found: BTreeSet::new() }
-                } else {
-                    Stage::Marks { digest, after, marked }
-                }
-            }
-            (Stage::Blobs { digest, marked, mut found, .. }, Answer::Page { entries, last, .. }) => {
-                let after = entries.last().map(|entry| entry.key.clone());
-                found.extend(entries.into_iter().filter_map(|entry| entry.key.into_held()));
+                let listed = if blobs { &mut found } else { &mut marked };
+                listed.extend(entries.into_iter().filter_map(|entry| entry.key.into_held()));
                 let usable = |held: &Held| !marked.contains(held) || !self.rules.keep(Rule::CondemnedIsNotUsable);
-                match (last, found.iter().any(usable)) {
-                    (false, _) => Stage::Blobs { digest, after, marked, found },
-                    (true, true) => self.look_for_next(),
-                    (true, false) => Stage::Make { digest, from: found },
+                let both = blobs == self.rules.keep(Rule::MarksBeforeBlobs);
+                match (last, both) {
+                    (false, _) => Stage::Look { digest, blobs, after, marked, found },
+                    (true, false) => Stage::Look { digest, blobs: !blobs, after: None, marked, found },
+                    (true, true) if found.iter().any(usable) => self.look_for_next(),
+                    (true, true) => Stage::Make { digest, from: found },
                 }
             }
             // What was written under a new generation after the pin was: nobody condemned it without finding the pin after.
@@ -165,9 +156,9 @@ impl Pinner {
                 None => Stage::Lacking(digest),
             },
             // Whatever is there by now, it is looked at anew; what is written then has another generation.
-            (Stage::Blobs { digest, .. } | Stage::Marks { digest, .. } | Stage::Make { digest, .. }, _) => {
+            (Stage::Look { digest, .. } | Stage::Make { digest, .. }, _) => {
                 self.generation = self.names.take();
-                Stage::Marks { digest, after: None, marked: BTreeSet::new() }
+                self.look_for(digest)
             }
             (Stage::Release, _) => {
                 self.older.pop_first();
@@ -187,10 +178,15 @@ impl Pinner {
             return Stage::Write;
         }
         match self.todo.pop_first() {
-            Some(digest) => Stage::Marks { digest, after: None, marked: BTreeSet::new() },
+            Some(digest) => self.look_for(digest),
             None if !self.written => Stage::Write,
             None if self.rules.keep(Rule::ReleasesOnlyOlder) => Stage::Release,
             None => Stage::Older { after: None, complete: true },
         }
+    }
+
+    fn look_for(&self, digest: Digest) -> Stage {
+        let blobs = !self.rules.keep(Rule::MarksBeforeBlobs);
+        Stage::Look { digest, blobs, after: None, marked: BTreeSet::new(), found: BTreeSet::new() }
     }
 }

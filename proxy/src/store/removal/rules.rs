@@ -8,6 +8,8 @@ pub(super) enum Rule {
     PinBeforeLook,
     /// A condemned generation is nothing to rely on.
     CondemnedIsNotUsable,
+    /// A pinner lists a digest's marks before its blobs.
+    MarksBeforeBlobs,
     /// A blob is written under a generation that never was.
     NewGeneration,
     /// A pin is written under a key that never was.
@@ -30,6 +32,8 @@ pub(super) enum Rule {
     Witness,
     /// That other one is looked up in a listing of marks that began after the first one ended.
     LaterWitness,
+    /// And that listing of marks comes before the blobs are listed.
+    WitnessThere,
     /// A reader whose key is gone looks for another.
     LooksAgain,
     /// Nothing goes while a declaration is too old.

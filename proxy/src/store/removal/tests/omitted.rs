@@ -34,6 +34,7 @@ macro_rules! omitted {
 omitted! {
     looking_before_the_pin: PinBeforeLook, handed_over, "its blob is gone";
     relying_on_the_condemned: CondemnedIsNotUsable, condemned, "its blob is gone";
+    blobs_before_marks: MarksBeforeBlobs, condemned, "its blob is gone";
     writing_a_generation_again: NewGeneration, condemned, "a deleted key was written again";
     writing_a_pin_again: NewPinKey, again, "its blob is gone";
     taking_silence_for_done: UnknownIsNotDone, handed_over, "its blob is gone";
@@ -45,6 +46,7 @@ omitted! {
     no_tombstone: Tombstone, late, "its blob is gone";
     no_witness: Witness, handed_over, "its blob is gone";
     an_early_witness: LaterWitness, paged, "its blob is gone";
+    a_witness_that_is_gone: WitnessThere, three_runs, "its blob is gone";
     giving_up_reading: LooksAgain, read_meanwhile, "a reader did not find";
     stale_holders: FreshHolders, silent, "is gone";
     unknown_holders: KnownHolders, undeclared, "is gone";

@@ -31,6 +31,18 @@ pub(super) fn condemned() -> Setting {
     setting
 }
 
+/// One run removes what another takes for a witness, and a third tidies up behind it.
+pub(super) fn three_runs() -> Setting {
+    let mut setting = Setting::new("three runs");
+    setting.blob("d", "g1");
+    setting.blob("d", "g2");
+    setting.mark("d", "g2");
+    setting.pinner("b", "two", &["d"]);
+    setting.collectors(&[("a", 1), ("b", 2)]);
+    setting.pins_stay = true;
+    setting
+}
+
 /// Three generations of what is pinned, while it is read.
 pub(super) fn read_meanwhile() -> Setting {
     let mut setting = Setting::new("read meanwhile");
@@ -201,6 +213,7 @@ macro_rules! walks {
 walks! {
     what_is_handed_over_stays: handed_over(), 13_194;
     what_is_condemned_is_copied: condemned(), 34_714;
+    three_runs_leave_what_is_pinned: three_runs(), 8_630;
     a_reader_finds_what_is_pinned: read_meanwhile(), 24_185;
     two_may_renew_a_pin: renewed(), 79_337;
     a_pin_may_come_back: again(), 84_928;
@@ -236,7 +249,7 @@ macro_rules! deep_walks {
 
 deep_walks! {
     deep_handed_over: one_fault_more(handed_over()), 187_486;
-    deep_condemned: one_fault_more(condemned()), 0;
-    deep_read_meanwhile: one_fault_more(read_meanwhile()), 0;
-    deep_everything: everything(), 0;
+    deep_condemned: one_fault_more(condemned()), 786_755;
+    deep_read_meanwhile: one_fault_more(read_meanwhile()), 312_724;
+    deep_everything: everything(), 2_007_434;
 }
