@@ -24,6 +24,7 @@ mod error;
 mod lease;
 pub mod memory;
 mod record;
+pub mod removal;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

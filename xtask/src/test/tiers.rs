@@ -76,6 +76,10 @@ fn components(arguments: &Arguments) -> Result<Outcome> {
     let mut command = workspace::cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]);
     command.args(["--exclude", "larder-test-chart", "--exclude", "larder-test-node"]);
+    if arguments.all {
+        // Further into what may happen to a shared bucket: minutes in place of seconds.
+        command.env("LARDER_EXPLORE", "deep");
+    }
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
     }
