@@ -11,6 +11,7 @@ mod configuration;
 mod crio;
 mod crio_files;
 mod crio_life;
+mod crio_signatures;
 mod detection;
 mod disk;
 mod freshness;
@@ -122,6 +123,7 @@ fn cases() -> Vec<Case> {
         crio::CASES,
         crio_files::CASES,
         crio_life::CASES,
+        crio_signatures::CASES,
         detection::CASES,
         parallel::CASES,
         proxy::CASES,
