@@ -11,6 +11,7 @@ mod configuration;
 mod crio;
 mod crio_files;
 mod crio_life;
+mod crio_names;
 mod crio_signatures;
 mod detection;
 mod disk;
@@ -123,6 +124,7 @@ fn cases() -> Vec<Case> {
         crio::CASES,
         crio_files::CASES,
         crio_life::CASES,
+        crio_names::CASES,
         crio_signatures::CASES,
         detection::CASES,
         parallel::CASES,
