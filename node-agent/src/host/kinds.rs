@@ -66,6 +66,8 @@ pub struct Metadata {
     pub owner: Owner,
     /// Which version of which file it is.
     pub stamp: Stamp,
+    /// It is the null device, which whoever opens it takes for an empty file: a link to it is how a file is switched off.
+    pub is_null_device: bool,
 }
 
 /// User and group.

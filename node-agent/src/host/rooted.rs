@@ -18,8 +18,8 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RawMode, RenameFlags, ResolveFlags, Stat, Timespec,
-        Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown, flock, fstat, fsync, futimens, mkdirat, openat2,
-        readlinkat, renameat_with, statat, symlinkat, unlinkat,
+        Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown, flock, fstat, fsync, futimens, major, minor, mkdirat,
+        openat2, readlinkat, renameat_with, statat, symlinkat, unlinkat,
     },
     io::Errno,
 };
@@ -34,6 +34,9 @@ const MOST_ENTRIES: usize = 65_536;
 
 /// How often an open is repeated that a rename elsewhere disturbed (`EAGAIN`, openat2(2)).
 const MOST_DISTURBED: usize = 64;
+
+/// Its numbers, the same on every Linux (null(4)).
+const NULL_DEVICE: (u32, u32) = (1, 3);
 
 /// What a lock's holder may say about itself.
 const LONGEST_HOLDER: u64 = 256;
@@ -402,6 +405,8 @@ fn metadata_of(path: &Path, file: impl AsFd) -> Result<Metadata> {
         mode: stat.st_mode & 0o7777,
         owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
         stamp: stamp_of(&stat),
+        is_null_device: FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && (major(stat.st_rdev), minor(stat.st_rdev)) == NULL_DEVICE,
     })
 }
 

@@ -232,3 +232,12 @@ fn the_directories_above_a_path_are_made_where_they_are_missing() {
     host.write(path, b"x", &Attributes::new(0o600), &Occupant::Absent).unwrap();
     assert!(host.make_parents(Path::new("/a/b/c/d/e")).is_err(), "a file is no directory");
 }
+
+/// Never opened, and told from every other device: a link to it is how a file is switched off.
+#[test]
+fn the_null_device_is_known_by_its_numbers() {
+    let host = RootedHost::open(Path::new("/")).unwrap();
+    let is_null = |path| host.metadata(Path::new(path)).unwrap().is_null_device;
+    assert!(is_null("/dev/null"));
+    assert!(!is_null("/dev/zero") && !is_null("/dev") && !is_null("/proc/self/status"));
+}

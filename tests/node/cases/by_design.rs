@@ -1,4 +1,5 @@
-//! Cases that only containerd has, and why CRI-O has none of that name. Checked: a new case of containerd alone has to be listed here.
+//! Cases that only containerd has, and why CRI-O has none of that name; cases that only a daemon of CRI-O has, and why the library alone
+//! has none. Checked: a new case of containerd alone has to be listed here.
 
 use std::collections::BTreeSet;
 
@@ -36,6 +37,29 @@ const ONLY_CONTAINERD: &[(&str, &str)] = &[
     ("parallel_ranges_cost_the_origin_each_byte_once", "containers/image fetches a layer in one piece"),
 ];
 
+const RELOADS: &str = "how CRI-O starts and reads again is its daemon's own doing; around the library alone that is ours, and shows nothing";
+const CLIENTS: &str = "these clients bring a library of their own, whatever engine is beside them";
+
+/// Names, and why.
+const ONLY_A_DAEMON: &[(&str, &str)] = &[
+    (
+        "what_only_containerd_has_is_listed_with_its_reason",
+        "it looks at these lists, which are the same for every line",
+    ),
+    ("a_mirror_in_a_drop_in_is_asked_after_a_reload_and_not_before", RELOADS),
+    ("a_malformed_drop_in_keeps_it_from_starting", RELOADS),
+    ("a_malformed_drop_in_at_a_reload_leaves_what_was", RELOADS),
+    ("a_dangling_link_as_drop_in_is_no_drop_in", "the tests of registries.conf say what each library makes of one"),
+    ("many_reloads_at_once_end_with_the_newest_files", RELOADS),
+    ("a_reload_that_fails_late_has_applied_the_registries", RELOADS),
+    ("a_reload_that_was_skipped_is_seen_told_and_made_up_for", RELOADS),
+    ("skopeo_pulls_by_the_same_files_as_root_and_as_anybody", CLIENTS),
+    ("podman_pulls_by_the_same_files", CLIENTS),
+    ("buildah_pulls_by_the_same_files", CLIENTS),
+    ("of_two_engines_a_person_says_which", "which process is meant depends on no library"),
+    ("found_by_its_usual_socket", "which process is meant depends on no library"),
+];
+
 fn listed(_: CrioLine) -> Result<()> {
     let of_containerd: BTreeSet<&str> =
         cases().iter().filter(|case| matches!(case.run, Run::Containerd(_))).map(|case| case.name).collect();
@@ -44,5 +68,13 @@ fn listed(_: CrioLine) -> Result<()> {
     ensure!(unlisted.is_empty(), "containerd alone has these, and nobody says why: {unlisted:?}");
     let gone: Vec<_> = listed.difference(&of_containerd).collect();
     ensure!(gone.is_empty(), "these are listed, and no cases of containerd alone: {gone:?}");
+    let all: BTreeSet<&str> = cases().iter().map(|case| case.name).collect();
+    let gone: Vec<_> = ONLY_A_DAEMON.iter().map(|(name, _)| *name).filter(|name| !all.contains(name)).collect();
+    ensure!(gone.is_empty(), "these are listed, and no cases at all: {gone:?}");
     Ok(())
+}
+
+/// Whether the library alone has nothing that such a case could show.
+pub(crate) fn needs_a_daemon(name: &str) -> bool {
+    ONLY_A_DAEMON.iter().any(|(listed, _)| *listed == name)
 }

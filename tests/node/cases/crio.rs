@@ -11,7 +11,7 @@ use larder_test_node::larder::{Larder, LarderOptions};
 use larder_test_node::node::{folder, listed};
 use larder_test_node::wait::until;
 use larder_test_origin::{Access, Behaviour, Image, ImageSpec, Matcher, Origin};
-use larder_test_parts::CrioLine;
+use larder_test_parts::{CrioLine, LibraryLine};
 use nix::sys::signal::Signal;
 
 use crate::Case;
@@ -25,8 +25,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::crio("reloads_during_a_pull_leave_it_with_its_mirror", reload_in_a_pull),
     Case::crio("many_reloads_at_once_end_with_the_newest_files", storm),
     Case::crio("a_reload_that_fails_late_has_applied_the_registries", fails_late),
-    Case::crio("a_reserved_name_reaches_its_mirror_and_leaves_nothing", reserved),
-    Case::crio("a_namespace_twice_in_registries_d_fails_every_pull", namespace_twice),
+    Case::crio("a_reserved_name_reaches_its_mirror_and_leaves_nothing", reserved).smoke(),
+    Case::crio("a_namespace_twice_in_registries_d_fails_every_pull", namespace_twice).smoke(),
     Case::crio("what_an_agent_did_not_live_to_tell_is_told_by_the_next", never_told),
 ];
 
@@ -249,7 +249,10 @@ fn namespace_twice(line: CrioLine) -> Result<()> {
     let reference = format!("{}/team/app:v1", origin.registry());
     let engine = Crio::start(line, folder.path(), CrioOptions::default())?;
     let attachments = "docker:\n  \"127.0.0.1:7439\":\n    use-sigstore-attachments: true\n";
-    symlink("/run/nothing/here", engine.files().signatures("dangling.yaml"))?;
+    // Before 5.34 such a link fails every pull by itself.
+    if line.library() >= LibraryLine::V5_34 {
+        symlink("/run/nothing/here", engine.files().signatures("dangling.yaml"))?;
+    }
     std::fs::write(engine.files().signatures("one.yaml"), attachments)?;
     engine.pull(&reference)?;
     engine.remove(&reference)?;

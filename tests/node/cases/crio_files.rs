@@ -1,5 +1,6 @@
 //! CRI-O and those who write its files while Larder runs: it follows, says by name what it cannot follow, and makes nothing worse.
 
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,10 +17,11 @@ use crate::Case;
 pub(crate) const CASES: &[Case] = &[
     Case::crio("reloads_are_for_news_only", reloads),
     Case::crio("a_reload_that_was_skipped_is_seen_told_and_made_up_for", skipped_reload),
-    Case::crio("an_administrators_mirror_comes_after_ours_and_blocked_is_blocked", administrator),
+    Case::crio("an_administrators_mirror_comes_after_ours_and_blocked_is_blocked", administrator).smoke(),
     Case::crio("files_rewritten_again_and_again_are_followed_to_the_end", rewrites),
-    Case::crio("a_location_of_the_administrators_is_left_alone", redirected),
+    Case::crio("a_location_of_the_administrators_is_left_alone", redirected).smoke(),
     Case::crio("a_malformed_neighbour_is_named_and_made_no_worse", malformed),
+    Case::crio("files_that_lead_to_the_null_device_are_empty_files", switched_off).smoke(),
 ];
 
 /// CRI-O with what `furnish` adds to its files, and Larder.
@@ -181,6 +183,24 @@ fn redirected(line: CrioLine) -> Result<()> {
     ensure!(node.origin.log().is_empty(), "the origin was asked behind his back: {:#?}", node.origin.log());
     let status = node.larder.status()?.to_string();
     ensure!(status.contains("redirected to"), "status does not say that it was left alone: {status}");
+    Ok(())
+}
+
+/// As an administrator switches off what a package brought.
+fn switched_off(line: CrioLine) -> Result<()> {
+    let node = node(line, |files, _| {
+        symlink("/dev/null", files.drop_in("50-of-a-package.conf"))?;
+        Ok(symlink("/dev/null", files.signatures("of-a-package.yaml"))?)
+    })?;
+    node.engine.pull(&node.by_tag())?;
+    ensure!(node.asked_by_engine() == 0, "the engine goes to the origin itself: {:#?}", node.origin.log());
+    // Also when it is the newest file that there is.
+    symlink("/dev/null", node.engine.files().drop_in("zz-zz.conf"))?;
+    node.engine.restart()?;
+    node.larder.wait_until_configured(Duration::from_secs(30))?;
+    node.engine.remove(&node.by_tag())?;
+    node.origin.stop();
+    node.engine.pull(&node.by_tag()).context("through us, after its restart")?;
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use larder_test_node::crio::{Crio, CrioOptions};
 use larder_test_node::engine::Engine as _;
 use larder_test_node::larder::{Larder, LarderOptions};
 use larder_test_node::node::{Node, folder};
+use larder_test_node::process::Process;
+use larder_test_node::programs::larder_node;
 use larder_test_node::wait::until;
 use larder_test_origin::{Image, ImageSpec, OriginBuilder};
 use larder_test_parts::CrioLine;
@@ -16,9 +18,10 @@ use crate::Case;
 use crate::crio_files::{node, reloads_of};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::crio("a_registry_that_nobody_named_is_learnt_and_stays_known", learnt),
+    Case::crio("a_registry_that_nobody_named_is_learnt_and_stays_known", learnt).smoke(),
     Case::crio("it_starts_with_our_file_and_without_us", starts_without_us),
     Case::crio("restore_without_an_agent_takes_the_file_back_and_reloads", restored),
+    Case::crio("a_second_agent_is_refused_and_changes_nothing", second_agent),
 ];
 
 fn learnt(line: CrioLine) -> Result<()> {
@@ -105,5 +108,25 @@ fn restored(line: CrioLine) -> Result<()> {
     listener.set_nonblocking(true)?;
     node.engine.pull(&node.by_tag())?;
     ensure!(listener.accept().is_err(), "CRI-O still asks our address");
+    Ok(())
+}
+
+/// As a service of the machine and a Pod would be, with the same folder of state.
+fn second_agent(line: CrioLine) -> Result<()> {
+    let node = node(line, |_, _| Ok(()))?;
+    node.warm()?;
+    let (before, reloads) = (node.engine.trees()?, reloads_of(&node.engine));
+    let mut command = std::process::Command::new(larder_node()?);
+    command.args(node.larder.command_line().split_whitespace().skip(1));
+    let mut second = Process::start("second", node.folder.path(), &mut command)?;
+    let ended = second.wait(Duration::from_secs(10))?;
+    let words = second.output();
+    ensure!(!ended.success(), "the second one ran to its end: {words}");
+    ensure!(words.contains(&format!("process {}", node.larder.agent())), "it does not say who is there: {words}");
+    node.engine.must_be_as_before(&before)?;
+    ensure!(reloads_of(&node.engine) == reloads, "CRI-O was told to read again for nothing");
+    node.larder.wait_until_configured(Duration::from_secs(10))?;
+    node.origin.stop();
+    node.engine.pull(&node.by_tag())?;
     Ok(())
 }

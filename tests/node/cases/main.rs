@@ -1,7 +1,7 @@
 //! Every case of one node, once for each line of an engine that is asked for.
 //!
 //! `LARDER_LINES` names the lines that get every case, `LARDER_SMOKE_LINES` those that get the smoke cases; `cargo xtask test` sets
-//! both. Without them every case runs on the newest line of each engine.
+//! both. Without them every case runs on the newest line of each engine that has a daemon.
 #![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test cases may fail loudly")]
 
 mod agent;
@@ -11,6 +11,8 @@ mod configuration;
 mod crio;
 mod crio_files;
 mod crio_life;
+mod crio_names;
+mod crio_signatures;
 mod detection;
 mod disk;
 mod freshness;
@@ -93,6 +95,11 @@ impl Case {
     /// What is to be run on a line; `None` where it means nothing. What a line has nothing of is not a skipped test.
     fn on(self, line: EngineLine) -> Option<Box<dyn FnOnce() -> Result<()> + Send>> {
         match (self.run, line) {
+            (Run::Any(_) | Run::Crio(_), EngineLine::Crio(CrioLine::Library(_)))
+                if by_design::needs_a_daemon(self.name) =>
+            {
+                None
+            }
             (Run::Any(run), line) => Some(Box::new(move || run(line))),
             (Run::Containerd(run), EngineLine::Containerd(line)) => {
                 let exists = self.since.is_none_or(|(first, _)| line >= first)
@@ -117,6 +124,8 @@ fn cases() -> Vec<Case> {
         crio::CASES,
         crio_files::CASES,
         crio_life::CASES,
+        crio_names::CASES,
+        crio_signatures::CASES,
         detection::CASES,
         parallel::CASES,
         proxy::CASES,
@@ -143,7 +152,7 @@ fn main() -> ExitCode {
     let full = lines("LARDER_LINES").unwrap_or_else(newest);
     let smoke = lines("LARDER_SMOKE_LINES").unwrap_or_default();
     let mut trials = Vec::new();
-    for line in EngineLine::all() {
+    for line in EngineLine::all_that_pull() {
         for case in cases() {
             let asked_for = full.contains(&line) || (case.smoke && smoke.contains(&line));
             if let Some(run) = case.on(line).filter(|_| asked_for) {

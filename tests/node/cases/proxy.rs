@@ -167,7 +167,10 @@ fn never_answer(listener: TcpListener) {
 /// A pull that reaches the stranger before the entry is withdrawn must not wait for it.
 fn silent_stranger_takes_over(line: EngineLine) -> Result<()> {
     let node = Node::on(line)?;
-    ensure!(node.engine.is_told_to_ask_us(), "nothing was placed: the case shows nothing");
+    until("the entry is placed", Duration::from_secs(10), || {
+        ensure!(node.engine.is_told_to_ask_us(), "it is not: the case shows nothing");
+        Ok(())
+    })?;
     // Stopped first, so that the agent cannot start another proxy, nor withdraw, before the pull asks the stranger.
     node.larder.signal_agent(Signal::SIGSTOP)?;
     node.larder.signal_proxy(Signal::SIGKILL)?;
@@ -202,7 +205,10 @@ fn answer_as_a_stranger(listener: TcpListener) {
 /// The port is free for a moment when the proxy dies: whoever takes it then must not be asked for long.
 fn stranger_takes_over(line: EngineLine) -> Result<()> {
     let node = Node::on(line)?;
-    ensure!(node.engine.is_told_to_ask_us(), "nothing was placed: the case shows nothing");
+    until("the entry is placed", Duration::from_secs(10), || {
+        ensure!(node.engine.is_told_to_ask_us(), "it is not: the case shows nothing");
+        Ok(())
+    })?;
     // Stopped first, so that the agent cannot start another proxy before the stranger is there.
     node.larder.signal_agent(Signal::SIGSTOP)?;
     node.larder.signal_proxy(Signal::SIGKILL)?;

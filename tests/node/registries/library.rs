@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use larder_test_parts::Parts;
+use larder_test_parts::{LibraryLine, Parts};
 use serde::Deserialize;
 
 /// What came of one set of files.
@@ -52,7 +52,7 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    pub(crate) fn start(line: &str) -> Result<Self> {
+    pub(crate) fn start(line: LibraryLine) -> Result<Self> {
         let program = Parts::from_environment()?.image_library(line)?;
         let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdin = child.stdin.take().context("no standard input")?;

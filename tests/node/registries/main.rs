@@ -13,6 +13,7 @@ mod signatures;
 use std::cell::RefCell;
 
 use files::{FileSet, REFERENCES};
+use larder_test_parts::LibraryLine;
 use library::{Answer, Library, Resolution};
 use node::{MIRROR, Node};
 use proptest::prelude::*;
@@ -21,14 +22,15 @@ use proptest::test_runner::{Config, TestCaseError, TestCaseResult, TestRunner};
 /// Cases for each line of the library.
 const CASES: u32 = 3000;
 
-fn lines() -> Vec<String> {
-    let lines = std::env::var("LARDER_IMAGE_LIBRARIES").unwrap_or_else(|_| "5.27,5.36".to_owned());
-    lines.split(',').filter(|line| !line.is_empty()).map(str::to_owned).collect()
+fn lines() -> Vec<LibraryLine> {
+    let lines = std::env::var("LARDER_IMAGE_LIBRARIES").unwrap_or_else(|_| "5.27,5.35".to_owned());
+    let words = lines.split(',').filter(|line| !line.is_empty());
+    words.map(|line| line.parse().unwrap_or_else(|error| panic!("LARDER_IMAGE_LIBRARIES: {error}"))).collect()
 }
 
 /// Since 5.42 the library reads no first version of the format.
-fn reads_first_version(line: &str) -> bool {
-    !matches!(line.split_once('.'), Some((_, minor)) if minor.parse::<u32>().is_ok_and(|minor| minor >= 42))
+fn reads_first_version(line: LibraryLine) -> bool {
+    line < LibraryLine::V5_42
 }
 
 /// How often the generated sets came to what matters.
@@ -159,9 +161,9 @@ fn wildcard_wins(was: &Resolution, host: &str) -> bool {
 #[test]
 fn what_is_resolved_is_ours_and_then_what_was_resolved() {
     for line in lines() {
-        let library = RefCell::new(Library::start(&line).expect("the library of the line"));
+        let library = RefCell::new(Library::start(line).expect("the library of the line"));
         let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
-        let sets = files::set(reads_first_version(&line));
+        let sets = files::set(reads_first_version(line));
         let seen = RefCell::new(Seen::default());
         let outcome =
             TestRunner::new(config).run(&sets, |set| agree(&mut library.borrow_mut(), &set, &mut seen.borrow_mut()));
@@ -180,7 +182,7 @@ fn what_is_resolved_is_ours_and_then_what_was_resolved() {
 #[test]
 fn what_cannot_be_kept() {
     for line in lines() {
-        let mut library = Library::start(&line).expect("the library of the line");
+        let mut library = Library::start(line).expect("the library of the line");
         let set = FileSet::in_use(&["quay.io"]);
         let node = Node::with(&set);
         node.apply(&node.plan(&set).plan);
@@ -201,15 +203,34 @@ fn what_cannot_be_kept() {
     }
 }
 
+/// By which an administrator switches off what a package brought. For us the same is shown on engines, with the root of a node.
+#[test]
+fn a_link_to_the_null_device_is_an_empty_file() {
+    for line in lines() {
+        let mut library = Library::start(line).expect("the library of the line");
+        let set = FileSet::in_use(&["quay.io"]);
+        let node = Node::with(&set);
+        node.apply(&node.plan(&set).plan);
+        let references = ["quay.io/a:1".to_owned()];
+        let before = library.ask(&node.main(), &node.directory(), &references);
+        assert_eq!(before.error, None, "c/image {line}");
+        std::os::unix::fs::symlink("/dev/null", node.directory().join("50-off.conf")).expect("a link");
+        assert_eq!(library.ask(&node.main(), &node.directory(), &references), before, "c/image {line}");
+        std::fs::remove_file(node.main()).expect("no file");
+        std::os::unix::fs::symlink("/dev/null", node.main()).expect("a link");
+        let after = library.ask(&node.main(), &node.directory(), &references);
+        assert_eq!((after.error, after.resolutions), (None, before.resolutions), "c/image {line}");
+    }
+}
+
 /// Why ours is a file: up to 5.32 a link that leads nowhere fails every pull.
 #[test]
 fn a_link_that_leads_nowhere() {
     for line in lines() {
-        let mut library = Library::start(&line).expect("the library of the line");
+        let mut library = Library::start(line).expect("the library of the line");
         let node = Node::with(&FileSet::in_use(&[]));
         std::os::unix::fs::symlink("/nowhere/at/all", node.directory().join("zz.conf")).expect("a link");
         let answer = library.ask(&node.main(), &node.directory(), &["quay.io/a:1".to_owned()]);
-        let minor: u32 = line.split_once('.').and_then(|(_, minor)| minor.parse().ok()).expect("a line");
-        assert_eq!(answer.error.is_some(), minor < 34, "c/image {line}");
+        assert_eq!(answer.error.is_some(), line < LibraryLine::V5_34, "c/image {line}");
     }
 }

@@ -24,7 +24,7 @@ fn asked_for_signatures(mirror: &Origin) -> bool {
 #[test]
 fn attachments_are_looked_for_at_the_mirror_as_at_the_registry() {
     for line in lines() {
-        let mut library = Library::start(&line).expect("the library of the line");
+        let mut library = Library::start(line).expect("the library of the line");
         let mirror = mirror();
         let set = FileSet::in_use(&["quay.io"]);
         let node = Node::with(&set);
@@ -54,7 +54,7 @@ fn attachments_are_looked_for_at_the_mirror_as_at_the_registry() {
 #[test]
 fn what_fails_every_pull_is_known_to_us() {
     for line in lines() {
-        let mut library = Library::start(&line).expect("the library of the line");
+        let mut library = Library::start(line).expect("the library of the line");
         let mirror = mirror();
         let address = mirror.address().to_string();
         let set = FileSet::in_use(&["quay.io"]);

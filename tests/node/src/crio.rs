@@ -1,15 +1,17 @@
-//! A real CRI-O in folders of its own.
+//! A real CRI-O in folders of its own, or, of the lines whose daemon there is not, its library in an engine of ours around it
+//! (`tests/parts/programs/cimage`).
 //!
 //! It runs in a mount namespace in which the folders that CRI-O and the library `containers/image` have on a node are its own ones, so
 //! that every path in its configuration is the one of a real node. Where this machine has no such folder, an empty one is made.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use larder_test_parts::{CrioLine, EngineLine, Parts};
+use larder_test_parts::{CrioLine, EngineLine, LibraryLine, Parts};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 
@@ -98,7 +100,16 @@ impl Crio {
         }
         std::fs::write(files.registries_conf(), &options.registries)?;
         std::fs::write(folder.join("etc/containers/policy.json"), &options.policy)?;
-        std::fs::write(folder.join("etc/crio/crio.conf.d/10-crio.conf"), configuration(line, &folder, &options)?)?;
+        match line {
+            // Larder knows an engine by the name of its program.
+            CrioLine::Library(library) => {
+                symlink(Parts::from_environment()?.image_library(library)?, folder.join("crio"))?;
+            }
+            CrioLine::V1_34 => std::fs::write(
+                folder.join("etc/crio/crio.conf.d/10-crio.conf"),
+                configuration(line, &folder, &options)?,
+            )?,
+        }
         furnish(&files)?;
         let client = Client::new(&folder.join("run/crio/crio.sock"))?;
         let process = launch(line, &folder, &options)?;
@@ -230,10 +241,19 @@ impl Files {
 }
 
 fn launch(line: CrioLine, folder: &Path, options: &CrioOptions) -> Result<Process> {
-    let program = Parts::from_environment()?.crio(line)?.crio;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", AS_ON_A_NODE, "sh"]).arg(folder).args(FOLDERS);
-    command.arg("--").arg(program).args(&options.arguments).env("HOME", folder.join("home"));
+    command.arg("--").env("HOME", folder.join("home"));
+    match line {
+        CrioLine::Library(library) => {
+            ensure!(options.image_settings.is_empty(), "{library} is an engine without settings");
+            command.arg(folder.join("crio")).args(["--version-said", library.crio()]);
+            // As CRI-O did up to 1.30.
+            command.args((library <= LibraryLine::V5_29).then_some("--looks-first"));
+        }
+        CrioLine::V1_34 => drop(command.arg(Parts::from_environment()?.crio(line)?.crio)),
+    }
+    command.args(&options.arguments);
     for (name, _) in std::env::vars() {
         // Each of its flags has a variable.
         if name.starts_with("CONTAINER_") {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use larder_cri::{Auth, Cri, Image};
-use larder_test_parts::{EngineLine, Parts};
+use larder_test_parts::{CrioLine, EngineLine, Parts};
 use tokio::runtime::Runtime;
 
 use crate::containerd::{Containerd, ContainerdOptions};
@@ -141,6 +141,7 @@ pub fn version(line: EngineLine) -> Result<String> {
     let parts = Parts::from_environment()?;
     Ok(match line {
         EngineLine::Containerd(line) => parts.containerd(line)?.version,
+        EngineLine::Crio(CrioLine::Library(_)) => parts.version(&line.to_string())?,
         EngineLine::Crio(line) => parts.crio(line)?.version,
     })
 }

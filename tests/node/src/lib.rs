@@ -12,5 +12,6 @@ pub mod larder;
 pub mod node;
 pub mod process;
 pub mod programs;
+pub mod signing;
 pub mod tree;
 pub mod wait;

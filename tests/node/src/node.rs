@@ -121,11 +121,16 @@ impl<E: Engine + ?Sized> Node<E> {
 
     /// Pulls by tag, so that it is in the cache, removes it from the engine and forgets what the origin was asked.
     pub fn warm(&self) -> Result<()> {
-        self.engine.pull(&self.by_tag())?;
-        self.wait_until_stored()?;
-        self.engine.remove(&self.by_tag())?;
+        self.warm_and_keep_log()?;
         self.origin.clear_log();
         Ok(())
+    }
+
+    /// The same, and does not forget.
+    pub fn warm_and_keep_log(&self) -> Result<()> {
+        self.engine.pull(&self.by_tag())?;
+        self.wait_until_stored()?;
+        self.engine.remove(&self.by_tag())
     }
 
     /// Waits until every blob of the host's platform is in the store: committed, not on its way.

@@ -96,10 +96,11 @@ fn run_go(pin: &Pin, out: &Path, log: &Path) -> Result<()> {
     }
     command.arg("build").args(pin.flags()).arg("-o").arg(format!("{}/", out.display())).args(&pin.packages);
     command.stdin(Stdio::null());
-    match &pin.program {
-        None => command.current_dir(&pin.folder),
-        Some(program) => command.current_dir(with_source(pin, program, log)?),
-    };
+    if pin.program.is_empty() {
+        command.current_dir(&pin.folder);
+    } else {
+        command.current_dir(with_source(pin, log)?);
+    }
     command.stdout(log_file.try_clone()?).stderr(log_file);
     let status = command.status().context("could not run go")?;
     if !status.success() {
@@ -112,15 +113,17 @@ fn run_go(pin: &Pin, out: &Path, log: &Path) -> Result<()> {
 }
 
 /// A folder beside `log` with a program of ours and the pin of its library.
-fn with_source(pin: &Pin, program: &str, log: &Path) -> Result<PathBuf> {
+fn with_source(pin: &Pin, log: &Path) -> Result<PathBuf> {
     let folder = log.with_extension("source");
     fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     for name in ["go.mod", "go.sum"] {
         let to = folder.join(name);
         fs::copy(pin.folder.join(name), &to).with_context(|| format!("could not write {}", to.display()))?;
     }
-    let path = folder.join("main.go");
-    fs::write(&path, program).with_context(|| format!("could not write {}", path.display()))?;
+    for (name, text) in &pin.program {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
+    }
     Ok(folder)
 }
 
@@ -169,7 +172,7 @@ mod tests {
             module: "cmd".to_owned(),
             version: "v1.2.3".to_owned(),
             packages: vec!["cmd/gofmt".to_owned()],
-            program: None,
+            program: Vec::new(),
             hash: "0".to_owned(),
         }
     }

@@ -26,6 +26,8 @@ pub enum Debian {
     Docker,
     /// `docker-registry`: distribution 2.8, the registry that most pull-through caches are.
     DockerRegistry,
+    /// `gpg`: signs images in the older of the two ways.
+    Gnupg,
     /// `nginx`: a peer in the benchmarks.
     Nginx,
     /// `pkg-config`: says how a library is linked.
@@ -48,13 +50,14 @@ pub enum Debian {
 
 impl Debian {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Buildah,
         Self::CompilerOfCxx,
         Self::Conmon,
         Self::Debootstrap,
         Self::Docker,
         Self::DockerRegistry,
+        Self::Gnupg,
         Self::Nginx,
         Self::PkgConfig,
         Self::Podman,
@@ -75,6 +78,7 @@ impl Debian {
             Self::Debootstrap => "debootstrap",
             Self::Docker => "docker.io",
             Self::DockerRegistry => "docker-registry",
+            Self::Gnupg => "gnupg",
             Self::Nginx => "nginx",
             Self::PkgConfig => "pkg-config",
             Self::Podman => "podman",
@@ -96,6 +100,7 @@ impl Debian {
             Self::Debootstrap => "debootstrap",
             Self::Docker => "dockerd",
             Self::DockerRegistry => "docker-registry",
+            Self::Gnupg => "gpg",
             Self::Nginx => "nginx",
             Self::PkgConfig => "pkg-config",
             Self::Podman => "podman",

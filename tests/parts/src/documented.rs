@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::pin::Pin;
-use crate::{CrioLine, IMAGE_LIBRARIES, Line, Parts};
+use crate::{CrioLine, LibraryLine, Line, Parts};
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
@@ -22,7 +22,7 @@ fn the_table_of_engines_names_exactly_what_is_pinned() {
     let modules = Parts::new(PathBuf::from("/nonexistent")).modules;
     let containerd = Line::ALL.map(|line| ("containerd", line.as_str(), format!("containerd-{line}")));
     let crio = CrioLine::ALL.map(|line| ("CRI-O", line.as_str(), format!("crio-{line}")));
-    let libraries = IMAGE_LIBRARIES.map(|line| ("containers/image", line, format!("cimage-{line}")));
+    let libraries = LibraryLine::ALL.map(|line| ("containers/image", line.as_str(), format!("cimage-{line}")));
     let run: Vec<[String; 3]> = containerd
         .into_iter()
         .chain(crio)

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 pub use debian::Debian;
-pub use line::{CrioLine, EngineLine, Line};
+pub use line::{CrioLine, EngineLine, LibraryLine, Line};
 use pin::Pin;
 
 /// Where the programs are, and where they are put when missing. Clones are cheap.
@@ -62,10 +62,6 @@ pub struct Crio {
     /// Starts a container. Debian's crun, which is CRI-O's own choice, is too old for it.
     pub runc: PathBuf,
 }
-
-/// The lines of the containers/image library that an engine in use was built with, oldest first: CRI-O 1.28 with 5.27, 1.29 and 1.30
-/// with 5.29, then one each to 5.36 of 1.34; 5.38 of 1.35 and 1.36, and the newest.
-pub const IMAGE_LIBRARIES: [&str; 8] = ["5.27", "5.29", "5.32", "5.34", "5.35", "5.36", "5.38", "5.42"];
 
 impl Parts {
     /// With the cache that `LARDER_PARTS` names, or else `larder/parts` in the user's cache folder. Progress goes to standard error.
@@ -125,6 +121,7 @@ impl Parts {
 
     /// CRI-O with what it needs.
     pub fn crio(&self, line: CrioLine) -> Result<Crio> {
+        ensure!(CrioLine::ALL.contains(&line), "of CRI-O's library {line} there is no daemon");
         let (pin, folder) = self.built(&EngineLine::Crio(line).to_string())?;
         Ok(Crio {
             line,
@@ -136,8 +133,8 @@ impl Parts {
         })
     }
 
-    /// What answers how the library that CRI-O, podman, skopeo and buildah share reads their files; one of [`IMAGE_LIBRARIES`].
-    pub fn image_library(&self, line: &str) -> Result<PathBuf> {
+    /// What answers how the library that CRI-O, podman, skopeo and buildah share reads their files, and pulls by them.
+    pub fn image_library(&self, line: LibraryLine) -> Result<PathBuf> {
         Ok(self.module(&format!("cimage-{line}"))?.join("cimage"))
     }
 
@@ -145,6 +142,7 @@ impl Parts {
     pub fn engine(&self, line: EngineLine) -> Result<()> {
         match line {
             EngineLine::Containerd(line) => self.containerd(line).map(drop),
+            EngineLine::Crio(CrioLine::Library(line)) => self.image_library(line).map(drop),
             EngineLine::Crio(line) => self.crio(line).map(drop),
         }
     }
@@ -217,14 +215,22 @@ mod tests {
             let pin = Pin::read(&parts.modules.join(name)).unwrap();
             assert!(pin.version.starts_with('v') && !pin.packages.is_empty(), "{name}");
         }
-        for line in EngineLine::all() {
+        for line in EngineLine::all_that_pull() {
             let pin = Pin::read(&parts.modules.join(line.to_string())).unwrap();
             let numbers = line.to_string().rsplit_once('-').unwrap().1.to_owned();
             assert!(pin.version.starts_with(&format!("v{numbers}.")), "{line} is pinned at {}", pin.version);
         }
-        for line in IMAGE_LIBRARIES {
-            let pin = Pin::read(&parts.modules.join(format!("cimage-{line}"))).unwrap();
-            assert!(pin.version.starts_with(&format!("v{line}.")), "{line} is pinned at {}", pin.version);
+    }
+
+    #[test]
+    fn the_daemons_library_is_the_one_that_it_was_released_with() {
+        let parts = Parts::new(PathBuf::from("/nonexistent"));
+        for line in CrioLine::ALL {
+            let sums = std::fs::read_to_string(parts.modules.join(EngineLine::Crio(line).to_string()).join("go.sum"));
+            let sums = sums.unwrap();
+            let version = sums.lines().find_map(|line| line.strip_prefix("github.com/containers/image/v5 v"));
+            let expected = format!("{}.", line.library());
+            assert!(version.is_some_and(|version| version.starts_with(&expected)), "{line}: {version:?}");
         }
     }
 

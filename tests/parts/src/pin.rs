@@ -1,8 +1,8 @@
 //! What a folder under `modules/` says: module, version, commands, and how to build them.
 //!
 //! Whoever changes a version edits `go.mod`, runs `go build -mod=mod` on the packages of `tools.go` in that folder (which completes
-//! `go.sum`), and commits both. A folder without `tools.go` pins a library: what is built with it is a program of ours, whose file under
-//! `programs/` has the folder's name without the line.
+//! `go.sum`), and commits both. A folder without `tools.go` pins a library: what is built with it is a program of ours, whose folder under
+//! `programs/` has the name without the line.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ pub struct Pin {
     pub version: String,
     /// Import paths of the commands.
     pub packages: Vec<String>,
-    /// The one file of a program of ours that is built with the module.
-    pub program: Option<String>,
+    /// The files of a program of ours that is built with the module: names and texts.
+    pub program: Vec<(String, String)>,
     /// SHA-256 over the pin files and the build's flags, hexadecimal.
     pub hash: String,
 }
@@ -51,13 +51,15 @@ impl Pin {
         };
         let (requirements, sums) = (read("go.mod")?, read("go.sum")?);
         let is_library = !folder.join("tools.go").exists();
-        let (packages, module, version, text) = if is_library {
+        let (packages, module, version, texts) = if is_library {
             let (module, version) = first_required(&requirements)
                 .with_context(|| format!("{} requires no module", folder.join("go.mod").display()))?;
-            // The program is written for one import path; a library that moved has another.
-            let text = program(folder)?.replace("github.com/containers/image/v5", &module);
+            let mut files = program(folder)?;
+            for (_, text) in &mut files {
+                *text = with_paths_of(&module, text);
+            }
             let own = own_name(&requirements).with_context(|| format!("{} has no name", folder.display()))?;
-            (vec![own], module, version, text)
+            (vec![own], module, version, files)
         } else {
             let tools = read("tools.go")?;
             let packages = commands(&tools);
@@ -66,7 +68,7 @@ impl Pin {
             let (module, version) = required(&requirements, first).with_context(|| {
                 format!("{} requires no module that holds {first}", folder.join("go.mod").display())
             })?;
-            (packages, module, version, tools)
+            (packages, module, version, vec![("tools.go".to_owned(), tools)])
         };
         let mut pin = Self {
             name: folder.file_name().context("the folder of a part has a name")?.to_string_lossy().into_owned(),
@@ -74,12 +76,13 @@ impl Pin {
             module,
             version,
             packages,
-            program: is_library.then(|| text.clone()),
+            program: if is_library { texts.clone() } else { Vec::new() },
             hash: String::new(),
         };
         let mut hasher = Sha256::new();
         let in_c = pin.in_c().into_iter().flat_map(|program| program.flags.iter().map(|flag| (*flag).to_owned()));
-        for text in [requirements, sums, text].into_iter().chain(pin.flags()).chain(in_c) {
+        let texts = texts.into_iter().map(|(_, text)| text);
+        for text in [requirements, sums].into_iter().chain(texts).chain(pin.flags()).chain(in_c) {
             hasher.update((text.len() as u64).to_be_bytes());
             hasher.update(text);
         }
@@ -105,7 +108,7 @@ impl Pin {
             ];
             flags.push(format!("-tags={}", tags.join(",")));
         }
-        if self.program.is_some() {
+        if !self.program.is_empty() {
             // Without what would need C or could not be used here.
             let tags = "containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper";
             flags.push(format!("-tags={tags}"));
@@ -168,13 +171,27 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-/// The text of our own program that a folder pins the library for.
-fn program(folder: &Path) -> Result<String> {
+/// The files of our own program that a folder pins the library for, in the order of their names.
+fn program(folder: &Path) -> Result<Vec<(String, String)>> {
     let name = folder.file_name().and_then(|name| name.to_str()).context("the folder of a part has a name")?;
     let name = name.rsplit_once('-').map_or(name, |(name, _)| name);
     let programs = folder.parent().and_then(Path::parent).context("the folder of a part is in another")?;
-    let path = programs.join("programs").join(format!("{name}.go"));
-    std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))
+    let path = programs.join("programs").join(name);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&path).with_context(|| format!("could not read {}", path.display()))? {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+        files.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The program is written for the import paths that its libraries had first; those that moved did so together.
+fn with_paths_of(module: &str, text: &str) -> String {
+    let storage =
+        if module.starts_with("go.podman.io/") { "go.podman.io/storage" } else { "github.com/containers/storage" };
+    text.replace("github.com/containers/image/v5", module).replace("github.com/containers/storage", storage)
 }
 
 /// The module that `go.mod` is of.

@@ -27,7 +27,9 @@ const fn containerd(line: Line) -> EngineLine {
 pub(crate) fn fleets(arguments: &Arguments) -> Vec<Vec<EngineLine>> {
     let mixed = vec![containerd(Line::V2_3), containerd(Line::V1_7), CRIO];
     if !arguments.engine_version.is_empty() {
-        return arguments.engine_version.iter().map(|line| vec![*line, *line]).collect();
+        // A library alone is no node.
+        let lines = arguments.engine_version.iter().filter(|line| line.runs_pods());
+        return lines.map(|line| vec![*line, *line]).collect();
     }
     match arguments.engine {
         Some(Workers::Containerd) => vec![vec![containerd(Line::V2_3), containerd(Line::V1_7)]],

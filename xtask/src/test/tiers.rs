@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use larder_test_parts::{CrioLine, EngineLine, IMAGE_LIBRARIES, Line, Parts};
+use larder_test_parts::{CrioLine, EngineLine, LibraryLine, Line, Parts};
 
 use super::fleets::fleets;
 use super::{Arguments, Outcome};
@@ -110,7 +110,7 @@ fn chart(arguments: &Arguments) -> Result<Outcome> {
 }
 
 /// The library that reads `registries.conf`: the oldest that is in use, and that of the CRI-O that tests run.
-const TYPICAL_LIBRARIES: [&str; 2] = ["5.27", "5.36"];
+const TYPICAL_LIBRARIES: [LibraryLine; 2] = [LibraryLine::V5_27, LibraryLine::V5_35];
 
 fn node(arguments: &Arguments) -> Result<Outcome> {
     let parts = Parts::from_environment()?;
@@ -124,10 +124,11 @@ fn node(arguments: &Arguments) -> Result<Outcome> {
     for line in full.into_iter().chain(smoke) {
         parts.engine(line)?;
     }
-    let libraries = if arguments.all { &IMAGE_LIBRARIES[..] } else { &TYPICAL_LIBRARIES[..] };
+    let libraries = if arguments.all { &LibraryLine::ALL[..] } else { &TYPICAL_LIBRARIES[..] };
     for line in libraries {
-        parts.image_library(line)?;
+        parts.image_library(*line)?;
     }
+    let libraries: Vec<&str> = libraries.iter().map(|line| line.as_str()).collect();
     command.env("LARDER_IMAGE_LIBRARIES", libraries.join(","));
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
@@ -166,11 +167,17 @@ fn lines(arguments: &Arguments) -> (Vec<EngineLine>, Vec<EngineLine>) {
     if !arguments.engine_version.is_empty() {
         return (arguments.engine_version.clone(), Vec::new());
     }
+    if arguments.all {
+        return (EngineLine::all_that_pull(), Vec::new());
+    }
     // Of containerd the oldest, the first that pulls through the transfer service, and the newest; of CRI-O the only one.
     let containerd = [Line::V1_6, Line::V2_1, Line::V2_4].map(EngineLine::Containerd);
     let crio = CrioLine::ALL.map(EngineLine::Crio);
     let typical = |line: &EngineLine| containerd.contains(line) || crio.contains(line);
-    EngineLine::all().into_iter().partition(|line| arguments.all || typical(line))
+    let (full, mut smoke): (Vec<_>, Vec<_>) = EngineLine::all().into_iter().partition(typical);
+    // Of the library the one that differs most from the daemon's.
+    smoke.push(EngineLine::Crio(CrioLine::Library(LibraryLine::V5_27)));
+    (full, smoke)
 }
 
 fn names(lines: &[EngineLine]) -> String {
@@ -250,9 +257,9 @@ mod tests {
         let arguments = |all| Arguments { all, engine: None, engine_version: Vec::new(), words: Vec::new() };
         let (full, smoke) = lines(&arguments(false));
         assert_eq!(names(&full), "containerd-1.6,containerd-2.1,containerd-2.4,crio-1.34");
-        assert_eq!(names(&smoke), "containerd-1.7,containerd-2.0,containerd-2.2,containerd-2.3");
+        assert_eq!(names(&smoke), "containerd-1.7,containerd-2.0,containerd-2.2,containerd-2.3,cimage-5.27");
         let (full, smoke) = lines(&arguments(true));
-        assert_eq!((full.len(), smoke.len()), (EngineLine::all().len(), 0));
+        assert_eq!((full.len(), smoke.len()), (EngineLine::all_that_pull().len(), 0));
     }
 
     #[test]

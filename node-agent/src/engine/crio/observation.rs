@@ -89,6 +89,10 @@ pub(super) fn read(host: &dyn Host, path: &Path) -> Result<Reading, HostError> {
         Ok(contents) => Ok(Reading::Bytes(contents.bytes)),
         Err(HostError::NotFound { .. }) => Ok(Reading::Absent),
         Err(HostError::TooLarge { .. }) => Ok(Reading::Problem("is too large".to_owned())),
+        // A device is never opened here; of this one it is known what is in it.
+        Err(HostError::WrongKind { found: Kind::Other, .. }) if host.metadata(path)?.is_null_device => {
+            Ok(Reading::Bytes(Vec::new()))
+        }
         Err(HostError::WrongKind { found, .. }) => Ok(Reading::Problem(format!("is a {found}"))),
         Err(HostError::Loop { .. }) => Ok(Reading::Problem("leads through a loop of links".to_owned())),
         Err(error) => Err(error),
