@@ -32,11 +32,11 @@ fn fifty_pods(cluster: &Cluster) -> Result<()> {
     let began = now(cluster)?;
     release.upgrade(&json!({"logFormat": "json"}))?;
     release.wait()?;
-    let ended = now(cluster)?;
+    let window = began..=now(cluster)?;
     ensure!(format()?, "the upgrade changed nothing");
     wait_for(cluster, &namespace, &all)?;
-    let during = started(cluster, &namespace)?.into_iter().filter(|at| (began..=ended).contains(at)).count();
-    ensure!(during >= PODS.0 / 2, "only {during} Pods started while Larder was replaced, from {began} to {ended}");
+    let during = started(cluster, &namespace)?.into_iter().filter(|at| window.contains(at)).count();
+    ensure!(during >= PODS.0 / 2, "only {during} Pods started while Larder was replaced, {window:?}");
     delete(cluster, &namespace, &all)?;
 
     // The tags move, so that there is something to pull again.
