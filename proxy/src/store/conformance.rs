@@ -4,17 +4,8 @@
 //!
 //! A store under test holds at most [`LIMIT`] bytes, keeps no disk room free, and runs whatever it runs in the background.
 
-#![cfg_attr(
-    not(test),
-    expect(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        reason = "tests may fail loudly"
-    )
-)]
-#![cfg_attr(not(test), allow(dead_code, reason = "a bound is no store's that is tested from outside"))]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![cfg_attr(not(test), expect(dead_code, reason = "no store with a bound is tested from outside"))]
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;

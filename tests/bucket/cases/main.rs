@@ -1,6 +1,6 @@
 //! The store on a bucket, with real S3 servers.
 //!
-//! `LARDER_S3_SERVERS` names the servers (versitygw by default; MinIO as a second opinion); `cargo xtask test` sets it. Every case has a
+//! `LARDER_S3_SERVERS` names the servers (versitygw by default; `minio` as a second opinion); `cargo xtask test` sets it. Every case has a
 //! prefix of its own in the bucket, or a server of its own where it does something to it.
 #![expect(
     clippy::unwrap_used,
@@ -56,16 +56,18 @@ fn main() -> ExitCode {
                 });
                 let replica = replica.await;
                 run(Arc::clone(&replica.store) as Arc<dyn Store>).await;
+                let stats = replica.store.stats();
+                assert!(stats.answers && stats.owed_blobs == 0 && stats.owed_records == 0, "{stats:?}");
             }));
         }
         for (case, run) in [
             large::cases(),
             replicas::cases(),
             trouble::cases(),
-            layout::cases(),
+            layout::cases(kind),
             killed::cases(),
             pulls::cases(),
-            listing::cases(),
+            listing::cases(kind),
         ]
         .concat()
         {
@@ -76,10 +78,15 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// `LARDER_TEST_TIMES` shows how long each took.
 fn trial<F: Future<Output = ()>>(name: String, run: impl FnOnce() -> F + Send + 'static) -> Trial {
     Trial::test(name, move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let began = std::time::Instant::now();
         runtime.block_on(run());
+        if std::env::var_os("LARDER_TEST_TIMES").is_some() {
+            eprintln!("{:.1} s", began.elapsed().as_secs_f64());
+        }
         runtime.shutdown_background();
         Ok(())
     })

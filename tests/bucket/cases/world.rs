@@ -39,10 +39,6 @@ impl World {
         Self { prefix: prefix.into(), ..self.clone() }
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -58,11 +54,7 @@ impl World {
     /// A configuration, and the folder that it names.
     pub(crate) fn config(&self, cluster: &str) -> (BucketConfig, TempDir) {
         let copies = tempfile::tempdir().unwrap();
-        let address = format!("s3://{BUCKET}/{}", self.prefix).parse().unwrap();
-        let mut config = BucketConfig::new(address, cluster.parse().unwrap(), copies.path().join("copies"));
-        config.endpoint = Some(self.server().endpoint());
-        config.copies.reserve = Reserve::Bytes(0);
-        config.copies.reserve_files = Reserve::Bytes(0);
+        let config = configured(&self.server().endpoint(), &self.prefix, cluster, &copies);
         (config, copies)
     }
 
@@ -78,15 +70,35 @@ impl World {
         self.replica_with(|_| {}).await
     }
 
-    /// A replica behind `faults`, which forgets quickly, so that cases are short.
+    /// A replica behind `faults`, with little patience and a short memory.
     pub(crate) async fn replica_behind(&self, faults: &Faults) -> Replica {
         self.replica_with(|config| {
             config.endpoint = Some(faults.endpoint());
-            config.away_for = Duration::from_secs(2);
-            config.absent_for = Duration::from_millis(200);
+            hurry(config);
         })
         .await
     }
+}
+
+/// Without a word about the disk that the test runs on.
+pub(crate) fn configured(endpoint: &str, prefix: &str, cluster: &str, copies: &TempDir) -> BucketConfig {
+    let address = format!("s3://{BUCKET}/{prefix}").parse().unwrap();
+    let mut config = BucketConfig::new(address, cluster.parse().unwrap(), copies.path().join("copies"));
+    config.endpoint = Some(endpoint.to_owned());
+    config.copies.reserve = Reserve::Bytes(0);
+    config.copies.reserve_files = Reserve::Bytes(0);
+    config
+}
+
+/// So that cases are short: everything else about times is as it is in use.
+pub(crate) fn hurry(config: &mut BucketConfig) {
+    config.read_within = Duration::from_millis(700);
+    config.first_bytes_within = Duration::from_millis(600);
+    config.write_within = Duration::from_secs(5);
+    config.silence = Duration::from_millis(700);
+    config.away_for = Duration::from_secs(2);
+    config.absent_for = Duration::from_millis(200);
+    config.probe_every = Duration::from_millis(500);
 }
 
 /// A store with its background work.
@@ -120,6 +132,9 @@ impl Replica {
         let mut partial = self.store.create(&sha256(bytes), Some(bytes.len() as u64)).await.unwrap();
         let bytes = bytes.clone();
         let stored = tokio::task::spawn_blocking(move || {
+            if partial.existing() > 0 {
+                partial.restart().unwrap();
+            }
             for piece in bytes.chunks(64 << 10) {
                 partial.append(piece).unwrap();
             }

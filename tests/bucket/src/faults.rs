@@ -77,7 +77,7 @@ impl Faults {
                 }
                 let Ok(client) = client else { continue };
                 let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || connection(&shared, client));
+                std::thread::spawn(move || connection(&shared, &client));
             }
         });
         Ok(Self { address, shared })
@@ -107,7 +107,7 @@ impl Drop for Faults {
     }
 }
 
-fn connection(shared: &Arc<Shared>, client: TcpStream) {
+fn connection(shared: &Arc<Shared>, client: &TcpStream) {
     if shared.fault() == Fault::Away {
         shared.touch();
         return;
@@ -121,14 +121,16 @@ fn connection(shared: &Arc<Shared>, client: TcpStream) {
     std::thread::spawn(move || {
         requests(&sharing, from_client, to_server, to_client, &restart);
     });
-    answers(shared, from_server, &client, &answered);
+    answers(shared, from_server, client, &answered);
     let _ = client.shutdown(Shutdown::Both);
     let _ = server.shutdown(Shutdown::Both);
 }
 
-/// What a quarter of a second allows, and never nothing.
+/// Bytes at a time, and the pause that goes with them.
 fn pace(rate: usize) -> (usize, Duration) {
-    ((rate / 20).max(1), Duration::from_millis(50))
+    let piece = (rate / 50).clamp(1, 64 << 10);
+    let nanoseconds = 1_000_000_000 * piece as u64 / rate.max(1) as u64;
+    (piece, Duration::from_nanos(nanoseconds))
 }
 
 fn requests(shared: &Shared, mut from: TcpStream, mut to: TcpStream, mut back: TcpStream, answered: &AtomicUsize) {

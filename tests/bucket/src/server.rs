@@ -119,7 +119,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The folder of the bucket, whose files are the objects (not MinIO's).
+    /// The folder of the bucket, whose files are the objects (not those of `MinIO`).
     pub fn objects(&self) -> PathBuf {
         self.folder.path().join("data").join(BUCKET)
     }

@@ -68,7 +68,7 @@ impl FromStr for BucketAddress {
         if !(3..=63).contains(&name.len()) || !is_plain(name) {
             return Err(AddressError::Name(name.to_owned()));
         }
-        let segments_fit = prefix.is_empty() || prefix.split('/').all(|segment| is_plain(segment));
+        let segments_fit = prefix.is_empty() || prefix.split('/').all(is_plain);
         if !segments_fit || prefix.len() > 200 {
             return Err(AddressError::Prefix(prefix.to_owned()));
         }
@@ -89,7 +89,7 @@ pub struct ClusterId(String);
 
 /// Why a text names no cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} cannot be a cluster's id: letters, digits and ._-, at most 63 characters, neither . nor ..")]
+#[error("{0:?} cannot be a cluster's id: a-z, 0-9 and ._-, at most 63 of them, the first a letter or a digit")]
 pub struct ClusterIdError(String);
 
 impl ClusterId {
@@ -103,11 +103,10 @@ impl FromStr for ClusterId {
     type Err = ClusterIdError;
 
     fn from_str(text: &str) -> Result<Self, ClusterIdError> {
-        if is_plain(text) && text.len() <= 63 {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ClusterIdError(text.to_owned()))
-        }
+        let lower = |byte: u8| !byte.is_ascii_uppercase();
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let fits = first && is_plain(text) && text.len() <= 63 && text.bytes().all(lower);
+        if fits { Ok(Self(text.to_owned())) } else { Err(ClusterIdError(text.to_owned())) }
     }
 }
 
@@ -146,7 +145,7 @@ mod tests {
         for text in ["s3://images//", "s3://images/a//b", "s3://images/../b", "s3://images/a b", "s3://images/a%2fb"] {
             assert!(matches!(text.parse::<BucketAddress>(), Err(AddressError::Prefix(_))), "{text}");
         }
-        for text in ["", ".", "..", "a/b", "a b"] {
+        for text in ["", ".", "..", "a/b", "a b", "Prod", "-a", "_a"] {
             assert!(text.parse::<ClusterId>().is_err(), "{text}");
         }
         assert_eq!("prod-eu.1".parse::<ClusterId>().unwrap().as_str(), "prod-eu.1");

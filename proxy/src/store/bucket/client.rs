@@ -23,6 +23,8 @@ use crate::store::StoreError;
 
 /// The first pause before a request is repeated; the next one doubles.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Of one request in all.
+const TRIES: u32 = 4;
 /// An error may hold a server's whole answer.
 const LONGEST_REASON: usize = 300;
 
@@ -79,7 +81,7 @@ impl Client {
     ) -> Result<Result<T, Error>, StoreError> {
         let location = path(key)?;
         let until = Instant::now() + limit;
-        let mut pause = PAUSE;
+        let (mut pause, mut tries) = (PAUSE, TRIES);
         loop {
             if who == Who::Anybody {
                 self.gate.check(operation, &self.place)?;
@@ -96,7 +98,8 @@ impl Client {
                 Ok(Err(error)) => (shown(&error), is_worth_another_try(&error)),
                 Err(_) => (format!("no answer within {limit:?}"), false),
             };
-            if again && Instant::now() + pause < until && self.budget.spend() {
+            tries -= 1;
+            if again && tries > 0 && Instant::now() + pause < until && self.budget.spend() {
                 tracing::debug!(operation, key, reason, "store: the bucket is asked again");
                 tokio::time::sleep(pause).await;
                 pause *= 2;
@@ -236,8 +239,8 @@ impl Client {
 
     /// Begins an upload in parts.
     pub(super) async fn begin(&self, key: &str) -> Result<MultipartId, StoreError> {
-        let begin = |location: Path| async move { self.remote.create_multipart(&location).await };
-        let begun = self.attempt(Who::Anybody, ("begin to write", key), self.limits.write, begin).await?;
+        let create = |location: Path| async move { self.remote.create_multipart(&location).await };
+        let begun = self.attempt(Who::Anybody, ("begin to write", key), self.limits.write, create).await?;
         begun.map_err(|error| self.error("begin to write", key, &shown(&error)))
     }
 

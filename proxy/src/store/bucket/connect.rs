@@ -24,7 +24,7 @@ pub(super) trait Remote: ObjectStore + MultipartStore {}
 
 impl<T: ObjectStore + MultipartStore> Remote for T {}
 
-fn unusable(address: &BucketAddress, reason: impl ToString) -> StoreError {
+fn unusable(address: &BucketAddress, reason: &dyn std::fmt::Display) -> StoreError {
     StoreError::Bucket { operation: "set up", place: address.to_string(), reason: reason.to_string() }
 }
 
@@ -35,12 +35,12 @@ pub(super) fn tls(
     ca_pem: Option<&str>,
 ) -> Result<ClientConfig, StoreError> {
     for certificate in ca_pem.into_iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
-        let certificate = certificate.map_err(|error| unusable(address, format!("its CA cannot be read: {error}")))?;
-        roots.add(certificate).map_err(|error| unusable(address, format!("its CA cannot be used: {error}")))?;
+        let certificate = certificate.map_err(|error| unusable(address, &format!("its CA cannot be read: {error}")))?;
+        roots.add(certificate).map_err(|error| unusable(address, &format!("its CA cannot be used: {error}")))?;
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(address, error))?;
+        .map_err(|error| unusable(address, &error))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -52,7 +52,7 @@ pub(super) fn remote(
 ) -> Result<Arc<dyn Remote>, StoreError> {
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let failed = |error: object_store::Error| unusable(address, error);
+    let failed = |error: object_store::Error| unusable(address, &error);
     Ok(match address.provider {
         Provider::S3 => {
             let mut builder = AmazonS3Builder::from_env()

@@ -7,6 +7,7 @@
 //!
 //! Without checksums (none were uploaded, or they cannot be used) nothing leaves before the whole was verified.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,7 +148,7 @@ impl Fill {
 
     /// Brings all bytes, from one generation after the other.
     async fn copy(self: &Arc<Self>, copy: &mut Copy, first: Instant) -> Result<(), Stop> {
-        let mut why = "the bucket has it no more".to_owned();
+        let mut why = Cow::Borrowed("the bucket has it no more");
         for kept in self.kept.iter().filter(|kept| kept.length == self.length) {
             self.find_checksums(kept).await;
             let mut tries = TRIES;
@@ -161,23 +162,23 @@ impl Fill {
                     }
                     Read::Wrong => {
                         self.shared.distrust(&self.digest, &kept.generation);
-                        why = "its bytes are not those that were uploaded".to_owned();
+                        why = Cow::Borrowed("its bytes are not those that were uploaded");
                         break;
                     }
                     Read::Broken(reason) => {
-                        why = reason;
+                        why = Cow::Owned(reason);
                         if copy.taken - counted_from >= PROGRESS {
                             (tries, counted_from) = (TRIES, copy.taken);
                         }
                         tries -= 1;
                         if copy.taken == 0 && Instant::now() >= first {
-                            return Err(Stop(why));
+                            return Err(Stop(why.into_owned()));
                         }
                     }
                 }
             }
         }
-        Err(Stop(why))
+        Err(Stop(why.into_owned()))
     }
 
     async fn find_checksums(&self, kept: &Kept) {

@@ -4,6 +4,7 @@
 //! segment has no slash, every segment of a repository begins with a letter or digit, so never with our `_`, and what comes from
 //! people is hashed. No key is the beginning of another one's path, since a gateway over a folder cannot have both.
 
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use larder_oci::{Algorithm, Digest, Tag};
@@ -18,7 +19,7 @@ pub(super) const VERSION: u64 = 1;
 /// Longest file name of a gateway over a folder, less what it may add.
 const LONGEST_SEGMENT: usize = 200;
 
-/// One upload of a blob: never used again, so that a delete that arrives late can only hit what it was meant for. In the order of the
+/// One upload of a blob, written `seed.attempt`: never used again, so that a delete that arrives late can only hit what it was meant for. In the order of the
 /// uploaders' clocks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Generation(String);
@@ -31,14 +32,23 @@ impl Generation {
     pub(super) fn new(now: SystemTime, random: [u8; RANDOM / 2]) -> Self {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX) & 0xffff_ffff_ffff;
-        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{milliseconds:012x}{random}"))
+        let mut text = format!("{milliseconds:0MILLISECONDS$x}");
+        for byte in random {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        // Whoever copies an object under the same seed counts on.
+        text.push_str(".0");
+        Self(text)
     }
 
     /// The last part of a key; `None` if it is not ours.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let fits = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        (text.len() == MILLISECONDS + RANDOM && text.bytes().all(fits)).then(|| Self(text.to_owned()))
+        let (seed, attempt) = text.split_once('.')?;
+        let fits = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z');
+        let is_seed = (1..=64).contains(&seed.len()) && seed.bytes().all(fits);
+        let is_attempt = attempt.parse::<u32>().is_ok_and(|number| number.to_string() == attempt);
+        (is_seed && is_attempt).then(|| Self(text.to_owned()))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -66,7 +76,7 @@ impl Layout {
 
     /// The folder of a blob's generations.
     pub(super) fn generations(&self, digest: &Digest) -> String {
-        format!("{}{}/{}", self.prefix, digest.algorithm().as_str(), digest.hex())
+        format!("{}blobs/{}/{}", self.prefix, digest.algorithm().as_str(), digest.hex())
     }
 
     pub(super) fn blob(&self, digest: &Digest, generation: &Generation) -> String {
@@ -146,11 +156,13 @@ mod tests {
     fn keys_are_those_of_the_documentation() {
         let (layout, digest) = (layout("a/b"), Digest::of(Algorithm::Sha256, b"x"));
         let generation = Generation::new(SystemTime::UNIX_EPOCH + Duration::from_millis(0x1234), [0xab; 10]);
-        assert_eq!(generation.as_str(), "000000001234abababababababababab");
+        assert_eq!(generation.as_str(), "000000001234abababababababababab.0");
         assert_eq!(Generation::parse(generation.as_str()), Some(generation.clone()));
-        assert_eq!(Generation::parse("000000001234ABABABABABABABABABAB"), None);
+        for text in ["", "ab", ".0", "ab.", "AB.0", "ab.00", "ab.x", "a/b.0", "ab.0.0"] {
+            assert_eq!(Generation::parse(text), None, "{text}");
+        }
         let hex = digest.hex();
-        assert_eq!(layout.blob(&digest, &generation), format!("a/b/sha256/{hex}/{}", generation.as_str()));
+        assert_eq!(layout.blob(&digest, &generation), format!("a/b/blobs/sha256/{hex}/{}", generation.as_str()));
         assert_eq!(
             layout.checksums(&digest, &generation),
             format!("a/b/checksums/sha256/{hex}/{}", generation.as_str())

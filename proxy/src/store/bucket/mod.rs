@@ -1,6 +1,6 @@
 //! A store in a bucket: S3 and what is compatible with it, GCS, Azure. Several replicas and several clusters on one bucket.
 //!
-//! Blobs are shared by all who use the bucket (`sha256/<hex>/<generation>`); links, tags and pins are each cluster's own and read only by
+//! Blobs are shared by all who use the bucket (`blobs/sha256/<hex>/<generation>`); links, tags and pins are each cluster's own and read only by
 //! it: a shared bucket shares bytes, not trust. What is read goes through a folder here (a [`DirectoryStore`]), which holds copies of what
 //! is used and is never the only place of anything for long. The layout is in `docs/store.md`, the reasons in
 //! `docs/decisions/0019-bucket-store.md`.
@@ -92,6 +92,8 @@ pub struct BucketConfig {
     pub absent_for: Duration,
     /// How long a blob that did not come as it should counts as absent.
     pub away_for: Duration,
+    /// The longest pause between two looks at a bucket that does not answer.
+    pub probe_every: Duration,
     /// Records that are remembered.
     pub remembered_records: usize,
     /// Bytes here that may wait for a bucket that does not answer.
@@ -121,6 +123,7 @@ impl BucketConfig {
             fresh_for: Duration::from_mins(1),
             absent_for: Duration::from_secs(2),
             away_for: Duration::from_secs(30),
+            probe_every: Duration::from_secs(10),
             remembered_records: 100_000,
             owed_bytes: 4 << 30,
             upload_age: Duration::from_hours(24),

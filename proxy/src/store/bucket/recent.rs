@@ -100,6 +100,6 @@ mod tests {
         assert_eq!(["a", "c", "d", "e"].map(|key| recent.get(key, always)), [None, Some(2), Some(1), Some(1)]);
         recent.forget("c");
         assert_eq!(recent.get("c", always), None);
-        assert_eq!(recent.get("d", |value, age| *value == 1 && age > Duration::from_secs(60)), None);
+        assert_eq!(recent.get("d", |value, age| *value == 1 && age > Duration::from_mins(1)), None);
     }
 }

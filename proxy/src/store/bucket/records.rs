@@ -30,16 +30,25 @@ pub(super) struct Records {
     absent_for: Duration,
 }
 
+/// What is known of a record without asking.
+enum Known {
+    /// It is there, or is not.
+    As(Option<Bytes>),
+    Not,
+}
+
 impl Records {
     pub(super) fn new(capacity: usize, fresh_for: Duration, absent_for: Duration) -> Self {
         Self { recent: Recent::new(capacity), owed: Mutex::default(), turns: Turns::new(), fresh_for, absent_for }
     }
 
-    fn known(&self, key: &str) -> Option<Option<Bytes>> {
+    fn known(&self, key: &str) -> Known {
         if let Some(owed) = lock(&self.owed).get(key) {
-            return Some(owed.clone());
+            return Known::As(owed.clone());
         }
-        self.recent.get(key, |value, age| age <= if value.is_some() { self.fresh_for } else { self.absent_for })
+        let recent =
+            self.recent.get(key, |value, age| age <= if value.is_some() { self.fresh_for } else { self.absent_for });
+        recent.map_or(Known::Not, Known::As)
     }
 
     fn owe(&self, key: &str, value: Option<Bytes>) {
@@ -69,20 +78,7 @@ impl Records {
 impl Shared {
     /// A record; `None` if there is none that can be read.
     pub(super) async fn record<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
-        let bytes = match self.records.known(key) {
-            Some(bytes) => bytes,
-            None => {
-                let _turn = self.records.turns.take(&key.to_owned()).await;
-                match self.records.known(key) {
-                    Some(bytes) => bytes,
-                    None => {
-                        let bytes = self.client.get(Who::Anybody, key, MAXIMUM_LENGTH as u64).await?;
-                        self.records.recent.note(key.to_owned(), bytes.clone());
-                        bytes
-                    }
-                }
-            }
-        };
+        let bytes = self.record_bytes(key).await?;
         Ok(bytes.and_then(|bytes| {
             document::parse(&bytes)
                 .inspect_err(|reason| {
@@ -90,6 +86,19 @@ impl Shared {
                 })
                 .ok()
         }))
+    }
+
+    async fn record_bytes(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        if let Known::As(bytes) = self.records.known(key) {
+            return Ok(bytes);
+        }
+        let _turn = self.records.turns.take(&key.to_owned()).await;
+        if let Known::As(bytes) = self.records.known(key) {
+            return Ok(bytes);
+        }
+        let bytes = self.client.get(Who::Anybody, key, MAXIMUM_LENGTH as u64).await?;
+        self.records.recent.note(key.to_owned(), bytes.clone());
+        Ok(bytes)
     }
 
     /// Writes a record, over an older one.

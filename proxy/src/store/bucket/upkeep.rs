@@ -14,7 +14,6 @@ use crate::store::StoreError;
 
 /// The first pause of the probe; the next ones double.
 const PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Between two looks at what is owed.
 const SETTLE: Duration = Duration::from_secs(30);
 const LARGEST_VERSION: u64 = 4096;
@@ -78,7 +77,7 @@ pub(super) async fn health(shared: Arc<Shared>) {
             continue;
         }
         sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(shared.config.probe_every.max(PAUSE));
         if let Err(error) = shared.look_at_version().await {
             shared.client.gate.stays_closed(&error.to_string());
             tracing::error!(%error, "store: the bucket is not used");
@@ -105,11 +104,11 @@ pub(super) async fn settle(shared: Arc<Shared>) {
 /// Gives up uploads that were left.
 pub(super) async fn uploads(shared: Arc<Shared>) {
     loop {
+        sleep(shared.config.upload_look).await;
         if shared.client.gate.is_open()
             && let Err(error) = shared.expire_uploads().await
         {
             tracing::debug!(%error, "store: uploads that were left could not be looked at");
         }
-        sleep(shared.config.upload_look).await;
     }
 }
