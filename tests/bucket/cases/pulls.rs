@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use larder_proxy::origin::ProxyVariables;
 use larder_proxy::program::{OpenError, ProxyConfig, ProxyLimits, RunError, StoreConfig, open};
 use larder_proxy::store::bucket::BucketConfig;
@@ -47,6 +48,7 @@ impl Proxy {
             store: StoreConfig::Bucket(bucket),
             run_folder: None,
             registries: Some(registries),
+            upstream_ca: None,
             proxies: ProxyVariables::default(),
             limits: ProxyLimits::default(),
         })?;
@@ -159,7 +161,8 @@ async fn registry_gone(world: World) {
 }
 
 async fn bucket_in_trouble(world: World) {
-    for (number, fault) in [
+    // Side by side: most of it is waiting.
+    let faults = [
         Fault::Away,
         Fault::Unavailable,
         Fault::Silent,
@@ -168,35 +171,34 @@ async fn bucket_in_trouble(world: World) {
         Fault::Cut(6_000_000),
         Fault::Corrupt(400),
         Fault::Corrupt(3_000_000),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let world = world.fresh();
-        let (origin, image) = (Origin::start(), image(10 + number as u64));
-        origin.push("team/app", "v1", &image);
-        let first = Proxy::start(&world, &origin, |_| {}).unwrap();
-        first.pull(&origin, &image).await.unwrap();
-        until_kept(&first).await;
-        first.stop().await;
+    ];
+    join_all((100..).zip(faults).map(|(number, fault)| pull_under(world.fresh(), number, fault))).await;
+}
 
-        let faults = world.faults();
-        let second = Proxy::start(&world, &origin, |config| {
-            config.endpoint = Some(faults.endpoint());
-            // Once with the times that are in use.
-            if fault != Fault::Silent {
-                hurry(config);
-            }
-        });
-        let second = second.unwrap();
-        // It serves once the bucket was looked at.
-        assert_eq!(ask(second.address, "/v2/", 0).await.0, 200);
-        faults.set(fault);
-        let longest = second.pull(&origin, &image).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
-        assert!(longest < Duration::from_secs(15), "{fault:?}: an answer took {longest:?}");
-        assert!(faults.touched() > 0, "{fault:?}");
-        faults.set(Fault::None);
-        second.stop().await;
-        block_in_place(|| drop(origin));
-    }
+async fn pull_under(world: World, number: u64, fault: Fault) {
+    let (origin, image) = (Origin::start(), image(number));
+    origin.push("team/app", "v1", &image);
+    let first = Proxy::start(&world, &origin, |_| {}).unwrap();
+    first.pull(&origin, &image).await.unwrap();
+    until_kept(&first).await;
+    first.stop().await;
+
+    let faults = world.faults();
+    let second = Proxy::start(&world, &origin, |config| {
+        config.endpoint = Some(faults.endpoint());
+        // Once with the times that are in use.
+        if fault != Fault::Silent {
+            hurry(config);
+        }
+    });
+    let second = second.unwrap();
+    // It serves once the bucket was looked at.
+    assert_eq!(ask(second.address, "/v2/", 0).await.0, 200);
+    faults.set(fault);
+    let longest = second.pull(&origin, &image).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+    assert!(longest < Duration::from_secs(15), "{fault:?}: an answer took {longest:?}");
+    assert!(faults.touched() > 0, "{fault:?}");
+    faults.set(Fault::None);
+    second.stop().await;
+    block_in_place(|| drop(origin));
 }

@@ -1,16 +1,18 @@
 //! Several processes, and several clusters, on one bucket.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use larder_oci::Tag;
 use larder_proxy::store::{Store as _, TagRecord};
+use larder_test_bucket::Fault;
 
-use crate::world::{Case, Replica, World, content, link, name, sha256};
+use crate::world::{Case, Replica, World, configured, content, hurry, link, name, sha256};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         ("what_one_replica_keeps_another_one_has", |world| Box::pin(another(world))),
         ("all_may_write_one_blob_at_once", |world| Box::pin(at_once(world))),
+        ("what_a_process_owed_when_it_ended_is_uploaded_by_the_next", |world| Box::pin(after_a_restart(world))),
         ("a_cluster_reads_the_bytes_of_another_one_and_nothing_else", |world| Box::pin(clusters(world))),
     ]
 }
@@ -47,6 +49,25 @@ async fn at_once(world: World) {
         writers.push(writer.await.unwrap());
     }
     assert!(writers.iter().all(|writer| writer.store.stats().owed_blobs == 0));
+    assert!(world.replica().await.whole(&sha256(&bytes)).await.unwrap() == bytes);
+}
+
+async fn after_a_restart(world: World) {
+    let world = world.fresh();
+    let faults = world.faults();
+    let first = world.replica_behind(&faults).await;
+    let bytes = content(13, 3 << 20);
+    faults.set(Fault::Away);
+    first.put(&bytes).await;
+    assert_eq!(first.store.stats().owed_blobs, 1);
+    let copies = first.end();
+
+    let mut config = configured(&world.server().endpoint(), world.prefix(), "one", &copies);
+    hurry(&mut config);
+    let second = Replica::open(config, copies).await.unwrap();
+    assert!(!second.store.keeps(&sha256(&bytes)).await.unwrap());
+    assert!(second.whole(&sha256(&bytes)).await.unwrap() == bytes, "from the folder");
+    assert!(second.until_kept(&sha256(&bytes), Duration::from_secs(10)).await);
     assert!(world.replica().await.whole(&sha256(&bytes)).await.unwrap() == bytes);
 }
 

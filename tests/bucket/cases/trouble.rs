@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use larder_proxy::store::{Store as _, StoreHealth};
 use larder_test_bucket::Fault;
 
@@ -23,7 +24,8 @@ pub(crate) fn cases() -> Vec<Case> {
 const PATIENCE: Duration = Duration::from_millis(2500);
 
 async fn reading(world: World) {
-    for (number, fault) in [
+    // Side by side: most of it is waiting.
+    let faults = [
         Fault::Unavailable,
         Fault::Silent,
         Fault::Away,
@@ -31,51 +33,49 @@ async fn reading(world: World) {
         Fault::Cut(600_000),
         Fault::Corrupt(600_000),
         Fault::Corrupt(2_000_000),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let world = world.fresh();
-        let bytes = content(100 + number as u64, 4 << 20);
-        let digest = sha256(&bytes);
-        world.replica().await.put(&bytes).await;
-        let faults = world.faults();
-        let reader = world.replica_behind(&faults).await;
-        faults.set(fault);
-        let began = Instant::now();
-        let got = reader.get(&digest).await;
-        let waited = began.elapsed();
-        assert!(faults.touched() > 0, "{fault:?}");
-        if let Some((got, ended)) = &got {
-            assert!(!ended, "{fault:?}: it cannot have come");
-            assert!(bytes.starts_with(got), "{fault:?}: a wrong byte left");
-        }
-        if matches!(fault, Fault::Cut(_) | Fault::Corrupt(_)) {
-            let (got, _) = got.clone().unwrap_or_else(|| panic!("{fault:?}: the first bytes were right"));
-            assert!(got.len() >= 256 << 10, "{fault:?}: {} bytes", got.len());
-        } else {
-            assert!(got.is_none(), "{fault:?}");
-        }
-        assert!(waited < PATIENCE || got.is_some_and(|(got, _)| !got.is_empty()), "{fault:?}: {waited:?}");
+    ];
+    join_all((100..).zip(faults).map(|(number, fault)| reading_under(world.fresh(), number, fault))).await;
+}
 
-        // The client comes back for the rest: it finds nothing, at once, and a fetch from the origin may write.
-        let began = Instant::now();
-        let again = reader.store.blob(&digest).await.ok().flatten();
-        assert!(again.is_none() && began.elapsed() < PATIENCE, "{fault:?}: {:?}", began.elapsed());
-        let writer = reader.store.create(&digest, Some(bytes.len() as u64)).await.unwrap();
-        drop(writer);
-
-        faults.set(Fault::None);
-        // Of wrong bytes it is the upload that is at fault, as far as anybody can tell, and that is not read again.
-        if !matches!(fault, Fault::Corrupt(_)) {
-            let well =
-                until(Duration::from_secs(20), async || reader.whole(&digest).await.is_some_and(|got| got == bytes));
-            assert!(well.await, "{fault:?}: it should come now");
-        }
-        reader.put(&bytes).await;
-        assert!(reader.until_kept(&digest, Duration::from_secs(20)).await, "{fault:?}");
-        assert!(world.replica().await.whole(&digest).await.unwrap() == bytes, "{fault:?}");
+async fn reading_under(world: World, number: u64, fault: Fault) {
+    let bytes = content(number, 4 << 20);
+    let digest = sha256(&bytes);
+    world.replica().await.put(&bytes).await;
+    let faults = world.faults();
+    let reader = world.replica_behind(&faults).await;
+    faults.set(fault);
+    let began = Instant::now();
+    let got = reader.get(&digest).await;
+    let waited = began.elapsed();
+    assert!(faults.touched() > 0, "{fault:?}");
+    if let Some((got, ended)) = &got {
+        assert!(!ended, "{fault:?}: it cannot have come");
+        assert!(bytes.starts_with(got), "{fault:?}: a wrong byte left");
     }
+    if matches!(fault, Fault::Cut(_) | Fault::Corrupt(_)) {
+        let (got, _) = got.clone().unwrap_or_else(|| panic!("{fault:?}: the first bytes were right"));
+        assert!(got.len() >= 256 << 10, "{fault:?}: {} bytes", got.len());
+    } else {
+        assert!(got.is_none(), "{fault:?}");
+    }
+    assert!(waited < PATIENCE || got.is_some_and(|(got, _)| !got.is_empty()), "{fault:?}: {waited:?}");
+
+    // The client comes back for the rest: it finds nothing, at once, and a fetch from the origin may write.
+    let began = Instant::now();
+    let again = reader.store.blob(&digest).await.ok().flatten();
+    assert!(again.is_none() && began.elapsed() < PATIENCE, "{fault:?}: {:?}", began.elapsed());
+    let writer = reader.store.create(&digest, Some(bytes.len() as u64)).await.unwrap();
+    drop(writer);
+
+    faults.set(Fault::None);
+    // Of wrong bytes it is the upload that is at fault, as far as anybody can tell, and that is not read again.
+    if !matches!(fault, Fault::Corrupt(_)) {
+        let well = until(Duration::from_secs(20), async || reader.whole(&digest).await.is_some_and(|got| got == bytes));
+        assert!(well.await, "{fault:?}: it should come now");
+    }
+    reader.put(&bytes).await;
+    assert!(reader.until_kept(&digest, Duration::from_secs(20)).await, "{fault:?}");
+    assert!(world.replica().await.whole(&digest).await.unwrap() == bytes, "{fault:?}");
 }
 
 async fn small_and_wrong(world: World) {

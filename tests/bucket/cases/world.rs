@@ -104,7 +104,7 @@ pub(crate) fn hurry(config: &mut BucketConfig) {
 /// A store with its background work.
 pub(crate) struct Replica {
     pub(crate) store: Arc<BucketStore>,
-    _copies: TempDir,
+    copies: TempDir,
     _background: DropGuard,
 }
 
@@ -114,7 +114,12 @@ impl Replica {
         store.prepare().await?;
         let shutdown = CancellationToken::new();
         store.spawn_background(&shutdown);
-        Ok(Self { store, _copies: copies, _background: shutdown.drop_guard() })
+        Ok(Self { store, copies, _background: shutdown.drop_guard() })
+    }
+
+    /// Ends it as the end of its process does, but for the folder.
+    pub(crate) fn end(self) -> TempDir {
+        self.copies
     }
 
     /// Requests of a kind, whatever came of them.

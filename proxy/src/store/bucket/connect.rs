@@ -14,8 +14,10 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use zeroize::Zeroizing;
 
 use super::address::{BucketAddress, Provider};
+use super::credentials::{self, Credentials};
 use super::transport::Transport;
 use crate::store::StoreError;
 
@@ -44,6 +46,20 @@ pub(super) fn tls(
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// What the file that `AWS_SHARED_CREDENTIALS_FILE` names has for `AWS_PROFILE`. The environment's own keys come first, as for AWS's programs.
+fn credentials_file(address: &BucketAddress) -> Result<Option<Credentials>, StoreError> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(file) = set("AWS_SHARED_CREDENTIALS_FILE").filter(|_| set("AWS_ACCESS_KEY_ID").is_none()) else {
+        return Ok(None);
+    };
+    let profile = set("AWS_PROFILE").unwrap_or_else(|| "default".to_owned());
+    let text = std::fs::read_to_string(&file).map(Zeroizing::new);
+    let text = text.map_err(|error| unusable(address, &format!("AWS_SHARED_CREDENTIALS_FILE {file}: {error}")))?;
+    let found = credentials::of_profile(&text, &profile);
+    let missing = || format!("{file} has no key and secret for the profile {profile} (AWS_PROFILE)");
+    found.map(Some).ok_or_else(|| unusable(address, &missing()))
+}
+
 /// Sends nothing yet. Retries are ours (`client`), with one budget for all.
 pub(super) fn remote(
     address: &BucketAddress,
@@ -64,6 +80,12 @@ pub(super) fn remote(
                 // A plain DELETE is what every server knows.
                 .with_disable_bulk_delete(true)
                 .with_http_connector(transport);
+            if let Some(Credentials { id, secret, token }) = credentials_file(address)? {
+                builder = builder.with_access_key_id(id.as_str()).with_secret_access_key(secret.as_str());
+                if let Some(token) = token {
+                    builder = builder.with_token(token.as_str());
+                }
+            }
             if let Some(endpoint) = endpoint {
                 builder = builder.with_endpoint(endpoint);
             }

@@ -18,6 +18,7 @@ mod address;
 mod budget;
 mod client;
 mod connect;
+mod credentials;
 mod fill;
 mod gate;
 mod layout;
