@@ -1,11 +1,12 @@
 //! What lies in the bucket is what the documentation says, and a bucket of somebody else is left alone.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use larder_proxy::store::{Store as _, StoreError};
-use larder_test_bucket::Kind;
+use larder_test_bucket::{Fault, Kind};
 
-use crate::world::{Case, Replica, World, content, link, name, sha256};
+use crate::world::{Case, Replica, World, content, link, name, sha256, until};
 
 pub(crate) fn cases(kind: Kind) -> Vec<Case> {
     // MinIO's files are its own.
@@ -14,6 +15,7 @@ pub(crate) fn cases(kind: Kind) -> Vec<Case> {
     }
     vec![
         ("objects_lie_where_the_documentation_says", |world| Box::pin(objects(world))),
+        ("without_checksums_nothing_leaves_before_all_is_verified", |world| Box::pin(no_checksums(world))),
         ("a_newer_version_is_refused_and_so_is_what_is_not_ours", |world| Box::pin(versions(world))),
     ]
 }
@@ -47,6 +49,22 @@ async fn objects(world: World) {
     assert_eq!((record["version"].as_u64(), record["repository"].as_str()), (Some(1), Some("team/app")));
     let uploads = std::fs::read_dir(root.join("uploads")).map_or(0, Iterator::count);
     assert_eq!(uploads, 0, "no upload is under way");
+}
+
+async fn no_checksums(world: World) {
+    let world = world.fresh();
+    let bytes = content(210, 6 << 20);
+    let digest = sha256(&bytes);
+    world.replica().await.put(&bytes).await;
+    let checksums = world.server().objects().join(world.prefix()).join("checksums");
+    std::fs::remove_dir_all(checksums).unwrap();
+    let faults = world.faults();
+    let reader = world.replica_behind(&faults).await;
+    faults.set(Fault::Slow(2 << 20));
+    assert!(reader.get(&digest).await.is_none(), "whoever cannot wait turns elsewhere");
+    // It is still coming: nobody else is to wait for it in vain, at the origin's expense.
+    assert!(reader.store.blob(&digest).await.unwrap().is_none());
+    assert!(until(Duration::from_secs(15), async || reader.whole(&digest).await.is_some_and(|got| got == bytes)).await);
 }
 
 async fn versions(world: World) {

@@ -5,7 +5,8 @@
 //! byte never leaves, and what stops coming ends in a cut, after which a client asks for the rest. By then the blob counts as
 //! absent, so the rest comes from the origin, and what has arrived stays in the folder for it to be continued.
 //!
-//! Without checksums (none were uploaded, or they cannot be used) nothing leaves before the whole was verified.
+//! Without checksums (none were uploaded, or they cannot be used) nothing leaves before the whole was verified; until it is here the blob
+//! counts as absent.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -151,6 +152,10 @@ impl Fill {
         let mut why = Cow::Borrowed("the bucket has it no more");
         for kept in self.kept.iter().filter(|kept| kept.length == self.length) {
             self.find_checksums(kept).await;
+            if self.checksums.get().is_none() {
+                // Nothing leaves for a while: whoever comes meanwhile is not to wait, and the origin answers in its place.
+                self.shared.keep_away(&self.digest);
+            }
             let mut tries = TRIES;
             let mut counted_from = copy.taken;
             while tries > 0 {
