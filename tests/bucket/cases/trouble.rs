@@ -53,8 +53,8 @@ async fn reading_under(world: World, number: u64, fault: Fault) {
         assert!(bytes.starts_with(got), "{fault:?}: a wrong byte left");
     }
     if matches!(fault, Fault::Cut(_) | Fault::Corrupt(_)) {
-        let (got, _) = got.clone().unwrap_or_else(|| panic!("{fault:?}: the first bytes were right"));
-        assert!(got.len() >= 256 << 10, "{fault:?}: {} bytes", got.len());
+        // It may have been over before this reader began: then it turns elsewhere without a cut.
+        assert!(got.as_ref().is_none_or(|(got, _)| got.len() >= 256 << 10), "{fault:?}: what was right is given");
     } else {
         assert!(got.is_none(), "{fault:?}");
     }

@@ -25,7 +25,8 @@ const LONGEST_SEGMENT: usize = 200;
 pub(crate) struct Generation(String);
 
 const MILLISECONDS: usize = 12;
-const RANDOM: usize = 20;
+/// As the removal protocol wants it: 128 bits that nobody else has.
+const RANDOM: usize = 32;
 
 impl Generation {
     /// A new one, from a clock and bytes that nobody else has.
@@ -155,8 +156,8 @@ mod tests {
     #[test]
     fn keys_are_those_of_the_documentation() {
         let (layout, digest) = (layout("a/b"), Digest::of(Algorithm::Sha256, b"x"));
-        let generation = Generation::new(SystemTime::UNIX_EPOCH + Duration::from_millis(0x1234), [0xab; 10]);
-        assert_eq!(generation.as_str(), "000000001234abababababababababab.0");
+        let generation = Generation::new(SystemTime::UNIX_EPOCH + Duration::from_millis(0x1234), [0xab; 16]);
+        assert_eq!(generation.as_str(), "000000001234abababababababababababababababab.0");
         assert_eq!(Generation::parse(generation.as_str()), Some(generation.clone()));
         for text in ["", "ab", ".0", "ab.", "AB.0", "ab.00", "ab.x", "a/b.0", "ab.0.0"] {
             assert_eq!(Generation::parse(text), None, "{text}");
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_later_generation_sorts_behind_an_earlier_one() {
-        let at = |seconds, random| Generation::new(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), [random; 10]);
+        let at = |seconds, random| Generation::new(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), [random; 16]);
         assert!(at(1, 255) < at(2, 0) && at(2, 0) < at(4_000_000_000, 0));
     }
 

@@ -80,7 +80,7 @@ impl Shared {
     }
 
     pub(super) fn new_generation(&self) -> Result<Generation, StoreError> {
-        let mut random = [0; 10];
+        let mut random = [0; 16];
         let filled = aws_lc_rs::default_provider().secure_random.fill(&mut random);
         filled.map_err(|_| StoreError::Bucket {
             operation: "name an upload to",
@@ -90,7 +90,8 @@ impl Shared {
         Ok(Generation::new(SystemTime::now(), random))
     }
 
-    /// The generations of a blob that may be read, newest first. That there are none is believed for `absent` since it was seen.
+    /// The generations of a blob that may be read, newest first: here it is that the removal protocol will leave out those that are
+    /// condemned. That there are none is believed for `absent` since it was seen.
     pub(super) async fn kept(&self, digest: &Digest, absent: Duration) -> Result<Vec<Kept>, StoreError> {
         let fresh =
             |kept: &Vec<Kept>, age: Duration| age <= if kept.is_empty() { absent } else { self.config.fresh_for };
@@ -161,11 +162,12 @@ impl Shared {
             return Ok(None);
         }
         let _turn = self.turns.take(digest).await;
-        if let Some(blob) = self.here(digest).await {
-            return Ok(Some(blob));
-        }
+        // In this order: a fill that is done is here before it leaves the list.
         if let Some(fill) = lock(&self.fills).get(digest).and_then(Weak::upgrade) {
             return Ok(Some(fill.blob()));
+        }
+        if let Some(blob) = self.here(digest).await {
+            return Ok(Some(blob));
         }
         let kept = self.kept(digest, self.config.absent_for).await?;
         match kept.first() {
