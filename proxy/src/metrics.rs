@@ -77,6 +77,15 @@ pub struct FirstByteLabels {
     pub source: &'static str,
 }
 
+/// Labels of [`Metrics::bucket_requests`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BucketLabels {
+    /// As it is billed: `get`, `put`, `list`, `part`, … ([`crate::store::bucket::Operation`]).
+    pub operation: &'static str,
+    /// `ok`, `denied`, `slow_down`, `failed` or `unanswered` ([`crate::store::bucket::Outcome`]).
+    pub outcome: &'static str,
+}
+
 /// Labels of what has a reason and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
@@ -143,6 +152,10 @@ pub struct Metrics {
     pub store_damaged: Counter,
     /// 1 while the store takes new content (the disk is not full, not read-only, and answers).
     pub store_writable: Gauge,
+    /// Requests to the bucket, retries included: they cost money.
+    pub bucket_requests: Family<BucketLabels, Counter>,
+    /// Blobs and records that wait for a bucket that does not answer.
+    pub bucket_owed: Gauge,
 
     /// Client connections that are open.
     pub connections: Gauge,
@@ -180,6 +193,8 @@ impl Metrics {
             store_evictions: Counter::default(),
             store_damaged: Counter::default(),
             store_writable: Gauge::default(),
+            bucket_requests: Family::default(),
+            bucket_owed: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
             settings_invalid: Gauge::default(),
@@ -210,6 +225,8 @@ impl Metrics {
             store_evictions,
             store_damaged,
             store_writable,
+            bucket_requests,
+            bucket_owed,
             connections,
             connections_refused,
             settings_invalid,
@@ -272,6 +289,12 @@ impl Metrics {
         list.register("store_evictions", "Blobs removed to stay within the limit", store_evictions.clone());
         list.register("store_damaged", "Files of the store found damaged and dropped", store_damaged.clone());
         list.register("store_writable", "1 while the store takes new content", store_writable.clone());
+        list.register("bucket_requests", "Requests sent to the bucket, retries included", bucket_requests.clone());
+        list.register(
+            "bucket_owed",
+            "Blobs and records that wait for a bucket that does not answer",
+            bucket_owed.clone(),
+        );
         list.register("connections", "Client connections that are open", connections.clone());
         list.register(
             "connections_refused",
@@ -411,6 +434,7 @@ mod tests {
         metrics.fetch_mismatches.get_or_create(&labels).inc();
         metrics.promises_broken.get_or_create(&labels).inc();
         metrics.connections_refused.get_or_create(&ReasonLabels { reason: "bound" }).inc();
+        metrics.bucket_requests.get_or_create(&BucketLabels { operation: "get", outcome: "ok" }).inc();
         let list: Vec<String> = metrics
             .encode()
             .replace(env!("CARGO_PKG_VERSION"), "VERSION")

@@ -44,6 +44,7 @@ use crate::server::probe::{KeyError, Probe, ProbeKey};
 use crate::server::{BindError, Server, ServerParts};
 use crate::settings::{Settings, SettingsFile, SettingsFileError};
 use crate::store::StoreError;
+use crate::store::bucket::BucketConfig;
 use crate::store::directory::DirectoryConfig;
 
 /// The file of the run folder that holds the key of probes, as [`ProbeKey::read`] reads it.
@@ -90,6 +91,8 @@ pub struct ProxyConfig {
 pub enum StoreConfig {
     /// In a folder.
     Directory(DirectoryConfig),
+    /// In a bucket, with copies in a folder.
+    Bucket(BucketConfig),
     /// In memory, for a try-out.
     Memory {
         /// Bytes.
@@ -207,6 +210,7 @@ impl Opened {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let Self { store, settings, key, server, admin, metrics: metrics_server, proxies, roots, limits } = self;
         let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::new()));
+        store.prepare().await?;
         let serving = readiness.latch("server");
         let tasks = Tasks::new(shutdown.clone());
 
@@ -269,6 +273,9 @@ pub enum RunError {
     /// The client for origins could not be made.
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// The store turned out to be of no use: a newer Larder has written it.
+    #[error("open the store: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// Waits for what the store still profits from. What is left over is resumed after the next start.

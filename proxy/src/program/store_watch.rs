@@ -10,8 +10,9 @@ use larder_process::readiness::Condition;
 use larder_process::tasks::Tasks;
 
 use super::StoreConfig;
-use crate::metrics::Metrics;
-use crate::store::directory::DirectoryStore;
+use crate::metrics::{BucketLabels, Metrics};
+use crate::store::bucket::{BucketStore, Operation, Outcome};
+use crate::store::directory::{DirectoryStats, DirectoryStore};
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreError, StoreHealth};
 
@@ -22,6 +23,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum OpenStore {
     Directory { store: Arc<DirectoryStore>, limit: Option<u64> },
+    Bucket { store: Arc<BucketStore>, limit: Option<u64> },
     Memory { store: Arc<MemoryStore>, limit: u64 },
 }
 
@@ -32,8 +34,20 @@ impl OpenStore {
                 let limit = config.limit;
                 Self::Directory { store: DirectoryStore::open(config)?, limit }
             }
+            StoreConfig::Bucket(config) => {
+                let limit = config.copies.limit;
+                Self::Bucket { store: BucketStore::open(config)?, limit }
+            }
             StoreConfig::Memory { limit } => Self::Memory { store: MemoryStore::new(limit), limit },
         })
+    }
+
+    /// What of a store has to be looked at over the network before it serves. One that cannot be reached is no error.
+    pub(super) async fn prepare(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Bucket { store, .. } => store.prepare().await,
+            Self::Directory { .. } | Self::Memory { .. } => Ok(()),
+        }
     }
 
     /// Starts what runs beside the serving.
@@ -45,6 +59,13 @@ impl OpenStore {
                     tasks.spawn_fallible(name, task);
                 }
                 (Arc::clone(&store) as Arc<dyn Store>, Numbers::Directory(store))
+            }
+            Self::Bucket { store, limit } => {
+                metrics.store_limit_bytes.set(gauge(limit.unwrap_or(0)));
+                for (name, task) in store.spawn_background(tasks.shutdown()) {
+                    tasks.spawn_fallible(name, task);
+                }
+                (Arc::clone(&store) as Arc<dyn Store>, Numbers::Bucket(store))
             }
             Self::Memory { store, limit } => {
                 metrics.store_limit_bytes.set(gauge(limit));
@@ -75,9 +96,10 @@ fn show_health(health: StoreHealth, condition: &Condition, metrics: &Metrics) {
             "its folder was removed and cannot be made again from here: restart Larder, or make the folder for the user it runs as; \
              pulls go on from the origins",
         ),
+        StoreHealth::Detached => Some("the bucket does not answer: what is here is served, what comes waits for it"),
         StoreHealth::NotAnswering => Some("the disk does not answer: pulls go on from the origins"),
     };
-    metrics.store_writable.set(i64::from(text.is_none()));
+    metrics.store_writable.set(i64::from(health.writable()));
     match text {
         Some(text) if condition.set(text) => tracing::warn!("store: {text}"),
         None if condition.clear() => tracing::info!("store: it takes new content again"),
@@ -88,23 +110,40 @@ fn show_health(health: StoreHealth, condition: &Condition, metrics: &Metrics) {
 /// Where the numbers come from.
 enum Numbers {
     Directory(Arc<DirectoryStore>),
+    Bucket(Arc<BucketStore>),
     Memory(Arc<MemoryStore>),
 }
 
 impl Numbers {
     fn show(&self, metrics: &Metrics) {
         match self {
-            Self::Directory(store) => {
+            Self::Directory(store) => show_folder(&store.stats(), metrics),
+            Self::Bucket(store) => {
                 let stats = store.stats();
-                metrics.store_bytes.set(gauge(stats.bytes + stats.partial_bytes));
-                metrics.store_evictions.inc_by(stats.evicted_blobs.saturating_sub(metrics.store_evictions.get()));
-                metrics.store_damaged.inc_by(stats.damaged_blobs.saturating_sub(metrics.store_damaged.get()));
+                show_folder(&stats.copies, metrics);
+                metrics.bucket_owed.set(i64::try_from(stats.owed_blobs + stats.owed_records).unwrap_or(i64::MAX));
+                for operation in Operation::ALL {
+                    for outcome in Outcome::ALL {
+                        let labels = BucketLabels { operation: operation.as_str(), outcome: outcome.as_str() };
+                        let requests = store.requests(operation, outcome);
+                        if requests > 0 {
+                            let counter = metrics.bucket_requests.get_or_create(&labels);
+                            counter.inc_by(requests.saturating_sub(counter.get()));
+                        }
+                    }
+                }
             }
             Self::Memory(store) => {
                 metrics.store_bytes.set(gauge(store.used()));
             }
         }
     }
+}
+
+fn show_folder(stats: &DirectoryStats, metrics: &Metrics) {
+    metrics.store_bytes.set(gauge(stats.bytes + stats.partial_bytes));
+    metrics.store_evictions.inc_by(stats.evicted_blobs.saturating_sub(metrics.store_evictions.get()));
+    metrics.store_damaged.inc_by(stats.damaged_blobs.saturating_sub(metrics.store_damaged.get()));
 }
 
 fn gauge(value: u64) -> i64 {

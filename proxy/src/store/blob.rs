@@ -1,11 +1,15 @@
 //! Handles of blobs: one to read a complete one, one to write a growing one.
 //!
-//! Both are open files. Whoever reads uses positioned reads (`FileExt::read_at`), so any number of readers share a file; nobody
+//! Both are open files; a complete one may still be on its way into its file from where the store keeps it ([`Arriving`]). Whoever
+//! reads uses positioned reads (`FileExt::read_at`), so any number of readers share a file; nobody
 //! moves its cursor. The store behind a handle is a trait object, so `fetch` and `server` know no kind of store.
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 
 use super::checksums::{Check, Checksums};
 use super::{PartialOrigin, StoreError};
@@ -16,10 +20,26 @@ pub(crate) trait Keeper: Send + Sync {
     fn condemn(&self);
 }
 
+/// Bytes on their way into a file of ours, from where the store keeps them. What has arrived was checked; the last chunk arrives when the
+/// whole has its digest.
+pub(crate) trait Arriving: Send + Sync {
+    /// Begins if need be, and waits for the first bytes: whoever has to turn elsewhere learns it here.
+    fn begun(&self) -> BoxFuture<'static, io::Result<()>>;
+
+    /// The file, once its bytes before `end` have arrived. Fails when they stop coming.
+    fn until(&self, end: u64) -> BoxFuture<'static, io::Result<Arc<File>>>;
+}
+
+#[derive(Clone)]
+enum Content {
+    Here(Arc<File>),
+    Arriving(Arc<dyn Arriving>),
+}
+
 /// A complete, verified blob, open for reading. While a clone of it lives the store does not evict the blob.
 #[derive(Clone)]
 pub struct StoredBlob {
-    file: Arc<File>,
+    content: Content,
     length: u64,
     check: Check,
     keeper: Arc<dyn Keeper>,
@@ -27,7 +47,12 @@ pub struct StoredBlob {
 
 impl StoredBlob {
     pub(crate) fn new(file: Arc<File>, length: u64, check: Check, keeper: Arc<dyn Keeper>) -> Self {
-        Self { file, length, check, keeper }
+        Self { content: Content::Here(file), length, check, keeper }
+    }
+
+    /// Of a store that keeps it elsewhere and fills a file with it while it is read.
+    pub(crate) fn arriving(arriving: Arc<dyn Arriving>, length: u64, check: Check, keeper: Arc<dyn Keeper>) -> Self {
+        Self { content: Content::Arriving(arriving), length, check, keeper }
     }
 
     /// Of a store that neither checks nor minds.
@@ -46,9 +71,28 @@ impl StoredBlob {
         self.length
     }
 
-    /// The file. Its bytes are not checked: what goes to a client is read by [`super::CheckedRange`].
-    pub(crate) fn file(&self) -> &Arc<File> {
-        &self.file
+    /// The file, unless its bytes are still arriving. They are not checked: what goes to a client is read by [`super::CheckedRange`].
+    pub(crate) fn file(&self) -> Option<&Arc<File>> {
+        match &self.content {
+            Content::Here(file) => Some(file),
+            Content::Arriving(_) => None,
+        }
+    }
+
+    /// What is still on its way.
+    pub(crate) fn still_arriving(&self) -> Option<&Arc<dyn Arriving>> {
+        match &self.content {
+            Content::Here(_) => None,
+            Content::Arriving(arriving) => Some(arriving),
+        }
+    }
+
+    /// The file, once its bytes before `end` are there.
+    pub(crate) async fn file_until(&self, end: u64) -> io::Result<Arc<File>> {
+        match &self.content {
+            Content::Here(file) => Ok(Arc::clone(file)),
+            Content::Arriving(arriving) => arriving.until(end).await,
+        }
     }
 
     pub(crate) fn check(&self) -> &Check {

@@ -6,7 +6,8 @@
 //! asking for the rest, which then comes from the origin; after a wrong byte it would fail for hours.
 //!
 //! The kernel gives a chunk at once when it has the pages (`RWF_NOWAIT`), else it is read on a blocking thread with a time limit,
-//! so that a disk that hangs ends one reply and blocks nobody. One chunk is in memory for each reader, and its buffer
+//! so that a disk that hangs ends one reply and blocks nobody. A chunk that is still arriving from where the store keeps it is waited for,
+//! as long as anything comes. One chunk is in memory for each reader, and its buffer
 //! is used again once nobody holds a part of it.
 //!
 //! The seam for sending without a copy: a chunk's [`extent`] is checked first and handed out after, and nothing but
@@ -62,6 +63,11 @@ impl CheckedRange {
         if self.blob.len() == 0 && !self.blob.check().passes(0, b"") {
             return Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "nothing is left of the stored file")));
         }
+        if let Some(arriving) = self.blob.still_arriving() {
+            // Its own first chunk may be far ahead; what matters here is that anything comes at all.
+            let begun = tokio::time::timeout(patience, arriving.begun()).await;
+            return begun.map_err(|_| io::ErrorKind::TimedOut)?;
+        }
         if self.ready.is_none() {
             let first = std::future::poll_fn(|context| self.poll_next(context));
             let first = tokio::time::timeout(patience, first).await.map_err(|_| io::ErrorKind::TimedOut)?;
@@ -95,8 +101,10 @@ impl CheckedRange {
         let mut buffer = std::mem::take(&mut self.last).try_into_mut().unwrap_or_default();
         buffer.resize(usize::try_from(extent.end - extent.start).unwrap_or(0), 0);
         let mut filled = 0;
-        if self.can_try {
-            match try_read(self.blob.file(), &mut buffer, extent.start) {
+        if self.can_try
+            && let Some(file) = self.blob.file()
+        {
+            match try_read(file, &mut buffer, extent.start) {
                 Ok(read) if read == buffer.len() => return Some(checked(&self.blob, extent.start, buffer)),
                 Ok(read) => filled = read,
                 // A file system that does not know the question, or an error that the real read will tell.
@@ -165,9 +173,10 @@ fn try_read(file: &File, buffer: &mut BytesMut, offset: u64) -> io::Result<usize
 
 /// Reads the rest of a chunk, of which the first `filled` bytes are there.
 async fn read_on_a_thread(blob: StoredBlob, mut buffer: BytesMut, offset: u64, filled: usize) -> io::Result<Bytes> {
+    let file = blob.file_until(offset + buffer.len() as u64).await?;
     let read = tokio::task::spawn_blocking(move || {
         let rest = buffer.get_mut(filled..).unwrap_or_default();
-        blob.file().read_exact_at(rest, offset + filled as u64)?;
+        file.read_exact_at(rest, offset + filled as u64)?;
         checked(&blob, offset, buffer)
     });
     match tokio::time::timeout(DISK, read).await {

@@ -8,7 +8,7 @@
 //! Checksums depend on nothing but the content, so those of a digest are right for every file that has it.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use larder_oci::Digest;
 
@@ -46,7 +46,7 @@ impl Checksums {
     }
 
     /// Whether `bytes` are those of the chunk that begins at `offset`.
-    fn fit(&self, offset: u64, bytes: &[u8]) -> bool {
+    pub(crate) fn fit(&self, offset: u64, bytes: &[u8]) -> bool {
         let expected = usize::try_from(offset / CHUNK_LENGTH).ok().and_then(|number| self.sums.get(number));
         let extent = extent(self.length, offset);
         extent == (offset..offset + bytes.len() as u64) && expected == Some(&crc32c::crc32c(bytes))
@@ -140,6 +140,8 @@ pub(crate) enum Check {
     /// The blob is one chunk.
     Digest(Digest),
     Checksums(Arc<Checksums>),
+    /// A large blob that is still arriving: its checksums are known once the first chunk is there, or never.
+    Later(Arc<OnceLock<Arc<Checksums>>>),
     /// A large blob of which none are there (yet: the scrub makes them).
     Nothing,
 }
@@ -158,6 +160,7 @@ impl Check {
         match self {
             Self::Digest(digest) => offset == 0 && Digest::of(digest.algorithm(), bytes) == *digest,
             Self::Checksums(checksums) => checksums.fit(offset, bytes),
+            Self::Later(checksums) => checksums.get().is_none_or(|checksums| checksums.fit(offset, bytes)),
             Self::Nothing => true,
         }
     }

@@ -1,12 +1,18 @@
 //! What every store must do: one suite, run against each of them with [`conformance_tests`].
 //!
+//! Stores that need a real server are tested elsewhere, with [`cases`] (feature `testing`).
+//!
 //! A store under test holds at most [`LIMIT`] bytes, keeps no disk room free, and runs whatever it runs in the background.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![cfg_attr(not(test), expect(dead_code, reason = "no store with a bound is tested from outside"))]
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use larder_oci::{Algorithm, Digest, Registry, Repository, Tag};
 
 use super::{
@@ -14,20 +20,38 @@ use super::{
 };
 
 /// What a store under test may hold.
-pub(crate) const LIMIT: u64 = 1 << 20;
+pub const LIMIT: u64 = 1 << 20;
 
-/// Makes one test of each case. `$make` yields a store and whatever must outlive it.
-macro_rules! conformance_tests {
-    ($make:expr) => {
-        $crate::store::conformance::conformance_tests!($make;
+/// Hands the names of the cases that every store passes to another macro, behind what it gets anyway.
+macro_rules! every_case {
+    ($then:ident; $($first:tt)*) => {
+        $then! { $($first)*
             links_belong_to_one_name, a_blob_is_held_with_its_evidence, tags_belong_to_one_name, long_names_are_names_too, small_blobs_are_verified,
             a_growing_blob_is_read_and_then_committed, a_blob_has_one_writer, an_unfinished_blob_is_resumed,
-            restarting_leaves_readers_their_bytes, a_discarded_blob_is_gone, the_longest_unused_goes_first,
+            restarting_leaves_readers_their_bytes, a_discarded_blob_is_gone,
             open_readers_are_spared, running_assemblies_are_spared, what_cannot_fit_is_refused_at_once,
             what_grows_too_large_is_refused, no_damaged_byte_leaves_and_the_rest_does,
             checksums_of_other_bytes_are_refused, damaged_blobs_go_under_their_readers, all_may_write_the_same_small_blob,
-        );
+        }
     };
+}
+
+/// Makes one test of each case. `$make` yields a store and whatever must outlive it. `unbounded`: what the store holds is copies, which
+/// make room for others, of what it keeps elsewhere.
+#[cfg(test)]
+macro_rules! conformance_tests {
+    (unbounded; $make:expr) => {
+        use $crate::store::conformance::{every_case, test_of_each};
+        every_case! { test_of_each; $make; what_makes_room_here_is_kept_all_the_same, }
+    };
+    ($make:expr) => {
+        use $crate::store::conformance::{every_case, test_of_each};
+        every_case! { test_of_each; $make; the_longest_unused_goes_first, }
+    };
+}
+
+#[cfg(test)]
+macro_rules! test_of_each {
     ($make:expr; $($case:ident),* $(,)?) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,7 +62,20 @@ macro_rules! conformance_tests {
         )*
     };
 }
-pub(crate) use conformance_tests;
+#[cfg(test)]
+pub(crate) use {conformance_tests, every_case, test_of_each};
+
+/// A case, for whoever has other means of running it.
+pub type Case = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
+
+/// The cases, with their names, for a store that holds copies of what it keeps elsewhere.
+#[cfg(feature = "testing")]
+pub fn cases() -> Vec<(&'static str, Case)> {
+    macro_rules! named {
+        ($($case:ident),* $(,)?) => { vec![$((stringify!($case), |store| Box::pin($case(store)))),*] };
+    }
+    every_case! { named; what_makes_room_here_is_kept_all_the_same, }
+}
 
 fn name(registry: &str, repository: &str) -> Name {
     Name { registry: Registry::parse(registry).unwrap(), repository: Repository::parse(repository).unwrap() }
@@ -73,7 +110,7 @@ fn link(digest: &Digest) -> Link {
 
 fn read(blob: &StoredBlob) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(blob.len()).unwrap()];
-    blob.file().read_exact_at(&mut bytes, 0).unwrap();
+    blob.file().unwrap().read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }
 
@@ -205,7 +242,9 @@ pub(crate) async fn a_growing_blob_is_read_and_then_committed(store: Arc<dyn Sto
         assert_eq!(seen, chunk);
         assert!(store.blob(&digest).await.unwrap().is_none(), "not before it is complete");
     }
+    assert!(!store.keeps(&digest).await.unwrap());
     let stored = partial.commit(Checksums::of(&bytes)).unwrap();
+    assert!(store.keeps(&digest).await.unwrap());
     assert_eq!(read(&stored), bytes);
     assert_eq!(read(&store.blob(&digest).await.unwrap().unwrap()), bytes);
     let mut seen = vec![0; bytes.len()];
@@ -301,6 +340,18 @@ pub(crate) async fn the_longest_unused_goes_first(store: Arc<dyn Store>) {
     let kept = here.iter().filter(|here| **here).count();
     assert!((6..=8).contains(&kept), "{here:?}");
     assert!(here.is_sorted(), "the oldest are gone: {here:?}");
+}
+
+pub(crate) async fn what_makes_room_here_is_kept_all_the_same(store: Arc<dyn Store>) {
+    let blobs: Vec<Bytes> = (0..12).map(|seed| content(150 + seed, EIGHTH)).collect();
+    for bytes in &blobs {
+        drop(put(&store, bytes).await.unwrap());
+    }
+    for bytes in &blobs {
+        assert!(store.keeps(&sha256(bytes)).await.unwrap());
+        let blob = store.blob(&sha256(bytes)).await.unwrap().unwrap();
+        assert_eq!(read_checked(&blob, 0..bytes.len() as u64).await, (bytes.to_vec(), true));
+    }
 }
 
 pub(crate) async fn open_readers_are_spared(store: Arc<dyn Store>) {
@@ -410,6 +461,13 @@ pub(crate) async fn read_checked(blob: &StoredBlob, range: std::ops::Range<u64>)
     }
 }
 
+/// A store has nothing else to give, or has the right bytes elsewhere.
+async fn nobody_is_given_other_bytes(store: &Arc<dyn Store>, digest: &Digest, whole: &[u8]) {
+    if let Some(blob) = store.blob(digest).await.unwrap() {
+        assert_eq!(read_checked(&blob, 0..whole.len() as u64).await, (whole.to_vec(), true));
+    }
+}
+
 pub(crate) async fn no_damaged_byte_leaves_and_the_rest_does(store: Arc<dyn Store>) {
     let whole = content(700, 2 * CHUNK + 1000);
     let (digest, end) = (sha256(&whole), whole.len() as u64);
@@ -427,25 +485,25 @@ pub(crate) async fn no_damaged_byte_leaves_and_the_rest_does(store: Arc<dyn Stor
         let (good, ended) = read_checked(&blob, first..last).await;
         let wanted = &whole[usize::try_from(first).unwrap()..usize::try_from(last).unwrap()];
         assert!(ended && good == wanted, "sound, from {first}");
-        blob.file().write_all_at(&[!whole[damaged]], damaged as u64).unwrap();
+        blob.file().unwrap().write_all_at(&[!whole[damaged]], damaged as u64).unwrap();
         let blob = store.blob(&digest).await.unwrap().unwrap();
         let (bytes, ended) = read_checked(&blob, first..last).await;
         let until = (damaged - damaged % CHUNK).saturating_sub(usize::try_from(first).unwrap());
         assert!(!ended && bytes == wanted[..until], "{} bytes with damage at {damaged}, from {first}", bytes.len());
-        assert!(store.blob(&digest).await.unwrap().is_none(), "nobody else is given it");
+        nobody_is_given_other_bytes(&store, &digest, &whole).await;
     }
     // A reader of the damaged file that is late does not harm the one that came in its place.
     let old = put(&store, &whole).await.unwrap();
-    old.file().write_all_at(&[!whole[0]], 0).unwrap();
+    old.file().unwrap().write_all_at(&[!whole[0]], 0).unwrap();
     store.remove_damaged(&digest).await.unwrap();
     let writable = put(&store, &whole).await.unwrap();
     assert_eq!(read_checked(&old, 0..end).await, (Vec::new(), false));
     let new = store.blob(&digest).await.unwrap().unwrap();
     assert_eq!(read_checked(&new, 0..end).await, (whole.to_vec(), true));
     // One that is cut down to less is not all there, whatever it says that its length is.
-    writable.file().set_len(CHUNK as u64 + 1).unwrap();
+    writable.file().unwrap().set_len(CHUNK as u64 + 1).unwrap();
     assert_eq!(read_checked(&new, 0..end).await, (whole[..CHUNK].to_vec(), false));
-    assert!(store.blob(&digest).await.unwrap().is_none());
+    nobody_is_given_other_bytes(&store, &digest, &whole).await;
 }
 
 pub(crate) async fn checksums_of_other_bytes_are_refused(store: Arc<dyn Store>) {

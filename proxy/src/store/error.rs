@@ -19,6 +19,8 @@ pub enum StoreHealth {
     Unusable,
     /// Its folder was removed, and could not be made again.
     Gone,
+    /// Reads and writes here; the bucket behind it does not answer, and is owed what comes meanwhile.
+    Detached,
     /// An operation did not come back in time. Everything is refused at once until a try in the background succeeds.
     NotAnswering,
 }
@@ -32,13 +34,14 @@ impl StoreHealth {
             Self::ReadOnly => "read-only",
             Self::Unusable => "unusable",
             Self::Gone => "gone",
+            Self::Detached => "detached",
             Self::NotAnswering => "not-answering",
         }
     }
 
     /// Whether starting to store something makes sense.
     pub fn writable(self) -> bool {
-        self == Self::Ok
+        matches!(self, Self::Ok | Self::Detached)
     }
 
     /// Whether looking for something makes sense.
@@ -125,6 +128,16 @@ pub enum StoreError {
         path: PathBuf,
         /// Something in it that is not ours.
         entry: String,
+    },
+    /// The bucket did not do it, or is left alone because it did not do others.
+    #[error("could not {operation} {place}: {reason}")]
+    Bucket {
+        /// What was asked of it.
+        operation: &'static str,
+        /// The bucket, and the key if there is one.
+        place: String,
+        /// What it said.
+        reason: String,
     },
     /// Anything else that the system said.
     #[error("{}: {error}", path.display())]

@@ -100,7 +100,7 @@ impl MemoryStore {
     }
 }
 
-fn memory_file() -> Result<File, StoreError> {
+pub(super) fn memory_file() -> Result<File, StoreError> {
     rustix::fs::memfd_create("larder-blob", MemfdFlags::CLOEXEC)
         .map(File::from)
         .map_err(|errno| StoreError::from_io("memory file", errno.into()))

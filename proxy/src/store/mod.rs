@@ -3,7 +3,7 @@
 //! Content-addressed blobs (manifests are blobs too) and, beside them, **links** (this repository was seen to deliver that
 //! digest: evidence, nothing is served without it) and **tags** (what a tag meant when the origin was last asked).
 //! One trait, [`Store`], several stores: [`directory::DirectoryStore`] keeps a folder, [`memory::MemoryStore`] keeps nothing
-//! beyond the process. Both pass the suite in `conformance`.
+//! beyond the process, [`bucket::BucketStore`] a bucket that replicas and clusters share. All pass the suite in `conformance`.
 //!
 //! Invariants of every store:
 //! - What [`Store::blob`] returns is complete and was verified by whoever wrote it. What the disk did to it since then is found
@@ -15,11 +15,13 @@
 //! `fetch` fills a store, `pull` answers from it, `server` sends a [`CheckedRange`] of a [`StoredBlob`].
 
 mod blob;
+pub mod bucket;
 mod checked;
 mod checksums;
-#[cfg(test)]
-pub(crate) mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 pub mod directory;
+mod document;
 mod error;
 mod lease;
 pub mod memory;
@@ -61,6 +63,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// A complete, verified blob, open for reading, or `None`. Counts as a use of it.
     fn blob(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<StoredBlob>, StoreError>>;
+
+    /// Whether the blob is kept where a restart, another replica and a bad disk here do not matter: what a pin may rest on. The same as
+    /// being there, for a store that has one place only.
+    fn keeps(&self, digest: &Digest) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let blob = self.blob(digest);
+        Box::pin(async move { Ok(blob.await?.is_some()) })
+    }
 
     /// A blob with the evidence that `name` delivered it, or neither: [`Store::link`] and [`Store::blob`] as one question, which
     /// is what every hit asks.

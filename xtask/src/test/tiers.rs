@@ -20,6 +20,8 @@ const QUIET: Duration = Duration::from_secs(2);
 pub(crate) enum Tier {
     /// Properties, golden directories, and parts of Larder over real sockets: `cargo test`.
     Components,
+    /// The store on a bucket, with real S3 servers: `tests/bucket`.
+    Bucket,
     /// A fixed number of runs of each fuzz target: `cargo xtask fuzz`.
     Fuzz,
     /// Everything that helm makes of values: `tests/chart`. Needs no cluster.
@@ -31,7 +33,7 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    const ALL: [Self; 5] = [Self::Components, Self::Fuzz, Self::Chart, Self::Node, Self::Kind];
+    const ALL: [Self; 6] = [Self::Components, Self::Bucket, Self::Fuzz, Self::Chart, Self::Node, Self::Kind];
 
     /// The tiers that are asked for.
     pub(crate) fn asked_for(arguments: &Arguments) -> Result<Vec<Self>> {
@@ -50,6 +52,7 @@ impl Tier {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Components => "components",
+            Self::Bucket => "bucket",
             Self::Fuzz => "fuzz",
             Self::Chart => "chart",
             Self::Node => "node",
@@ -60,6 +63,7 @@ impl Tier {
     pub(crate) fn run(self, arguments: &Arguments) -> Result<Outcome> {
         match self {
             Self::Components => components(arguments),
+            Self::Bucket => bucket(arguments),
             Self::Fuzz => fuzz(arguments),
             Self::Chart => chart(arguments),
             Self::Node if !is_root() => Ok(Outcome::skipped(self.name(), "engines run as root only")),
@@ -75,10 +79,35 @@ impl Tier {
 fn components(arguments: &Arguments) -> Result<Outcome> {
     let mut command = workspace::cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]);
-    command.args(["--exclude", "larder-test-chart", "--exclude", "larder-test-node"]);
+    command.args([
+        "--exclude",
+        "larder-test-bucket",
+        "--exclude",
+        "larder-test-chart",
+        "--exclude",
+        "larder-test-node",
+    ]);
     if arguments.all {
         // Further into what may happen to a shared bucket: minutes in place of seconds.
         command.env("LARDER_EXPLORE", "deep");
+    }
+    if let Some(filter) = filter(arguments) {
+        command.args(["--", filter]);
+    }
+    run(&mut command)
+}
+
+/// The other server takes minutes to build, and is a second opinion.
+fn bucket(arguments: &Arguments) -> Result<Outcome> {
+    let servers: &[&str] = if arguments.all { &["versitygw", "minio"] } else { &["versitygw"] };
+    let parts = Parts::from_environment()?;
+    for server in servers {
+        parts.module(server)?;
+    }
+    let mut command = workspace::cargo();
+    command.args(["test", "--package", "larder-test-bucket"]).env("LARDER_S3_SERVERS", servers.join(","));
+    if arguments.all {
+        command.env("LARDER_TEST_RECORDS", "100000");
     }
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
@@ -270,10 +299,10 @@ mod tests {
             let tiers = Tier::asked_for(&arguments)?.into_iter().map(Tier::name).collect::<Vec<_>>().join(" ");
             anyhow::Ok((tiers, filter(&arguments).map(str::to_owned)))
         };
-        assert_eq!(asked(&[]).unwrap(), ("components fuzz chart node kind".to_owned(), None));
+        assert_eq!(asked(&[]).unwrap(), ("components bucket fuzz chart node kind".to_owned(), None));
         assert_eq!(
             asked(&["proxy_killed"]).unwrap(),
-            ("components fuzz chart node kind".to_owned(), Some("proxy_killed".to_owned()))
+            ("components bucket fuzz chart node kind".to_owned(), Some("proxy_killed".to_owned()))
         );
         assert_eq!(asked(&["kind"]).unwrap(), ("kind".to_owned(), None));
         assert_eq!(asked(&["kind", "pulls"]).unwrap(), ("kind".to_owned(), Some("pulls".to_owned())));

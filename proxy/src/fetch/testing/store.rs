@@ -71,7 +71,7 @@ impl FaultyStore {
     /// Overwrites some bytes of a stored blob, as a failing disk would.
     pub(crate) async fn damage(&self, digest: &Digest, offset: u64) {
         let blob = self.memory.blob(digest).await.unwrap().unwrap();
-        blob.file().write_all_at(b"damage", offset).unwrap();
+        blob.file().unwrap().write_all_at(b"damage", offset).unwrap();
     }
 
     /// What a fetch left that was under way when the program ended.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
 use super::{layout, record};
-use crate::store::StoreError;
 use crate::store::lease::lock;
+use crate::store::{StoreError, document};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct CeilingFile {
@@ -60,7 +60,7 @@ impl Ceiling {
         // Whoever adds from here on waits for us; who added before is in the number that we are about to be told.
         let before = self.saved.swap(0, Ordering::SeqCst);
         let at_most = at_most();
-        let file = CeilingFile { version: record::VERSION, at_most };
+        let file = CeilingFile { version: document::VERSION, at_most };
         let written = write(layout::CEILING, &serde_json::to_vec(&file).unwrap_or_default());
         self.saved.store(if written.is_ok() { at_most } else { before }, Ordering::SeqCst);
         written

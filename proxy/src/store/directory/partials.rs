@@ -19,6 +19,7 @@ use super::room::footprint;
 use super::shared::Shared;
 use super::{layout, record};
 use crate::store::blob::WritePartial;
+use crate::store::document;
 use crate::store::lease::lock;
 use crate::store::{Checksums, Name, PartialBlob, PartialOrigin, StoreError, StoredBlob};
 
@@ -354,7 +355,7 @@ impl WritePartial for DirectoryPartial {
             return Ok(());
         }
         let record = OriginRecord {
-            version: record::VERSION,
+            version: document::VERSION,
             registry: origin.name.registry.clone(),
             repository: origin.name.repository.clone(),
             etag: origin.etag.clone(),

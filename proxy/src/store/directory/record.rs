@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use larder_oci::{Digest, Registry, Repository, Tag};
+use larder_oci::{Digest, Tag};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -16,41 +16,9 @@ use super::folder::Folder;
 use super::layout;
 use super::room::Oldest;
 use super::shared::Shared;
+use crate::store::document::{self, LinkDocument, MAXIMUM_LENGTH, TagDocument};
 use crate::store::lease::lock;
 use crate::store::{Link, MAXIMUM_LISTED_TAGS, Name, StoreError, TagRecord};
-
-/// Version of each record, apart from the layout's: a reader that meets another one takes the record as absent.
-pub(super) const VERSION: u64 = 1;
-
-/// More than any record of ours has.
-const MAXIMUM_LENGTH: usize = 64 << 10;
-
-#[derive(Deserialize)]
-struct Versioned {
-    version: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LinkFile {
-    version: u64,
-    registry: Registry,
-    repository: Repository,
-    digest: Digest,
-    media_type: Option<String>,
-    size: Option<u64>,
-    public: bool,
-    confirmed_at: SystemTime,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TagFile {
-    version: u64,
-    registry: Registry,
-    repository: Repository,
-    tag: Tag,
-    digest: Digest,
-    checked_at: SystemTime,
-}
 
 /// What the sweep needs of a tag.
 #[derive(Deserialize)]
@@ -69,20 +37,13 @@ pub(super) fn read<T: DeserializeOwned>(folder: &Folder, path: &str) -> Result<O
         }
         Err(error) => return Err(error),
     };
-    match serde_json::from_slice::<Versioned>(&bytes) {
-        Ok(Versioned { version: VERSION }) => {}
-        Ok(Versioned { version }) => {
-            tracing::warn!(path = %folder.shown(path).display(), version, "store: a record of another version counts as absent");
-            return Ok(None);
+    match document::parse(&bytes) {
+        Ok(record) => Ok(Some(record)),
+        Err(reason) => {
+            tracing::warn!(path = %folder.shown(path).display(), %reason, "store: a record that cannot be read counts as absent");
+            Ok(None)
         }
-        Err(error) => return Ok(absent(folder, path, &error)),
     }
-    Ok(serde_json::from_slice(&bytes).map_or_else(|error| absent(folder, path, &error), Some))
-}
-
-fn absent<T>(folder: &Folder, path: &str, error: &serde_json::Error) -> Option<T> {
-    tracing::warn!(path = %folder.shown(path).display(), %error, "store: a damaged record counts as absent");
-    None
 }
 
 /// Writes a record, whole and durable.
@@ -104,33 +65,14 @@ pub(super) fn write(shared: &Shared, path: &str, record: &impl Serialize) -> Res
 }
 
 pub(super) fn link(shared: &Shared, name: &Name, digest: &Digest) -> Result<Option<Link>, StoreError> {
-    let file = read::<LinkFile>(&shared.folder, &layout::link(name, digest))?;
-    let about_it = |file: &LinkFile| {
-        file.registry == name.registry && file.repository == name.repository && file.digest == *digest
-    };
-    Ok(file.filter(about_it).map(|file| Link {
-        digest: file.digest,
-        media_type: file.media_type,
-        size: file.size,
-        public: file.public,
-        confirmed_at: file.confirmed_at,
-    }))
+    let document = read::<LinkDocument>(&shared.folder, &layout::link(name, digest))?;
+    Ok(document.and_then(|document| document.of(name, digest)))
 }
 
 pub(super) fn put_link(shared: &Shared, name: &Name, link: Link) -> Result<(), StoreError> {
     let path = layout::link(name, &link.digest);
-    let file = LinkFile {
-        version: VERSION,
-        registry: name.registry.clone(),
-        repository: name.repository.clone(),
-        digest: link.digest,
-        media_type: link.media_type,
-        size: link.size,
-        public: link.public,
-        confirmed_at: link.confirmed_at,
-    };
     shared.stats.records_written.fetch_add(1, Ordering::Relaxed);
-    write(shared, &path, &file)
+    write(shared, &path, &LinkDocument::new(name, link))
 }
 
 pub(super) fn remove_link(shared: &Shared, name: &Name, digest: &Digest) -> Result<(), StoreError> {
@@ -143,23 +85,13 @@ pub(super) fn remove_link(shared: &Shared, name: &Name, digest: &Digest) -> Resu
 }
 
 pub(super) fn tag(shared: &Shared, name: &Name, tag: &Tag) -> Result<Option<TagRecord>, StoreError> {
-    let file = read::<TagFile>(&shared.folder, &layout::tag(name, tag))?;
-    let about_it =
-        |file: &TagFile| file.registry == name.registry && file.repository == name.repository && file.tag == *tag;
-    Ok(file.filter(about_it).map(|file| TagRecord { digest: file.digest, checked_at: file.checked_at }))
+    let document = read::<TagDocument>(&shared.folder, &layout::tag(name, tag))?;
+    Ok(document.and_then(|document| document.of(name, tag)))
 }
 
 pub(super) fn put_tag(shared: &Shared, name: &Name, tag: &Tag, record: TagRecord) -> Result<(), StoreError> {
-    let file = TagFile {
-        version: VERSION,
-        registry: name.registry.clone(),
-        repository: name.repository.clone(),
-        tag: tag.clone(),
-        digest: record.digest,
-        checked_at: record.checked_at,
-    };
     shared.stats.records_written.fetch_add(1, Ordering::Relaxed);
-    write(shared, &layout::tag(name, tag), &file)
+    write(shared, &layout::tag(name, tag), &TagDocument::new(name, tag, record))
 }
 
 pub(super) fn tags(shared: &Shared, name: &Name) -> Result<Vec<Tag>, StoreError> {

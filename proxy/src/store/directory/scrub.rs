@@ -18,7 +18,7 @@ use super::blobs::Removal;
 use super::shared::Shared;
 use super::{layout, record, sidecar};
 use crate::store::checksums::is_chunked;
-use crate::store::{Checksums, StoreError, Summing};
+use crate::store::{Checksums, StoreError, Summing, document};
 
 /// Read at a time. With the longer of the time limits: a disk that tries hard to read one bad sector is not a disk that hangs.
 const CHUNK: usize = 256 << 10;
@@ -39,7 +39,7 @@ pub(super) async fn scrub(shared: Arc<Shared>) {
     let saved = shared.gate.run("read the scrub's place", shared.config.answer_within, move || {
         record::read::<Round>(&at.folder, layout::SCRUB)
     });
-    let fresh = || Round { version: record::VERSION, next_shard: 0, began_at: shared.now() };
+    let fresh = || Round { version: document::VERSION, next_shard: 0, began_at: shared.now() };
     let mut round = saved.await.ok().flatten().unwrap_or_else(fresh);
     loop {
         while round.next_shard < layout::SHARDS {

@@ -155,7 +155,9 @@ impl Shared {
         // A time in the future is a clock that was wrong: it would never be evicted.
         if now.duration_since(facts.modified).map_or(true, |age| age >= self.config.touch_every) {
             // Read-only, or not ours: then its age is what it is.
-            let _ = Folder::touch(blob.file(), now);
+            if let Some(file) = blob.file() {
+                let _ = Folder::touch(file, now);
+            }
         }
         Ok(Some(blob))
     }

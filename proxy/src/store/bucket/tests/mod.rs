@@ -1,0 +1,48 @@
+//! The store on a bucket in memory. On real servers: `tests/bucket`.
+
+use std::sync::Arc;
+
+use object_store::memory::InMemory;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
+
+use super::*;
+use crate::store::conformance::{LIMIT, conformance_tests};
+use crate::store::directory::Reserve;
+
+/// What must live as long as a store under test.
+pub(super) struct Around {
+    _copies: TempDir,
+    _background: DropGuard,
+}
+
+pub(super) fn config(copies: &TempDir) -> BucketConfig {
+    let address = "s3://images/larder".parse().unwrap();
+    let mut config = BucketConfig::new(address, "one".parse().unwrap(), copies.path().join("copies"));
+    config.copies.limit = Some(LIMIT);
+    config.copies.reserve = Reserve::Bytes(0);
+    config.copies.reserve_files = Reserve::Bytes(0);
+    config
+}
+
+pub(super) async fn store_on(
+    remote: Arc<InMemory>,
+    change: impl FnOnce(&mut BucketConfig),
+) -> (Arc<BucketStore>, Around) {
+    let copies = TempDir::new().unwrap();
+    let mut config = config(&copies);
+    change(&mut config);
+    let store = BucketStore::of(remote, Arc::default(), config).unwrap();
+    store.prepare().await.unwrap();
+    let shutdown = CancellationToken::new();
+    store.spawn_background(&shutdown);
+    (store, Around { _copies: copies, _background: shutdown.drop_guard() })
+}
+
+async fn store() -> (Arc<dyn Store>, Around) {
+    let (store, around) = store_on(Arc::new(InMemory::new()), |_| {}).await;
+    (store as Arc<dyn Store>, around)
+}
+
+conformance_tests!(unbounded; store().await);

@@ -1,0 +1,114 @@
+//! What runs beside the serving: the way back to a bucket that did not answer, what is owed to it, uploads that were left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::{sleep, timeout};
+
+use super::client::{Created, Who};
+use super::layout::VERSION;
+use super::shared::Shared;
+use crate::store::StoreError;
+
+/// The first pause of the probe; the next ones double.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at what is owed.
+const SETTLE: Duration = Duration::from_secs(30);
+const LARGEST_VERSION: u64 = 4096;
+
+#[derive(Serialize, Deserialize)]
+struct VersionRecord {
+    version: u64,
+}
+
+impl Shared {
+    /// Looks at the bucket's version, writes it where there is none, and lets everybody in. An error is one for a person to mend; a
+    /// bucket that does not answer leaves the gate closed.
+    pub(super) async fn look_at_version(&self) -> Result<(), StoreError> {
+        let key = self.layout.version();
+        let mut found = self.client.get(Who::Probe, &key, LARGEST_VERSION).await;
+        if matches!(found, Ok(None)) {
+            let ours = Bytes::from(serde_json::to_vec(&VersionRecord { version: VERSION }).unwrap_or_default());
+            found = match self.client.create(Who::Probe, &key, ours).await {
+                // Somebody else may have been first, also where the server did not heed the condition.
+                Ok(Created::Written | Created::ExistsAlready) => {
+                    self.client.get(Who::Probe, &key, LARGEST_VERSION).await
+                }
+                Err(error) => Err(error),
+            };
+        }
+        match found {
+            Ok(bytes) => self.check_version(&bytes.unwrap_or_default())?,
+            Err(error) => {
+                self.client.gate.stays_closed(&error.to_string());
+                return Ok(());
+            }
+        }
+        self.client.gate.open(&self.client.place);
+        Ok(())
+    }
+
+    fn check_version(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        let place = self.client.place.clone();
+        let wrong =
+            |reason: String| StoreError::Bucket { operation: "read the version of", place: place.clone(), reason };
+        match serde_json::from_slice::<VersionRecord>(bytes) {
+            Ok(VersionRecord { version }) if version == VERSION => Ok(()),
+            Ok(VersionRecord { version }) if version > VERSION => {
+                Err(StoreError::NewerLayout { path: place.into(), found: version, known: VERSION })
+            }
+            Ok(VersionRecord { version }) => Err(wrong(format!("there never was a layout version {version}"))),
+            Err(error) => {
+                Err(wrong(format!("{} is not ours ({error}): give Larder a prefix of its own", self.layout.version())))
+            }
+        }
+    }
+}
+
+/// Brings the bucket back, for as long as the program runs.
+pub(super) async fn health(shared: Arc<Shared>) {
+    let mut pause = PAUSE;
+    loop {
+        if shared.client.gate.is_open() {
+            pause = PAUSE;
+            shared.client.gate.closed.notified().await;
+            continue;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(shared.config.probe_every.max(PAUSE));
+        if let Err(error) = shared.look_at_version().await {
+            shared.client.gate.stays_closed(&error.to_string());
+            tracing::error!(%error, "store: the bucket is not used");
+        }
+        if shared.client.gate.is_open() {
+            shared.due.notify_one();
+        }
+    }
+}
+
+/// Writes what is owed.
+pub(super) async fn settle(shared: Arc<Shared>) {
+    loop {
+        if shared.client.gate.is_open() && (shared.records.owed() > 0 || shared.owed.count() > 0) {
+            if let Err(error) = shared.settle_records().await {
+                tracing::debug!(%error, "store: records wait for the bucket");
+            }
+            shared.settle_blobs().await;
+        }
+        let _ = timeout(SETTLE, shared.due.notified()).await;
+    }
+}
+
+/// Gives up uploads that were left.
+pub(super) async fn uploads(shared: Arc<Shared>) {
+    loop {
+        sleep(shared.config.upload_look).await;
+        if shared.client.gate.is_open()
+            && let Err(error) = shared.expire_uploads().await
+        {
+            tracing::debug!(%error, "store: uploads that were left could not be looked at");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A real S3 server, with a folder and a port of its own, for as long as the value lives.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use larder_test_parts::Parts;
+use tempfile::TempDir;
+
+/// The bucket that each server has.
+pub const BUCKET: &str = "images";
+
+/// What the environment of a test program has to hold, for the store to find its credentials where it finds them in use.
+pub const CREDENTIALS: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", "larder-test"),
+    ("AWS_SECRET_ACCESS_KEY", "larder-test-secret"),
+    ("AWS_REGION", "us-east-1"),
+    // Nothing that is set on this machine may lead elsewhere.
+    ("AWS_ENDPOINT_URL", ""),
+];
+
+const START: Duration = Duration::from_secs(30);
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A gateway over a folder.
+    Versitygw,
+    /// As a second opinion.
+    Minio,
+}
+
+impl Kind {
+    /// As the part is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Versitygw => "versitygw",
+            Self::Minio => "minio",
+        }
+    }
+
+    /// The server of a name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "versitygw" => Ok(Self::Versitygw),
+            "minio" => Ok(Self::Minio),
+            other => bail!("no S3 server is called {other:?}; there are versitygw and minio"),
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts one with an empty bucket, and waits until it answers.
+    pub fn start(kind: Kind) -> Result<Self> {
+        let folder = tempfile::tempdir().context("could not make a folder for the server")?;
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(data.join(BUCKET)).context("could not make a bucket")?;
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let program = Parts::from_environment()?.module(kind.name())?.join(kind.name());
+        let [(_, access), (_, secret), ..] = CREDENTIALS;
+        let mut command = Command::new(&program);
+        match kind {
+            Kind::Versitygw => {
+                let sidecar = folder.path().join("metadata");
+                std::fs::create_dir(&sidecar)?;
+                command.args(["--access", access, "--secret", secret, "--quiet", "--keep-alive"]);
+                command.args(["--port", &address.to_string(), "posix", "--sidecar"]).arg(sidecar).arg(&data);
+            }
+            Kind::Minio => {
+                command.args(["server", "--quiet", "--address", &address.to_string()]).arg(&data);
+                command.env("MINIO_ROOT_USER", access).env("MINIO_ROOT_PASSWORD", secret);
+                command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off");
+            }
+        }
+        let log = File::create(folder.path().join("log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("could not start {}", program.display()))?;
+        let mut server = Self { child, address, folder };
+        server.until_it_answers()?;
+        Ok(server)
+    }
+
+    fn until_it_answers(&mut self) -> Result<()> {
+        let until = Instant::now() + START;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended with {status}: {}", self.log());
+            }
+            if Instant::now() > until {
+                bail!("the server does not answer: {}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// For `--endpoint`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The folder of the bucket, whose files are the objects (not those of `MinIO`).
+    pub fn objects(&self) -> PathBuf {
+        self.folder.path().join("data").join(BUCKET)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
