@@ -3,12 +3,11 @@
 //! Invariant: a flag beats a variable, a variable beats the file, the file beats the default; an unknown word in the file
 //! is an error, as an unknown flag is. What it means is decided in [`crate::config`].
 
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder_process::logging::Format;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[cfg(test)]
 mod tests;
@@ -235,6 +234,8 @@ pub(crate) struct RegistriesArgs {
 pub(crate) struct ProxyArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) cluster_cache: ClusterCacheArgs,
     /// The proxy's metrics once more, where a scraper reaches them.
     #[arg(long, env = "LARDER_METRICS", help_heading = "Addresses", value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -262,6 +263,21 @@ pub(crate) struct StoreArgs {
     /// images; below this nothing is kept any more, and old images go.
     #[arg(long, env = "LARDER_STORE_RESERVE", value_name = "PERCENT%|SIZE", default_value = "18%")]
     pub(crate) store_reserve: String,
+}
+
+/// Who is asked before the registries are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proxy")]
+pub(crate) struct ClusterCacheArgs {
+    /// The cluster cache, asked before the registries: https://HOST:PORT, the name of a Service or of several machines.
+    #[arg(long, env = "LARDER_CACHE", value_name = "URL")]
+    pub(crate) cache: Option<String>,
+    /// Certificates (PEM) that the cluster cache's is checked against [default: the platform's]. Read again when it changes.
+    #[arg(long, env = "LARDER_CACHE_CA", value_name = "FILE")]
+    pub(crate) cache_ca: Option<PathBuf>,
+    /// Holds the token that the cluster cache knows this node by. Read again when it changes.
+    #[arg(long, env = "LARDER_CACHE_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) cache_token_file: Option<PathBuf>,
 }
 
 /// Whom the proxy runs as: it becomes that user, and the agent lets that group read what it hands over.
@@ -351,83 +367,5 @@ pub(crate) enum Output {
 
 /// Reads the command line, and the file that it names. Says which file that was.
 pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<(Typed, Option<PathBuf>), clap::Error> {
-    let line: Vec<OsString> = line.into_iter().collect();
-    let mut command = Typed::command();
-    let file = file_named_in(&line);
-    if let Some(file) = &file {
-        command = with_defaults_of(command, file).map_err(|reason| {
-            Typed::command().error(ErrorKind::InvalidValue, format!("--config {}: {reason}", file.display()))
-        })?;
-    }
-    let matches = command.try_get_matches_from(line)?;
-    Ok((Typed::from_arg_matches(&matches)?, file))
-}
-
-/// The file has to be known before everything else can be read.
-fn file_named_in(line: &[OsString]) -> Option<PathBuf> {
-    let mut words = line.iter().skip(1);
-    while let Some(word) = words.next() {
-        if word == "--config" {
-            return words.next().map(PathBuf::from);
-        }
-        if let Some(value) = word.to_str().and_then(|word| word.strip_prefix("--config=")) {
-            return Some(PathBuf::from(value));
-        }
-    }
-    std::env::var_os("LARDER_CONFIG").map(PathBuf::from)
-}
-
-fn with_defaults_of(command: clap::Command, file: &Path) -> Result<clap::Command, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let mut values = Vec::new();
-    for (name, value) in table {
-        if name == "config" {
-            return Err("config: a file cannot name another one".to_owned());
-        }
-        let words = match value {
-            toml::Value::Array(values) => values.iter().map(|value| word(&name, value)).collect::<Result<_, _>>()?,
-            value => vec![word(&name, &value)?],
-        };
-        values.push((name, words));
-    }
-    let mut command = command;
-    for (name, words) in values {
-        let mut known = false;
-        command = set_default(command, &name, &words, &mut known);
-        if !known {
-            return Err(format!("{name}: there is no such option"));
-        }
-    }
-    Ok(command)
-}
-
-fn word(name: &str, value: &toml::Value) -> Result<String, String> {
-    match value {
-        toml::Value::String(text) => Ok(text.clone()),
-        toml::Value::Integer(number) => Ok(number.to_string()),
-        toml::Value::Boolean(truth) => Ok(truth.to_string()),
-        _ => Err(format!("{name}: it must be a text, a number, true or false, or a list of these")),
-    }
-}
-
-/// The same file serves all commands, so an option of any of them is known.
-fn set_default(command: clap::Command, name: &str, words: &[String], known: &mut bool) -> clap::Command {
-    let mut command = command;
-    let ids: Vec<_> = command
-        .get_arguments()
-        .filter(|argument| argument.get_long() == Some(name) && argument.get_action().takes_values())
-        .map(|argument| argument.get_id().clone())
-        .collect();
-    for id in ids {
-        *known = true;
-        let words = words.to_vec();
-        command =
-            command.mut_arg(id, |argument| argument.default_values(words.into_iter().map(clap::builder::OsStr::from)));
-    }
-    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    for subcommand in names {
-        command = command.mut_subcommand(subcommand, |subcommand| set_default(subcommand, name, words, known));
-    }
-    command
+    larder_process::command_line::parse(line)
 }

@@ -4,7 +4,9 @@
 //! parts with [`tasks::Tasks`], serves [`admin::AdminServer`], and ends when a signal or the end of any task says so.
 
 pub mod admin;
+pub mod command_line;
 pub mod logging;
 pub mod readiness;
 pub mod signals;
+pub mod size;
 pub mod tasks;

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 /// Why a registry's TLS settings cannot be used.
 #[derive(Debug, Error)]
-pub(super) enum TlsError {
+pub(crate) enum TlsError {
     #[error("its certificates (ca_pem) cannot be read: {0}")]
     Pem(rustls_pki_types::pem::Error),
     #[error("its certificates (ca_pem) cannot be used: {0}")]
@@ -35,7 +35,7 @@ pub fn platform_roots() -> RootCertStore {
 }
 
 /// The configuration for the connections of one registry.
-pub(super) fn client_config(
+pub(crate) fn client_config(
     roots: &RootCertStore,
     ca_pem: Option<&str>,
     insecure: bool,

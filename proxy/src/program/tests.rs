@@ -1,5 +1,6 @@
 //! The whole proxy, against a registry over real sockets.
 
+mod cluster;
 mod odd_origins;
 mod promised;
 
@@ -25,6 +26,8 @@ fn config(store: StoreConfig, run_folder: Option<&Path>) -> ProxyConfig {
         run_folder: run_folder.map(Path::to_owned),
         registries: None,
         proxies: ProxyVariables::default(),
+        cluster_cache: None,
+        service: None,
         limits: ProxyLimits::default(),
     }
 }
