@@ -4,9 +4,9 @@
 //! unsupervised; then the runtime with the [`watch`](crate::watch_loop). At a planned end the engine is told first, then
 //! our entries are taken back, and only then is the proxy asked to drain.
 
-use crate::args::{AgentArgs, PlacementArg, ProxyArgs, UserArgs};
+use crate::args::{AgentArgs, ClusterCacheArgs, PlacementArg, ProxyArgs, UserArgs};
 use crate::child::{Own, ProxyProcess};
-use crate::config::{Agent as Config, Store, User};
+use crate::config::{Agent as Config, Store, User, cluster_cache};
 use crate::leftover;
 use crate::metrics::Metrics;
 use crate::node;
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
     if let Some((proxy, _)) = own_proxy {
         // What the child would refuse, this process says.
         Store::from_args(&proxy.store)?;
+        cluster_cache(&proxy.cluster_cache)?;
     }
     let mount = private_mount(&config)?;
     let folder = RunFolder::open(&config.engine.run_dir, user, &settings.to_toml())?;
@@ -182,8 +183,15 @@ fn arguments(
     if let Some(metrics) = proxy.metrics {
         flag("--metrics", &metrics.to_string());
     }
-    if let Some(file) = &proxy.upstream_ca {
-        line.extend(["--upstream-ca".into(), file.into()]);
+    let ClusterCacheArgs { cache, cache_ca, cache_token_file } = &proxy.cluster_cache;
+    if let Some(cache) = cache {
+        flag("--cache", cache);
+    }
+    let files = [("--upstream-ca", &proxy.upstream_ca), ("--cache-ca", cache_ca), ("--cache-token-file", cache_token_file)];
+    for (name, file) in files {
+        if let Some(file) = file {
+            line.extend([OsString::from(name), file.into()]);
+        }
     }
     line
 }

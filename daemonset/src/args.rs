@@ -3,14 +3,12 @@
 //! Invariant: a flag beats a variable, a variable beats the file, the file beats the default; an unknown word in the file
 //! is an error, as an unknown flag is. What it means is decided in [`crate::config`].
 
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder_process::logging::Format;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-mod file;
 #[cfg(test)]
 mod tests;
 
@@ -238,6 +236,8 @@ pub(crate) struct RegistriesArgs {
 pub(crate) struct ProxyArgs {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) cluster_cache: ClusterCacheArgs,
     /// The proxy's metrics once more, where a scraper reaches them. While it is taken all else goes on, and it is tried again.
     #[arg(long, env = "LARDER_METRICS", help_heading = "Addresses", value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -269,6 +269,21 @@ pub(crate) struct StoreArgs {
     /// images; below this nothing is kept any more, and old images go.
     #[arg(long, env = "LARDER_STORE_RESERVE", value_name = "PERCENT%|SIZE", default_value = "18%")]
     pub(crate) store_reserve: String,
+}
+
+/// Who is asked before the registries are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proxy")]
+pub(crate) struct ClusterCacheArgs {
+    /// The cluster cache, asked before the registries: https://HOST:PORT, the name of a Service or of several machines.
+    #[arg(long, env = "LARDER_CACHE", value_name = "URL")]
+    pub(crate) cache: Option<String>,
+    /// Certificates (PEM) that the cluster cache's is checked against [default: the platform's]. Read again when it changes.
+    #[arg(long, env = "LARDER_CACHE_CA", value_name = "FILE")]
+    pub(crate) cache_ca: Option<PathBuf>,
+    /// Holds the token that the cluster cache knows this node by. Read again when it changes.
+    #[arg(long, env = "LARDER_CACHE_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) cache_token_file: Option<PathBuf>,
 }
 
 /// Whom the proxy runs as: it becomes that user, and the agent lets that group read what it hands over.
@@ -358,14 +373,5 @@ pub(crate) enum Output {
 
 /// Reads the command line, and the file that it names. Says which file that was.
 pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<(Typed, Option<PathBuf>), clap::Error> {
-    let line: Vec<OsString> = line.into_iter().collect();
-    let mut command = Typed::command();
-    let file = file::named_in(&line);
-    if let Some(file) = &file {
-        command = file::with_defaults_of(command, file).map_err(|reason| {
-            Typed::command().error(ErrorKind::InvalidValue, format!("--config {}: {reason}", file.display()))
-        })?;
-    }
-    let matches = command.try_get_matches_from(line)?;
-    Ok((Typed::from_arg_matches(&matches)?, file))
+    larder_process::command_line::parse(line)
 }

@@ -1,10 +1,12 @@
 //! What was typed, checked and with units: from here on nothing is text that may be wrong.
 
-use crate::args::{AgentArgs, EngineArg, EngineArgs, ListenArgs, PlacementArg, StoreArgs, UserArgs};
+use crate::args::{AgentArgs, ClusterCacheArgs, EngineArg, EngineArgs, ListenArgs, PlacementArg, StoreArgs, UserArgs};
 use crate::engine_restart::RestartCommand;
 use anyhow::{Context as _, bail};
 use larder_node_agent::engine::detect::Kind;
 use larder_oci::Registry;
+use larder_process::size::size;
+use larder_proxy::cluster_cache::ClusterCacheConfig;
 use larder_proxy::store::directory::Reserve;
 use nix::unistd::{Gid, Uid};
 use std::collections::BTreeSet;
@@ -204,27 +206,6 @@ impl Store {
     }
 }
 
-/// `500MB`, `20GiB`, `1000000`: decimal or binary units, as they are written.
-fn size(text: &str) -> anyhow::Result<u64> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = text.get(digits.len()..).unwrap_or_default();
-    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1000,
-        "m" | "mb" => 1000 * 1000,
-        "g" | "gb" => 1000 * 1000 * 1000,
-        "t" | "tb" => 1000 * 1000 * 1000 * 1000,
-        "ki" | "kib" => 1 << 10,
-        "mi" | "mib" => 1 << 20,
-        "gi" | "gib" => 1 << 30,
-        "ti" | "tib" => 1 << 40,
-        _ => bail!("{unit} is no unit: use MB, GB, MiB, GiB"),
-    };
-    let number: u64 =
-        digits.trim().parse().ok().filter(|number| *number > 0).context("it must be a number above zero")?;
-    number.checked_mul(factor).context("it is too large")
-}
-
 /// `18%`, `50GiB`, `0`.
 fn reserve(text: &str) -> anyhow::Result<Reserve> {
     match text.strip_suffix('%') {
@@ -235,6 +216,21 @@ fn reserve(text: &str) -> anyhow::Result<Reserve> {
         None if text == "0" => Ok(Reserve::Bytes(0)),
         None => Ok(Reserve::Bytes(size(text)?)),
     }
+}
+
+/// The cluster cache, if one is named.
+pub(crate) fn cluster_cache(args: &ClusterCacheArgs) -> anyhow::Result<Option<ClusterCacheConfig>> {
+    let ClusterCacheArgs { cache, cache_ca, cache_token_file } = args;
+    let Some(cache) = cache.as_deref().filter(|url| !url.is_empty()) else {
+        if cache_ca.is_some() || cache_token_file.is_some() {
+            return Err(anyhow::anyhow!("--cache-ca and --cache-token-file go with --cache URL")).context(Usage);
+        }
+        return Ok(None);
+    };
+    let url = cache.parse().with_context(|| format!("--cache {cache}: write https://HOST:PORT")).context(Usage)?;
+    let config = ClusterCacheConfig { url, ca: cache_ca.clone(), token: cache_token_file.clone() };
+    config.check().context(Usage)?;
+    Ok(Some(config))
 }
 
 /// Whom the proxy runs as.
@@ -259,18 +255,9 @@ impl User {
 
 #[cfg(test)]
 mod tests {
-    use super::{Listen, Reserve, reserve, size};
+    use super::{Listen, Reserve, cluster_cache, reserve};
+    use crate::args::ClusterCacheArgs;
     use crate::args::ListenArgs;
-
-    #[test]
-    fn sizes_are_as_written() {
-        assert_eq!(size("20GiB").unwrap(), 20 << 30);
-        assert_eq!(size("500MB").unwrap(), 500_000_000);
-        assert_eq!(size("4096").unwrap(), 4096);
-        for wrong in ["", "0", "GiB", "-1", "5 parsecs", "99999999999TiB"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn what_stays_free_is_a_share_or_a_size() {
@@ -293,5 +280,24 @@ mod tests {
         assert_eq!(listen(&["[::1]:5"]).unwrap().mirror_url(), "http://[::1]:5");
         assert_eq!(listen(&[]).unwrap().mirror_url(), "http://127.0.0.1:7439");
         assert!(listen(&["127.0.0.1:0"]).is_err());
+    }
+
+    #[test]
+    fn a_cluster_cache_is_named_by_a_url() {
+        let of = |cache: Option<&str>, token: Option<&str>| {
+            let args = ClusterCacheArgs {
+                cache: cache.map(str::to_owned),
+                cache_ca: None,
+                cache_token_file: token.map(Into::into),
+            };
+            cluster_cache(&args).map(|config| config.is_some())
+        };
+        assert!(!of(None, None).unwrap());
+        assert!(of(Some("https://larder-cache.larder.svc:7443"), Some("/token")).unwrap());
+        for (cache, token) in
+            [(None, Some("/token")), (Some("larder-cache"), None), (Some("http://cache:1"), Some("/t"))]
+        {
+            assert!(of(cache, token).unwrap_err().is::<super::Usage>(), "{cache:?}");
+        }
     }
 }

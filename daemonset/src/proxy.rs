@@ -4,11 +4,10 @@
 //! then the process becomes `--user` while it still has one thread, and no code that faces the network ever ran as root.
 
 use crate::args::{PrepareStoreArgs, ProxyAloneArgs, StoreArgs};
-use crate::config::{Listen, Store, User};
+use crate::config::{Listen, Store, User, cluster_cache};
 use crate::{parent, privileges};
 use anyhow::Context as _;
 use larder_process::signals::stop_on_signals;
-use larder_proxy::origin::ProxyVariables;
 use larder_proxy::program::{self, ProxyConfig, ProxyLimits, StoreConfig};
 use larder_proxy::store::directory::{DirectoryConfig, DirectoryStore, Owner};
 use nix::sys::signal::{SigSet, Signal};
@@ -38,8 +37,10 @@ pub(crate) fn run(args: &ProxyAloneArgs) -> anyhow::Result<()> {
         store: store(&args.proxy.store, user)?,
         run_folder: run_folder.as_ref().map(|(_, path)| path.clone()),
         registries: args.registries.registries.clone(),
-        proxies: proxies(),
+        proxies: larder_proxy::origin::ProxyVariables::of_environment(),
         upstream_ca: args.proxy.upstream_ca.clone(),
+        cluster_cache: cluster_cache(&args.proxy.cluster_cache)?,
+        service: None,
         limits: ProxyLimits::default(),
     };
     if args.until_stdin_closes {
@@ -146,18 +147,4 @@ fn end_with_standard_input(shutdown: CancellationToken) -> anyhow::Result<()> {
     };
     std::thread::Builder::new().name("parent".to_owned()).spawn(wait).context("start a thread")?;
     Ok(())
-}
-
-/// The corporate proxy, upper-case variables first, as curl and Go read them.
-fn proxies() -> ProxyVariables {
-    let variable = |name: &str| {
-        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        read(name).or_else(|| read(&name.to_ascii_lowercase())).unwrap_or_default()
-    };
-    ProxyVariables {
-        https: variable("HTTPS_PROXY"),
-        http: variable("HTTP_PROXY"),
-        all: variable("ALL_PROXY"),
-        no: variable("NO_PROXY"),
-    }
 }

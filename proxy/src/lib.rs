@@ -1,17 +1,23 @@
 //! Larder's pull path.
 //!
 //! A pull goes `server` → route → `pull` (what is answered) → `store`, or `fetch` (one fetch for all who ask)
-//! → `source` (the trait) → `origin` (the registry), and comes back as a `reply`, which `server` writes to the socket.
-//! This crate knows no engine and no Kubernetes.
+//! → `source` (the trait) → `cluster_cache`, then `origin` (the registry), and comes back as a `reply`, which `server` writes to the socket.
+//! The program `larder-cache` (`bin/`) is the same as a service for a whole cluster. This crate knows no engine and no Kubernetes.
 
+pub mod certificate;
 pub mod certificates;
+pub mod cluster_cache;
 pub mod fetch;
+pub(crate) mod followed;
+pub(crate) mod hop;
 pub mod metrics;
 pub mod origin;
 pub mod program;
 pub mod pull;
 pub mod reply;
+pub mod secret;
 pub mod server;
 pub mod settings;
 pub mod source;
+pub mod static_tokens;
 pub mod store;

@@ -93,6 +93,13 @@ pub struct ReasonLabels {
     pub reason: &'static str,
 }
 
+/// Labels of [`Metrics::cluster_cache_questions`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// `ok`, `stale`, what the registry said (`not_found`, …), `unauthorized`, `unanswered` or `own`.
+    pub outcome: &'static str,
+}
+
 /// Buckets for times from half a millisecond to half a minute.
 #[derive(Clone)]
 struct Seconds;
@@ -130,6 +137,9 @@ pub struct Metrics {
     /// The origin's pull quota (`ratelimit-limit`).
     pub origin_quota_limit: Family<RegistryLabels, Gauge>,
 
+    /// Questions to the cluster cache, by how they ended.
+    pub cluster_cache_questions: Family<OutcomeLabels, Counter>,
+
     /// Fetches that run now, each for any number of readers.
     pub fetches_running: Gauge,
     /// Fetches that were continued by Range after the origin broke off.
@@ -159,7 +169,7 @@ pub struct Metrics {
 
     /// Client connections that are open.
     pub connections: Gauge,
-    /// Connections that were closed without a request being served: `bound`, `tls`, `idle`, `nonsense`.
+    /// Connections that were closed without a request being served: `bound`, `tls`, `plain`, `idle`, `nonsense`.
     pub connections_refused: Family<ReasonLabels, Counter>,
     /// 1 while the registries file is not in force as it is: it is wrong, or something of it is left out.
     pub settings_invalid: Gauge,
@@ -183,6 +193,7 @@ impl Metrics {
             origin_circuit_open: Family::default(),
             origin_quota_remaining: Family::default(),
             origin_quota_limit: Family::default(),
+            cluster_cache_questions: Family::default(),
             fetches_running: Gauge::default(),
             fetch_resumes: Family::default(),
             fetch_mismatches: Family::default(),
@@ -215,6 +226,7 @@ impl Metrics {
             origin_circuit_open,
             origin_quota_remaining,
             origin_quota_limit,
+            cluster_cache_questions,
             fetches_running,
             fetch_resumes,
             fetch_mismatches,
@@ -267,6 +279,11 @@ impl Metrics {
             origin_quota_remaining.clone(),
         );
         list.register("origin_quota_limit", "The pull quota that the origin states", origin_quota_limit.clone());
+        list.register(
+            "cluster_cache_questions",
+            "Questions to the cluster cache, by how they ended",
+            cluster_cache_questions.clone(),
+        );
         list.register("fetches_running", "Fetches that run now", fetches_running.clone());
         list.register("fetch_resumes", "Fetches continued after the origin broke off", fetch_resumes.clone());
         list.register(
@@ -430,6 +447,7 @@ mod tests {
         metrics.origin_circuit_open.get_or_create(&labels).set(1);
         metrics.origin_quota_remaining.get_or_create(&labels).set(1);
         metrics.origin_quota_limit.get_or_create(&labels).set(1);
+        metrics.cluster_cache_questions.get_or_create(&OutcomeLabels { outcome: "ok" }).inc();
         metrics.fetch_resumes.get_or_create(&labels).inc();
         metrics.fetch_mismatches.get_or_create(&labels).inc();
         metrics.promises_broken.get_or_create(&labels).inc();

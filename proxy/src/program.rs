@@ -34,15 +34,23 @@ use self::measured::Measured;
 use self::origin_metrics::OriginMetrics;
 use self::store_watch::OpenStore;
 use crate::certificates::{CertificateFileError, authorities_of};
-use crate::metrics::Metrics;
+use crate::certificate::{Certificate, CertificateError};
+use crate::cluster_cache::{
+    self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
+};
+use crate::followed;
+use crate::metrics::{Metrics, OutcomeLabels};
 use crate::origin::{
     Limits as OriginLimits, Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, SystemResolver,
     platform_roots,
 };
 use crate::pull::{Limits as PullLimits, Puller};
+use crate::server::gate::Gate;
 use crate::server::probe::{KeyError, Probe, ProbeKey};
-use crate::server::{BindError, Server, ServerParts};
+use crate::server::{BindError, Server, ServerParts, Service};
 use crate::settings::{Settings, SettingsFile, SettingsFileError};
+use crate::source::{Chain, Source};
+use crate::static_tokens::{NoTokens, StaticTokens, TokenFileError};
 use crate::store::StoreError;
 use crate::store::bucket::BucketConfig;
 use crate::store::directory::DirectoryConfig;
@@ -81,9 +89,30 @@ pub struct ProxyConfig {
     pub proxies: ProxyVariables,
     /// Certificates (PEM) that are trusted for every registry beside the platform's: of a corporate proxy that opens TLS, mostly.
     pub upstream_ca: Option<PathBuf>,
+    /// Who is asked before the registries are.
+    pub cluster_cache: Option<ClusterCacheConfig>,
+    /// Serves others than its own node: it is the cluster cache.
+    pub service: Option<ServiceConfig>,
     /// Times and numbers.
     pub limits: ProxyLimits,
 }
+
+/// What a proxy needs that serves others than its own node.
+#[derive(Debug, Clone)]
+pub struct ServiceConfig {
+    /// Certificate and key; `None`: plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Tokens and whose they are.
+    pub tokens: Option<PathBuf>,
+    /// Networks whose machines need no token.
+    pub anonymous: Vec<ipnet::IpNet>,
+}
+
+/// For how long a service says that it is about to stop, so that those who ask it go elsewhere by themselves.
+const NOTICE: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether the cluster cache is in order.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where images are kept.
 #[derive(Debug, Clone)]
@@ -153,6 +182,61 @@ pub enum OpenError {
     /// The client for origins.
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// The cluster cache.
+    #[error(transparent)]
+    ClusterCache(#[from] ClusterCacheError),
+    /// The certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// TLS as such.
+    #[error("TLS cannot be spoken: {0}")]
+    Tls(rustls::Error),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+}
+
+/// A service whose files were read.
+#[derive(Debug)]
+struct OpenService {
+    certificate: Option<(Arc<Certificate>, Arc<rustls::ServerConfig>)>,
+    tokens: Option<Arc<StaticTokens>>,
+    anonymous: Vec<ipnet::IpNet>,
+}
+
+impl OpenService {
+    fn open(config: ServiceConfig) -> Result<Self, OpenError> {
+        let certificate = match config.tls {
+            Some((certificate, key)) => {
+                let certificate = Certificate::open(&certificate, &key)?;
+                let server = certificate.server_config().map_err(OpenError::Tls)?;
+                Some((certificate, server))
+            }
+            None => None,
+        };
+        let tokens = config.tokens.map(|path| StaticTokens::open(&path)).transpose()?;
+        Ok(Self { certificate, tokens, anonymous: config.anonymous })
+    }
+
+    /// Starts following the files.
+    fn start(self, tasks: &Tasks, readiness: &Readiness) -> Service {
+        let Self { certificate, tokens, anonymous } = self;
+        if let Some(tokens) = tokens.clone() {
+            let load = move || tokens.load().map_err(|error| error.to_string());
+            tasks.spawn("tokens", followed::follow(load, readiness.condition("tokens"), tasks.shutdown().clone()));
+        }
+        let tls = certificate.map(|(certificate, server)| {
+            let load = move || certificate.load().map_err(|error| error.to_string());
+            let condition = readiness.condition("certificate");
+            tasks.spawn("certificate", followed::follow(load, condition, tasks.shutdown().clone()));
+            server
+        });
+        let gate = match tokens {
+            Some(callers) => Gate { callers, anonymous },
+            None => Gate { callers: Arc::new(NoTokens), anonymous },
+        };
+        Service { gate, tls, notice: NOTICE }
+    }
 }
 
 /// A proxy that has taken everything that it needs, and serves nobody yet.
@@ -166,13 +250,26 @@ pub struct Opened {
     metrics: Option<MetricsServer>,
     proxies: ProxyVariables,
     roots: RootCertStore,
+    cluster_cache: Option<Prepared>,
+    service: Option<OpenService>,
     limits: ProxyLimits,
 }
 
 /// Takes everything. Blocks; call it before privileges go and before a runtime is there.
 pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
-    let ProxyConfig { listen, admin, metrics, store, run_folder, registries, proxies, upstream_ca, mut limits } =
-        config;
+    let ProxyConfig {
+        listen,
+        admin,
+        metrics,
+        store,
+        run_folder,
+        registries,
+        proxies,
+        upstream_ca,
+        cluster_cache,
+        service,
+        mut limits,
+    } = config;
     limits.connections = connections_within_file_limit(limits.connections);
     let settings = match (registries, &run_folder) {
         (Some(file), _) => Some(SettingsFile::open(&file)?),
@@ -188,11 +285,13 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
         let authorities = authorities_of(&path).map_err(|error| OpenError::UpstreamCa { path, error })?;
         roots.roots.extend(authorities.roots);
     }
+    let cluster_cache = cluster_cache.map(cluster_cache::prepare).transpose()?;
+    let service = service.map(OpenService::open).transpose()?;
     let store = OpenStore::open(store).map_err(OpenError::Store)?;
     let admin = AdminServer::bind(admin, Scope::All)?;
     let metrics = metrics.map(MetricsServer::bind);
     let server = Server::bind(&listen)?;
-    Ok(Opened { store, settings, key, server, admin, metrics, proxies, roots, limits })
+    Ok(Opened { store, settings, key, server, admin, metrics, proxies, roots, cluster_cache, service, limits })
 }
 
 impl Opened {
@@ -208,7 +307,19 @@ impl Opened {
 
     /// Serves until `shutdown`, then drains. Cancels `shutdown` itself when a part ends by itself, and says which.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let Self { store, settings, key, server, admin, metrics: metrics_server, proxies, roots, limits } = self;
+        let Self {
+            store,
+            settings,
+            key,
+            server,
+            admin,
+            metrics: metrics_server,
+            proxies,
+            roots,
+            cluster_cache,
+            service,
+            limits,
+        } = self;
         let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::new()));
         store.prepare().await?;
         let serving = readiness.latch("server");
@@ -229,7 +340,11 @@ impl Opened {
             limits: limits.origin,
         })?;
         let via = origin.identity().to_owned();
-        let source = Arc::new(Measured::new(origin, Arc::clone(&metrics)));
+        let mut source: Arc<dyn Source> = Arc::new(Measured::new(origin, Arc::clone(&metrics)));
+        if let Some(prepared) = cluster_cache {
+            source = Arc::new(Chain::new(before_all(prepared, &via, &tasks, &readiness, &metrics), source));
+        }
+        let service = service.map(|service| service.start(&tasks, &readiness));
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
 
         let text: MetricsText = {
@@ -251,6 +366,7 @@ impl Opened {
             via,
             connections: limits.connections,
             drain: limits.drain,
+            service,
         };
         tasks.spawn_fallible("server", server.serve(parts, shutdown.clone()));
         tracing::info!(?addresses, "serving");
@@ -262,6 +378,36 @@ impl Opened {
         finish_fetches(&metrics, until).await;
         Ok(ended?)
     }
+}
+
+/// Starts asking the cluster cache.
+fn before_all(
+    prepared: Prepared,
+    via: &str,
+    tasks: &Tasks,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
+) -> Arc<ClusterCache> {
+    let told = {
+        let metrics = Arc::clone(metrics);
+        Arc::new(move |outcome| {
+            metrics.cluster_cache_questions.get_or_create(&OutcomeLabels { outcome }).inc();
+        })
+    };
+    let (resolver, limits) = (Arc::new(ServiceResolver), ClusterCacheLimits::default());
+    let cache = Arc::new(ClusterCache::new(prepared, via, resolver, told, limits));
+    tasks.spawn("cluster cache", Arc::clone(&cache).follow(tasks.shutdown().clone()));
+    let (watched, condition, shutdown) =
+        (Arc::clone(&cache), readiness.condition("cluster cache"), tasks.shutdown().clone());
+    tasks.spawn("cluster cache watch", async move {
+        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+            match watched.trouble() {
+                Some(trouble) => condition.set(trouble),
+                None => condition.clear(),
+            };
+        }
+    });
+    cache
 }
 
 /// Why a running proxy ended that nobody asked to.

@@ -23,7 +23,7 @@ enum Class {
 
 /// How far a hop may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Public addresses only.
     Public,
     /// Private networks as well.
@@ -35,7 +35,7 @@ pub(super) enum Reach {
 /// An address or a name that our rules do not let us connect to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{target} is {what}")]
-pub(super) struct Forbidden {
+pub(crate) struct Forbidden {
     target: String,
     what: &'static str,
 }
@@ -71,14 +71,14 @@ impl Reach {
 
 /// How far the hops of one registry may reach: registry, token realm, storage.
 #[derive(Debug, Clone)]
-pub(super) struct Boundary {
+pub(crate) struct Boundary {
     listed: bool,
     endpoints: Vec<Host<String>>,
 }
 
 impl Boundary {
     /// `listed`: the registries file names the registry; what an administrator wrote down is meant.
-    pub(super) fn new(listed: bool, endpoints: &[Url]) -> Self {
+    pub(crate) fn new(listed: bool, endpoints: &[Url]) -> Self {
         let endpoints = endpoints.iter().filter_map(|url| url.host().map(|host| host.to_owned())).collect();
         Self { listed, endpoints }
     }
@@ -88,7 +88,7 @@ impl Boundary {
     /// A listed registry's own hosts may be anything that is not forbidden for all, this machine included; what it leads
     /// to may be private. One that is not listed may be private only where its reference is that very address: a name
     /// that leads into the private network may have been made up to do so.
-    pub(super) fn reach(&self, host: &Host<&str>) -> Reach {
+    pub(crate) fn reach(&self, host: &Host<&str>) -> Reach {
         let own = self.endpoints.iter().any(|endpoint| same_host(endpoint, host));
         let literal = !matches!(host, Host::Domain(_));
         match (self.listed, own) {

@@ -21,15 +21,15 @@ use super::question::{Question, expect_whole};
 use crate::source::{BlobHead, BlobStream, SourceError};
 
 /// HEAD of a blob.
-pub(super) struct HeadBlob(pub(super) Digest);
+pub(crate) struct HeadBlob(pub(crate) Digest);
 
 /// GET of a blob, or of the rest of it.
-pub(super) struct GetBlob {
-    pub(super) digest: Digest,
-    pub(super) from: u64,
-    pub(super) etag: Option<String>,
+pub(crate) struct GetBlob {
+    pub(crate) digest: Digest,
+    pub(crate) from: u64,
+    pub(crate) etag: Option<String>,
     /// The body is broken after this long without a byte.
-    pub(super) silence: Duration,
+    pub(crate) silence: Duration,
 }
 
 impl Question for HeadBlob {

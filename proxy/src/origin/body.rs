@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::source::SourceError;
 
 /// Reads a whole document of at most `limit` bytes.
-pub(super) async fn read(body: Incoming, limit: usize, until: Instant) -> Result<Bytes, SourceError> {
+pub(crate) async fn read(body: Incoming, limit: usize, until: Instant) -> Result<Bytes, SourceError> {
     tokio::time::timeout_at(until, collect(body, limit)).await.map_err(|_| SourceError::Timeout)?
 }
 
@@ -29,7 +29,7 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, SourceError>
 }
 
 /// Reads what little there is, so that the connection can be used again; a long or slow rest is not worth it.
-pub(super) async fn drain(body: Incoming) {
+pub(crate) async fn drain(body: Incoming) {
     const WORTH_READING: usize = 16 * 1024;
     const WORTH_WAITING: Duration = Duration::from_millis(100);
     // Whether it worked shows in the next request.
@@ -37,7 +37,7 @@ pub(super) async fn drain(body: Incoming) {
 }
 
 /// hyper ends a body with an error when it is shorter than announced.
-pub(super) fn broken(error: &hyper::Error) -> SourceError {
+pub(crate) fn broken(error: &hyper::Error) -> SourceError {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;
@@ -46,6 +46,6 @@ pub(super) fn broken(error: &hyper::Error) -> SourceError {
 }
 
 /// `Content-Length`. hyper has refused an answer with several that differ.
-pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }

@@ -16,7 +16,7 @@ const MEMORY: Duration = Duration::from_mins(1);
 
 /// A way for an endpoint to fail, with what it costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It let us wait: no connection, or no answer, within the time that it had.
     Silent,
     /// It answered 5xx.
@@ -37,7 +37,7 @@ impl Failure {
 
 /// One endpoint's breaker.
 #[derive(Debug, Default)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     open: bool,
     points: u32,
     last_failure: Option<Instant>,
@@ -46,19 +46,19 @@ pub(super) struct Breaker {
 
 impl Breaker {
     /// Whether requests are to be refused at once.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
     /// The endpoint answered, with anything but 5xx.
-    pub(super) fn succeeded(&mut self, now: Instant) {
+    pub(crate) fn succeeded(&mut self, now: Instant) {
         self.open = false;
         self.points = 0;
         self.last_success = Some(now);
     }
 
     /// A request failed that began at `began`.
-    pub(super) fn failed(&mut self, failure: Failure, began: Instant, now: Instant) {
+    pub(crate) fn failed(&mut self, failure: Failure, began: Instant, now: Instant) {
         // Somebody else got an answer while this one waited: it is the question that is slow, not the endpoint.
         if self.last_success.is_some_and(|success| success >= began) {
             return;

@@ -15,7 +15,6 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use larder_oci::Registry;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 use url::Url;
@@ -23,8 +22,8 @@ use url::Url;
 use super::body;
 use super::breaker::Failure;
 use super::connect::{ConnectError, Connector, Network, Used};
-use super::observe::{Observer, RequestKind, RequestOutcome};
-use super::token::Token;
+use super::observe::{RequestKind, RequestOutcome};
+use crate::secret::Token;
 use crate::source::SourceError;
 
 const MOST_REDIRECTS: usize = 5;
@@ -40,63 +39,70 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const OUR_NAME: &str = concat!("larder/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked.
-pub(super) struct Wanted {
-    pub(super) kind: RequestKind,
-    pub(super) method: Method,
-    pub(super) url: Url,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Wanted {
+    pub(crate) kind: RequestKind,
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
 }
 
 /// An answer whose head has arrived.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Incoming,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Incoming,
     /// Somebody else than the host that was asked gave it: storage behind a registry.
-    pub(super) elsewhere: bool,
+    pub(crate) elsewhere: bool,
     /// Status and headers of the very first answer: the registry's own word.
-    pub(super) own_status: StatusCode,
-    pub(super) own_headers: HeaderMap,
+    pub(crate) own_status: StatusCode,
+    pub(crate) own_headers: HeaderMap,
 }
 
 /// No answer.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: SourceError,
+pub(crate) struct Failed {
+    pub(crate) error: SourceError,
     /// What the host that was asked did, if it was its fault and not that of one that it led to.
-    pub(super) failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
 }
 
 /// Everything that asks one registry, with the connections to it.
-pub(super) struct Client {
+pub(crate) struct Client {
     http: legacy::Client<Connector, Empty<Bytes>>,
     network: Arc<Network>,
     via: HeaderValue,
-    registry: Registry,
-    observer: Arc<dyn Observer>,
+    told: Told,
 }
 
+/// Whoever is told how each request ended.
+pub(crate) type Told = Arc<dyn Fn(RequestKind, RequestOutcome) + Send + Sync>;
+
 impl Client {
-    pub(super) fn new(
-        registry: Registry,
+    pub(crate) fn new(network: Arc<Network>, tls: ClientConfig, via: HeaderValue, told: Told) -> Self {
+        Self::with_idle(IDLE_CONNECTIONS, network, tls, via, told)
+    }
+
+    /// One that keeps at most so many connections that nobody uses; with 0 each request has a connection of its own.
+    pub(crate) fn with_idle(
+        idle: usize,
         network: Arc<Network>,
         tls: ClientConfig,
         via: HeaderValue,
-        observer: Arc<dyn Observer>,
+        told: Told,
     ) -> Self {
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_max_idle_per_host(idle)
             .http1_max_headers(MOST_HEADERS)
             .http1_max_buf_size(LARGEST_HEAD)
             .build(Connector::new(Arc::clone(&network), tls));
-        Self { http, network, via, registry, observer }
+        Self { http, network, via, told }
     }
 
     /// Asks, and follows redirects. `token` goes only to the host of `wanted`. No answer by `until` is a
     /// [`SourceError::Timeout`].
-    pub(super) async fn ask(&self, wanted: &Wanted, token: Option<&Token>, until: Instant) -> Result<Answer, Failed> {
+    pub(crate) async fn ask(&self, wanted: &Wanted, token: Option<&Token>, until: Instant) -> Result<Answer, Failed> {
         let mut url = wanted.url.clone();
         let mut own: Option<(StatusCode, HeaderMap)> = None;
         let mut elsewhere = false;
@@ -155,7 +161,7 @@ impl Client {
                 (Err(Failed { error: SourceError::Timeout, failure }), RequestOutcome::Timeout)
             }
         };
-        self.observer.request(&self.registry, wanted.kind, outcome);
+        (self.told)(wanted.kind, outcome);
         result
     }
 
@@ -266,7 +272,7 @@ fn next_hop(from: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Optio
 }
 
 /// Whether one URL may lead to another: a redirect, or a challenge to its token realm.
-pub(super) fn check_hop(from: &Url, next: &Url) -> Result<(), SourceError> {
+pub(crate) fn check_hop(from: &Url, next: &Url) -> Result<(), SourceError> {
     let refused = |what: &str| {
         let reason = format!("{} leads to {what}", shown(from));
         Err(SourceError::Refused { reason })
@@ -291,7 +297,7 @@ fn check_encoding(headers: &HeaderMap, status: StatusCode) -> Result<(), SourceE
 }
 
 /// What of a URL may be shown.
-pub(super) fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 

@@ -38,7 +38,7 @@ const MOST_ADDRESSES: usize = 8;
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
     #[error("no connection in time")]
@@ -54,17 +54,17 @@ pub(super) enum ConnectError {
 }
 
 /// The ways to the outside that the connections of one registry have.
-pub(super) struct Network {
-    pub(super) boundary: Boundary,
-    pub(super) resolver: Arc<dyn Resolve>,
-    pub(super) proxies: Arc<ProxyEnvironment>,
+pub(crate) struct Network {
+    pub(crate) boundary: Boundary,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) proxies: Arc<ProxyEnvironment>,
     /// For connecting and TLS together.
-    pub(super) limit: Duration,
+    pub(crate) limit: Duration,
 }
 
 /// Connections with TLS where the scheme says so.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     https: HttpsConnector<Tcp>,
     network: Arc<Network>,
     /// A certificate was not trusted, and that was told.
@@ -72,7 +72,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(network: Arc<Network>, tls: ClientConfig) -> Self {
+    pub(crate) fn new(network: Arc<Network>, tls: ClientConfig) -> Self {
         let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         Self { https: builder.wrap_connector(Tcp(Arc::clone(&network))), network, told: Arc::default() }
     }
@@ -269,7 +269,7 @@ async fn first_to_answer(addresses: &[IpAddr], port: u16) -> io::Result<TcpStrea
 }
 
 /// A TCP connection, and what the pool and `client` are told about it.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     io: TokioIo<TcpStream>,
     to_proxy: bool,
     used: Used,
@@ -277,14 +277,14 @@ pub(super) struct Wire {
 
 /// Whether a connection has carried an answer before: if so, its end without one is no news of the registry's.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Used(Arc<AtomicBool>);
+pub(crate) struct Used(Arc<AtomicBool>);
 
 impl Used {
-    pub(super) fn mark(&self) {
+    pub(crate) fn mark(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn before(&self) -> bool {
+    pub(crate) fn before(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -15,13 +15,13 @@ use crate::source::{Listing, MAXIMUM_DOCUMENT, SourceError};
 const LARGEST_QUERY: usize = 1024;
 
 /// GET of a listing.
-pub(super) struct GetListing {
+pub(crate) struct GetListing {
     path: String,
     query: Option<String>,
 }
 
 impl GetListing {
-    pub(super) fn new(path: String, query: Option<&str>) -> Self {
+    pub(crate) fn new(path: String, query: Option<&str>) -> Self {
         Self { path, query: query.and_then(known_parameters) }
     }
 }

@@ -19,10 +19,10 @@ use crate::source::{MAXIMUM_DOCUMENT, ManifestBody, ManifestHead, SourceError};
 const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// HEAD of a manifest.
-pub(super) struct HeadManifest(pub(super) ManifestReference);
+pub(crate) struct HeadManifest(pub(crate) ManifestReference);
 
 /// GET of a manifest.
-pub(super) struct GetManifest(pub(super) ManifestReference);
+pub(crate) struct GetManifest(pub(crate) ManifestReference);
 
 impl Question for HeadManifest {
     type Answer = ManifestHead;
@@ -47,7 +47,7 @@ impl Question for HeadManifest {
             return Err(no_manifest(media_type.as_deref()));
         }
         let digest = agreed(&self.0, announced(&answer)?)?;
-        Ok(ManifestHead { digest, size: body::length(&answer.headers), media_type })
+        Ok(ManifestHead { digest, size: body::length(&answer.headers), media_type, unconfirmed: None })
     }
 }
 

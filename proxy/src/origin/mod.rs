@@ -8,25 +8,25 @@
 //! other (`endpoint`: `token`, `health` with `breaker` and `pacing`, `probe`), and out (`client`: redirects; `connect`:
 //! `resolve`, `tls`, `proxy_environment`).
 
-mod address;
-mod blob;
+pub(crate) mod address;
+pub(crate) mod blob;
 mod body;
-mod breaker;
-mod client;
-mod connect;
+pub(crate) mod breaker;
+pub(crate) mod client;
+pub(crate) mod connect;
 mod endpoint;
 mod health;
-mod listing;
-mod manifest;
+pub(crate) mod listing;
+pub(crate) mod manifest;
 mod observe;
 mod pacing;
 mod probe;
 mod proxy_environment;
-mod question;
+pub(crate) mod question;
 mod resolve;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod token;
 mod upstream;
 

@@ -35,6 +35,22 @@ pub struct ProxyVariables {
     pub no: String,
 }
 
+impl ProxyVariables {
+    /// Those of this process, upper-case first, as curl and Go read them.
+    pub fn of_environment() -> Self {
+        let variable = |name: &str| {
+            let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            read(name).or_else(|| read(&name.to_ascii_lowercase())).unwrap_or_default()
+        };
+        Self {
+            https: variable("HTTPS_PROXY"),
+            http: variable("HTTP_PROXY"),
+            all: variable("ALL_PROXY"),
+            no: variable("NO_PROXY"),
+        }
+    }
+}
+
 impl ProxyEnvironment {
     /// From the variables of this process, upper-case first.
     pub fn from_env() -> Self {

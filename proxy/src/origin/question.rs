@@ -10,7 +10,7 @@ use super::observe::RequestKind;
 use crate::source::SourceError;
 
 /// One kind of question.
-pub(super) trait Question: Send + Sync {
+pub(crate) trait Question: Send + Sync {
     /// What it is answered with.
     type Answer: Send;
     /// For whoever counts.
@@ -38,14 +38,14 @@ pub(super) trait Question: Send + Sync {
 }
 
 /// A media type without its parameters, in lower case.
-pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     (!essence.is_empty()).then_some(essence)
 }
 
 /// Anything but 200 to a question without a range.
-pub(super) fn expect_whole(answer: &Answer) -> Result<(), SourceError> {
+pub(crate) fn expect_whole(answer: &Answer) -> Result<(), SourceError> {
     if answer.status == http::StatusCode::OK {
         return Ok(());
     }

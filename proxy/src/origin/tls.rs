@@ -12,7 +12,7 @@ use crate::certificates::{CertificateError, authorities};
 
 /// Why a registry's TLS settings cannot be used.
 #[derive(Debug, Error)]
-pub(super) enum TlsError {
+pub(crate) enum TlsError {
     #[error("its certificates (ca_pem): {0}")]
     Certificates(CertificateError),
     #[error("TLS cannot be set up: {0}")]
@@ -36,7 +36,7 @@ pub fn platform_roots() -> RootCertStore {
 }
 
 /// The configuration for the connections of one registry.
-pub(super) fn client_config(
+pub(crate) fn client_config(
     roots: &RootCertStore,
     ca_pem: Option<&str>,
     insecure: bool,

@@ -5,19 +5,18 @@
 //! one who began it leaves. Tokens are kept per endpoint and repository, are not shown and leave no copy of ours behind.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use http::HeaderValue;
 use larder_oci::Repository;
 use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::secret::Token;
 use crate::source::SourceError;
 
 /// Repositories of one endpoint whose tokens are kept.
@@ -26,25 +25,6 @@ const MOST_TOKENS: usize = 1024;
 const USUAL_LIFE: Duration = Duration::from_mins(1);
 /// However long a token server says.
 const LONGEST_LIFE: Duration = Duration::from_hours(1);
-
-/// A Bearer token.
-pub(super) struct Token(Zeroizing<String>);
-
-impl Token {
-    /// `Authorization`; `None` if it holds what no header may.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        let text = Zeroizing::new(format!("Bearer {}", self.0.as_str()));
-        let mut value = HeaderValue::from_str(&text).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
 
 /// A token with the time until which it is used.
 #[derive(Debug)]
@@ -93,7 +73,7 @@ impl Grant {
         let body: Body = serde_json::from_slice(body)
             .map_err(|_| SourceError::Protocol { reason: "the token server's answer is not a token".into() })?;
         let token = [body.token.0, body.access_token.0].into_iter().flatten().find(|token| !token.is_empty());
-        let token = Token(
+        let token = Token::new(
             token.ok_or_else(|| SourceError::Protocol { reason: "the token server's answer holds no token".into() })?,
         );
         if token.header().is_none() {
@@ -267,7 +247,7 @@ mod tests {
 
     #[test]
     fn tokens_are_not_shown() {
-        let token = Token(Zeroizing::new("abc".into()));
+        let token = Token::new(Zeroizing::new("abc".into()));
         assert!(!format!("{token:?} {:?}", token.header().unwrap()).contains("abc"));
     }
 }

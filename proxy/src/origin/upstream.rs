@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::address::{Boundary, default_endpoint};
-use super::client::{Client, Wanted};
+use super::client::{Client, Told, Wanted};
 use super::connect::Network;
 use super::endpoint::Endpoint;
 use super::observe::Observer;
@@ -69,7 +69,11 @@ impl Upstream {
         via: HeaderValue,
         observer: &Arc<dyn Observer>,
     ) -> Self {
-        let client = Arc::new(Client::new(registry.clone(), network, tls, via, Arc::clone(observer)));
+        let told: Told = {
+            let (registry, observer) = (registry.clone(), Arc::clone(observer));
+            Arc::new(move |kind, outcome| observer.request(&registry, kind, outcome))
+        };
+        let client = Arc::new(Client::new(network, tls, via, told));
         let endpoint = |url| Arc::new(Endpoint::new(registry.clone(), url, Arc::clone(&client), Arc::clone(observer)));
         Self {
             endpoints: addresses.endpoints.iter().map(endpoint).collect(),

@@ -12,17 +12,18 @@ use crate::server::{Answer, Asked};
 impl Answer for Puller {
     fn answer(&self, asked: Asked) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
-            let Asked { route, method, range, query, promised } = asked;
+            let Asked { route, method, range, query, promised, within } = asked;
             let query = query.as_deref();
+            let puller = self.within(within);
             match route {
                 Route::Manifest { name, reference } if promised => {
-                    self.promised_manifest(&name, &reference, method).await
+                    puller.promised_manifest(&name, &reference, method).await
                 }
-                Route::Blob { name, digest } if promised => self.promised_blob(&name, &digest, range, method).await,
-                Route::Manifest { name, reference } => self.manifest(&name, &reference, method).await,
-                Route::Blob { name, digest } => self.blob(&name, &digest, range, method).await,
-                Route::Tags { name } => self.tags(&name, query, method).await,
-                Route::Referrers { name, digest } => self.referrers(&name, &digest, query, method).await,
+                Route::Blob { name, digest } if promised => puller.promised_blob(&name, &digest, range, method).await,
+                Route::Manifest { name, reference } => puller.manifest(&name, &reference, method).await,
+                Route::Blob { name, digest } => puller.blob(&name, &digest, range, method).await,
+                Route::Tags { name } => puller.tags(&name, query, method).await,
+                Route::Referrers { name, digest } => puller.referrers(&name, &digest, query, method).await,
                 // The server answers these itself.
                 Route::Base | Route::Probe | Route::Canary { .. } => nothing(),
             }

@@ -1,5 +1,6 @@
 //! The whole proxy, against a registry over real sockets.
 
+mod cluster;
 mod intercepted;
 mod odd_origins;
 mod promised;
@@ -27,6 +28,8 @@ fn config(store: StoreConfig, run_folder: Option<&Path>) -> ProxyConfig {
         registries: None,
         proxies: ProxyVariables::default(),
         upstream_ca: None,
+        cluster_cache: None,
+        service: None,
         limits: ProxyLimits::default(),
     }
 }

@@ -7,6 +7,7 @@ use http::header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TY
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use larder_oci::{ContentRange, Digest, media_type};
 
+use crate::hop;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
 use crate::source::{SourceError, Verdict};
 
@@ -34,9 +35,9 @@ pub(super) fn refusal(status: StatusCode, result: &'static str) -> Reply {
 }
 
 /// What the origin's failure means for the engine: 404 where the origin, asked directly, is the better or the only one to
-/// say no; 502 where it is in trouble.
+/// say no; 502 where it is in trouble. A header says what the origin said, for a node that asked its cluster cache.
 pub(super) fn of_error(error: &SourceError) -> Reply {
-    match error {
+    let reply = match error {
         SourceError::NotFound => refusal(StatusCode::NOT_FOUND, "not_found"),
         SourceError::NeedsCredentials { .. } => refusal(StatusCode::NOT_FOUND, "denied"),
         SourceError::Refused { .. } => refused(),
@@ -47,7 +48,15 @@ pub(super) fn of_error(error: &SourceError) -> Reply {
         | SourceError::Unreachable { .. }
         | SourceError::CircuitOpen
         | SourceError::Broken { .. } => refusal(StatusCode::BAD_GATEWAY, "unavailable"),
-    }
+    };
+    // Our own rules are no word of the origin's.
+    if matches!(error, SourceError::Refused { .. }) { reply } else { said(reply, error.verdict()) }
+}
+
+/// With what the origin said, or failed to say.
+fn said(mut reply: Reply, verdict: Verdict) -> Reply {
+    reply.headers.insert(hop::ORIGIN, HeaderValue::from_static(verdict.as_str()));
+    reply
 }
 
 /// A manifest, or its headers alone.
@@ -101,7 +110,8 @@ pub(super) fn listing(bytes: Bytes, content_type: &str, link: Option<&str>, outc
 }
 
 /// Says that the answer was not confirmed, in headers that engines leave alone (RFC 9111 §5.1, §5.5).
-pub(super) fn stale(mut reply: Reply, age: Option<Duration>) -> Reply {
+pub(super) fn stale(reply: Reply, verdict: Verdict, age: Option<Duration>) -> Reply {
+    let mut reply = said(reply, verdict);
     reply.headers.insert(WARNING, HeaderValue::from_static("110 larder \"Response is Stale\""));
     if let Some(age) = age {
         reply.headers.insert(AGE, age.as_secs().into());
@@ -116,20 +126,6 @@ pub(super) fn to_method(mut reply: Reply, method: &Method) -> Reply {
         reply.body = Body::Empty;
     }
     reply
-}
-
-/// The label of what the origin said.
-pub(super) fn reason(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Ok => "ok",
-        Verdict::Changed => "changed",
-        Verdict::NotFound => "not_found",
-        Verdict::Denied => "denied",
-        Verdict::RateLimited => "rate_limited",
-        Verdict::ServerError => "server_error",
-        Verdict::Timeout => "timeout",
-        Verdict::Unreachable => "unreachable",
-    }
 }
 
 fn identify(headers: &mut HeaderMap, digest: &Digest) {

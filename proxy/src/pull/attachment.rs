@@ -54,7 +54,7 @@ impl Shared {
             }
             (Err(error), None) if is_known_absent => {
                 self.count_stale(name, error.verdict());
-                answer::stale(absent(ReplySource::Store), None).into()
+                answer::stale(absent(ReplySource::Store), error.verdict(), None).into()
             }
             (Err(error), None) => {
                 answer::refusal(StatusCode::BAD_GATEWAY, answer::of_error(error).outcome.result).into()
@@ -79,7 +79,7 @@ impl Shared {
         if !matches!(self.store.link(name, image).await, Ok(Some(_))) {
             return;
         }
-        self.put_tag(name, tag, image.clone()).await;
+        self.put_tag(name, tag, image.clone(), None).await;
     }
 }
 

@@ -22,14 +22,21 @@ impl Puller {
         }
         // Only GET has ranges (RFC 9110 §14.2).
         let range = range.filter(|_| method == Method::GET);
-        let reply = self.shared.blob(name, digest, range, &method).await;
+        let deadline = Instant::now() + self.answer;
+        let reply = self.shared.blob(name, digest, range, &method, deadline).await;
         answer::to_method(reply, &method)
     }
 }
 
 impl Shared {
-    async fn blob(self: &Arc<Self>, name: &Name, digest: &Digest, range: Option<ByteRange>, method: &Method) -> Reply {
-        let deadline = Instant::now() + self.limits.answer;
+    async fn blob(
+        self: &Arc<Self>,
+        name: &Name,
+        digest: &Digest,
+        range: Option<ByteRange>,
+        method: &Method,
+        deadline: Instant,
+    ) -> Reply {
         if let Some(held) = self.held(name, digest).await
             && let Some(reply) = self.hit(digest, held.blob, range, method).await
         {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{Puller, answer, attachment, referrers};
 use crate::reply::{Outcome, Reply, ReplySource};
-use crate::source::{Listing, SourceError};
+use crate::source::{Listing, SourceError, Verdict};
 use crate::store::Name;
 
 impl Puller {
@@ -18,19 +18,19 @@ impl Puller {
         if !shared.permits(name) {
             return answer::refused();
         }
-        let deadline = Instant::now() + shared.limits.answer;
+        let deadline = Instant::now() + self.answer;
         let reply = match shared.source.tags(name, query, deadline).await {
             Ok(listing) => passed_on(listing),
             // That there is no such repository, and that it is private, is for the origin to say.
             Err(
                 error @ (SourceError::NotFound | SourceError::NeedsCredentials { .. } | SourceError::Refused { .. }),
             ) => answer::of_error(&error),
-            Err(error) => self.known_tags(name).await.unwrap_or_else(|| answer::of_error(&error)),
+            Err(error) => self.known_tags(name, error.verdict()).await.unwrap_or_else(|| answer::of_error(&error)),
         };
         answer::to_method(reply, &method)
     }
 
-    async fn known_tags(&self, name: &Name) -> Option<Reply> {
+    async fn known_tags(&self, name: &Name, said: Verdict) -> Option<Reply> {
         let mut tags = Vec::new();
         for tag in self.shared.store.tags(name).await.ok()? {
             let is_ours = match attachment::image_of(&tag) {
@@ -47,7 +47,7 @@ impl Puller {
         let list = serde_json::json!({ "name": name.repository.as_str(), "tags": tags });
         let outcome = Outcome::new(ReplySource::Store, "stale");
         let reply = answer::listing(list.to_string().into(), "application/json", None, outcome);
-        Some(answer::stale(reply, None))
+        Some(answer::stale(reply, said, None))
     }
 }
 

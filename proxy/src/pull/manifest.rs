@@ -13,8 +13,8 @@ use super::held::{self, Held, STORING};
 use super::table::{Asked, Decision, decide};
 use crate::metrics::StaleLabels;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
-use crate::source::{ManifestBody, ManifestHead, SourceError, Verdict};
-use crate::store::{Name, TagRecord};
+use crate::source::{ManifestBody, ManifestHead, SourceError, Unconfirmed, Verdict};
+use crate::store::Name;
 
 /// An answer to who asks for a manifest, and what it rests on.
 pub(super) struct ManifestAnswer {
@@ -37,6 +37,12 @@ impl ManifestAnswer {
 
     pub(super) fn unconfirmed(reply: Reply, digest: Digest) -> Self {
         Self { reply, given: Some(Given { digest, confirmed: false }) }
+    }
+
+    /// What the cluster cache has given without the origin's confirmation: neither do we.
+    pub(super) fn as_heard(self, unconfirmed: Unconfirmed) -> Self {
+        let given = self.given.map(|given| Given { confirmed: false, ..given });
+        Self { reply: answer::stale(self.reply, unconfirmed.said, unconfirmed.age), given }
     }
 }
 
@@ -114,7 +120,7 @@ impl Shared {
                 let age = SystemTime::now().duration_since(held.link.confirmed_at).ok();
                 let reply = self.stored_manifest(digest, held, method).await?;
                 self.count_stale(name, said);
-                Some(ManifestAnswer::unconfirmed(answer::stale(reply, age), digest.clone()))
+                Some(ManifestAnswer::unconfirmed(answer::stale(reply, said, age), digest.clone()))
             }
             Decision::Refuse => Some(answer::refused().into()),
         }
@@ -123,7 +129,7 @@ impl Shared {
     pub(super) fn count_stale(&self, name: &Name, said: Verdict) {
         self.metrics.note_registry(&name.registry);
         let registry = self.metrics.registry_label(&name.registry);
-        self.metrics.count_stale(&StaleLabels { registry, reason: answer::reason(said) });
+        self.metrics.count_stale(&StaleLabels { registry, reason: said.as_str() });
     }
 
     pub(super) async fn head_by_digest(
@@ -192,11 +198,8 @@ impl Shared {
         }
         let size = body.bytes.len() as u64;
         self.put_link(name, &body.digest, Some(body.media_type.clone()), Some(size)).await;
-        for tag in self.moves.take(name, &body.digest) {
-            let record = TagRecord { digest: body.digest.clone(), checked_at: SystemTime::now() };
-            if let Err(error) = self.store.put_tag(name, &tag, record).await {
-                tracing::debug!(%tag, %error, "a tag could not be written");
-            }
+        for (tag, heard) in self.moves.take(name, &body.digest) {
+            self.put_tag(name, &tag, body.digest.clone(), heard).await;
         }
     }
 }
@@ -216,7 +219,7 @@ pub(super) fn agrees(head: &ManifestHead, digest: &Digest, length: u64) -> bool 
 
 fn verdict(digest: &Digest, length: u64, head: Result<&ManifestHead, &SourceError>) -> Verdict {
     match head {
-        Ok(head) if agrees(head, digest, length) => Verdict::Ok,
+        Ok(head) if agrees(head, digest, length) => head.unconfirmed.map_or(Verdict::Ok, |heard| heard.said),
         Ok(_) => Verdict::Changed,
         Err(error) => error.verdict(),
     }

@@ -38,6 +38,7 @@ mod whole;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use larder_oci::{Digest, ManifestReference, Tag};
@@ -47,7 +48,7 @@ use crate::fetch::Fetcher;
 use crate::metrics::Metrics;
 use crate::reply::Reply;
 use crate::settings::SharedSettings;
-use crate::source::{BlobHead, ManifestBody, ManifestHead, Source, SourceError};
+use crate::source::{BlobHead, ManifestBody, ManifestHead, Source, SourceError, Unconfirmed};
 use crate::store::{Name, Store};
 
 use broken::Broken;
@@ -65,6 +66,8 @@ pub use table::{Asked, Conditions, Decision, decide};
 #[derive(Clone)]
 pub struct Puller {
     shared: Arc<Shared>,
+    /// How long whoever asks waits for the head of an answer.
+    answer: Duration,
 }
 
 struct Shared {
@@ -94,6 +97,8 @@ struct NamedHead {
     digest: Digest,
     size: Option<u64>,
     media_type: Option<String>,
+    /// It is what the cluster cache last heard.
+    unconfirmed: Option<Unconfirmed>,
 }
 
 impl Puller {
@@ -126,7 +131,14 @@ impl Puller {
             manifests: Flights::default(),
             limits,
         };
-        Self { shared: Arc::new(shared) }
+        Self { answer: shared.limits.answer, shared: Arc::new(shared) }
+    }
+
+    /// The same for somebody who waits no longer than this.
+    #[must_use]
+    pub fn within(&self, time: Option<Duration>) -> Self {
+        let answer = time.map_or(self.answer, |time| time.min(self.answer));
+        Self { shared: Arc::clone(&self.shared), answer }
     }
 
     /// `GET` or `HEAD /v2/<name>/manifests/<reference>`.
@@ -134,7 +146,7 @@ impl Puller {
         if !self.shared.permits(name) {
             return answer::refused();
         }
-        let deadline = Instant::now() + self.shared.limits.answer;
+        let deadline = Instant::now() + self.answer;
         let answer = match reference {
             ManifestReference::Tag(tag) if referrers::is_reserved(tag) => answer::refused().into(),
             ManifestReference::Tag(tag) => self.shared.by_tag(name, tag, &method, deadline).await,

@@ -4,8 +4,9 @@
 //! when a HEAD says that a tag moved, that is remembered until the new manifest is stored, which it is as soon as the engine
 //! that was told goes on to pull it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use larder_oci::{Digest, Tag};
 
@@ -17,13 +18,16 @@ const MANIFESTS: usize = 1024;
 /// Tags of one manifest.
 const TAGS: usize = 64;
 
+/// When the origin said so, if it was not just now: then the cluster cache has told what it last heard.
+pub(super) type Heard = Option<SystemTime>;
+
 #[derive(Debug, Default)]
 pub(super) struct Moves {
-    waiting: Mutex<HashMap<(Name, Digest), HashSet<Tag>>>,
+    waiting: Mutex<HashMap<(Name, Digest), HashMap<Tag, Heard>>>,
 }
 
 impl Moves {
-    pub(super) fn note(&self, name: &Name, digest: &Digest, tag: &Tag) {
+    pub(super) fn note(&self, name: &Name, digest: &Digest, tag: &Tag, heard: Heard) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.clone(), digest.clone());
         if !waiting.contains_key(&key)
@@ -34,12 +38,12 @@ impl Moves {
         }
         let tags = waiting.entry(key).or_default();
         if tags.len() < TAGS {
-            tags.insert(tag.clone());
+            tags.insert(tag.clone(), heard);
         }
     }
 
     /// The manifest is there: the tags that mean it.
-    pub(super) fn take(&self, name: &Name, digest: &Digest) -> Vec<Tag> {
+    pub(super) fn take(&self, name: &Name, digest: &Digest) -> Vec<(Tag, Heard)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.remove(&(name.clone(), digest.clone())).into_iter().flatten().collect()
     }

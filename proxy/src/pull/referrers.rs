@@ -12,7 +12,7 @@ use super::held::read_document;
 use super::listing::passed_on;
 use super::{Puller, Shared, answer};
 use crate::reply::{Outcome, Reply, ReplySource};
-use crate::source::{Listing, SourceError};
+use crate::source::{Listing, SourceError, Verdict};
 use crate::store::Name;
 
 /// What our own tags begin with.
@@ -34,7 +34,7 @@ impl Puller {
         if !shared.permits(name) {
             return answer::refused();
         }
-        let deadline = Instant::now() + shared.limits.answer;
+        let deadline = Instant::now() + self.answer;
         let reply = match shared.source.referrers(name, digest, query, deadline).await {
             Ok(listing) => {
                 if query.is_none() && listing.link.is_none() {
@@ -47,7 +47,10 @@ impl Puller {
                 error @ (SourceError::NotFound | SourceError::NeedsCredentials { .. } | SourceError::Refused { .. }),
             ) => answer::of_error(&error),
             // All of them, also where some were asked for: a client that filters sees by a header that we did not.
-            Err(error) => shared.kept_referrers(name, digest).await.unwrap_or_else(|| answer::of_error(&error)),
+            Err(error) => {
+                let kept = shared.kept_referrers(name, digest, error.verdict()).await;
+                kept.unwrap_or_else(|| answer::of_error(&error))
+            }
         };
         answer::to_method(reply, &method)
     }
@@ -69,16 +72,16 @@ impl Shared {
                 return;
             }
             shared.put_link(&name, &list, Some(listing.media_type), Some(size)).await;
-            shared.put_tag(&name, &tag, list).await;
+            shared.put_tag(&name, &tag, list, None).await;
         });
     }
 
-    async fn kept_referrers(&self, name: &Name, digest: &Digest) -> Option<Reply> {
+    async fn kept_referrers(&self, name: &Name, digest: &Digest, said: Verdict) -> Option<Reply> {
         let record = self.store.tag(name, &kept_under(digest)?).await.ok().flatten()?;
         let held = self.held(name, &record.digest).await?;
         let bytes = read_document(&held.blob).await.ok()?;
         let media_type = held.link.media_type.unwrap_or_else(|| larder_oci::media_type::OCI_INDEX.to_owned());
         let outcome = Outcome::new(ReplySource::Store, "stale");
-        Some(answer::stale(answer::listing(bytes, &media_type, None, outcome), None))
+        Some(answer::stale(answer::listing(bytes, &media_type, None, outcome), said, None))
     }
 }

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use super::flight::Ticket;
 use super::held::Held;
 use super::manifest::{ManifestAnswer, fresh};
+use super::moves::Heard;
 use super::table::{Asked, Decision, decide};
 use super::{NamedHead, Shared};
 use super::{answer, attachment};
 use crate::reply::{Body, Outcome, ReplySource};
-use crate::source::{ManifestHead, SourceError, Verdict};
+use crate::source::{ManifestHead, SourceError, Unconfirmed, Verdict};
 use crate::store::{Name, TagRecord};
 
 /// What the tag meant when the origin last said so, and we hold it.
@@ -49,25 +50,31 @@ impl Shared {
         deadline: Instant,
     ) -> ManifestAnswer {
         let Some(cached) = cached else {
-            return match said {
-                Ok(head) => match self.follow(name, head, method, deadline).await {
-                    Ok(answer) => answer,
-                    Err(error) => answer::of_error(&error).into(),
-                },
-                Err(error) => answer::of_error(&error).into(),
+            let followed = match said {
+                Ok(head) => self.follow_or_refuse(name, head, method, deadline).await,
+                Err(error) => Err(error),
             };
+            return followed.unwrap_or_else(|error| answer::of_error(&error).into());
         };
         let conditions = self.conditions(name, cached.held.link.public);
         let mut verdict = match &said {
-            Ok(head) if head.digest == cached.record.digest => Verdict::Ok,
-            Ok(_) => Verdict::Changed,
+            Ok(NamedHead { digest, unconfirmed: None, .. }) if *digest == cached.record.digest => Verdict::Ok,
+            Ok(NamedHead { unconfirmed: None, .. }) => Verdict::Changed,
+            Ok(NamedHead { digest, unconfirmed: Some(heard), .. }) => {
+                // The cluster cache heard it later than we did: it is nearer to what the tag means.
+                if *digest != cached.record.digest && heard_at(heard).is_some_and(|at| at > cached.record.checked_at) {
+                    Verdict::Changed
+                } else {
+                    heard.said
+                }
+            }
             Err(error) => error.verdict(),
         };
         if decide(Asked::Tag, verdict, conditions) == Decision::Follow
             && let Ok(head) = said
         {
             let budget = Instant::now() + self.freshness.budget(&name.registry);
-            match self.follow(name, head, method, budget.min(deadline)).await {
+            match self.follow_or_refuse(name, head, method, budget.min(deadline)).await {
                 Ok(answer) => return answer,
                 // It says what the tag means and then does not give it: as if it had said nothing.
                 Err(error) => verdict = error.verdict(),
@@ -108,9 +115,9 @@ impl Shared {
         }
         self.count_stale(name, said);
         tracing::info!(registry = %name.registry, repository = %name.repository, digest = %record.digest,
-            said = answer::reason(said), "the origin does not confirm the tag; serving what it last meant");
+            said = said.as_str(), "the origin does not confirm the tag; serving what it last meant");
         let age = SystemTime::now().duration_since(record.checked_at).ok();
-        ManifestAnswer::unconfirmed(answer::stale(reply, age), record.digest)
+        ManifestAnswer::unconfirmed(answer::stale(reply, said, age), record.digest)
     }
 
     /// What the origin says now, if it says so in time.
@@ -153,7 +160,9 @@ impl Shared {
         let since = Instant::now();
         let budget = self.freshness.budget(&name.registry);
         let reference = ManifestReference::Tag(tag.clone());
-        let head = self.source.head_manifest(name, &reference, since + self.limits.background).await;
+        let waiting = since + if is_cached { budget } else { self.limits.answer };
+        let last = since + self.limits.background;
+        let head = self.source.head_manifest_in_time(name, &reference, waiting, last).await;
         let elapsed = since.elapsed();
         if matches!(head, Ok(_) | Err(SourceError::NotFound | SourceError::NeedsCredentials { .. })) {
             self.freshness.answered(&name.registry, elapsed);
@@ -164,12 +173,14 @@ impl Shared {
             None => self.learn(name, head),
         };
         let named = match head {
-            Ok(ManifestHead { digest: Some(digest), size, media_type }) => NamedHead { digest, size, media_type },
+            Ok(ManifestHead { digest: Some(digest), size, media_type, unconfirmed }) => {
+                NamedHead { digest, size, media_type, unconfirmed }
+            }
             // Registries that do not say the digest, or do not know HEAD, must be asked for the bytes.
             Ok(ManifestHead { digest: None, .. }) | Err(SourceError::Protocol { .. }) => {
                 let (body, _) = self.get_manifest(name, &reference, since + self.limits.background).await?;
                 let size = Some(body.bytes.len() as u64);
-                NamedHead { digest: body.digest, size, media_type: Some(body.media_type) }
+                NamedHead { digest: body.digest, size, media_type: Some(body.media_type), unconfirmed: None }
             }
             Err(error) => return Err(error),
         };
@@ -183,14 +194,23 @@ impl Shared {
     /// Writes down what a tag means: at once if we hold it, else as soon as we do. Where nobody waited for the answer nobody
     /// will ask for the manifest either, so it is fetched.
     async fn note_tag(self: Arc<Self>, name: &Name, tag: &Tag, head: NamedHead, is_late: bool) {
-        let NamedHead { digest, size, media_type } = head;
+        let NamedHead { digest, size, media_type, unconfirmed } = head;
+        let heard = match &unconfirmed {
+            None => None,
+            Some(heard) => match heard_at(heard) {
+                // Of unknown age it is worth nothing for later.
+                None => return,
+                at => at,
+            },
+        };
         // Before the look into the store: whoever stores the manifest in between finds it.
-        self.moves.note(name, &digest, tag);
+        self.moves.note(name, &digest, tag, heard);
         if self.stored(&digest).await.is_some() {
             self.put_link(name, &digest, media_type, size).await;
             self.moves.take(name, &digest);
-            self.put_tag(name, tag, digest).await;
+            self.put_tag(name, tag, digest, heard).await;
         } else if is_late
+            && heard.is_none()
             && let Err(error) = self
                 .get_manifest(name, &ManifestReference::Digest(digest), Instant::now() + self.limits.background)
                 .await
@@ -199,17 +219,37 @@ impl Shared {
         }
     }
 
-    pub(super) async fn put_tag(&self, name: &Name, tag: &Tag, digest: Digest) {
-        let now = SystemTime::now();
-        if let Ok(Some(old)) = self.store.tag(name, tag).await
-            && old.digest == digest
-            && now.duration_since(old.checked_at).is_ok_and(|age| age < self.limits.confirmation)
-        {
-            return;
+    /// Writes down what a tag means now, or what the cluster cache `heard` that it meant then.
+    pub(super) async fn put_tag(&self, name: &Name, tag: &Tag, digest: Digest, heard: Heard) {
+        let checked_at = heard.unwrap_or_else(SystemTime::now);
+        if let Ok(Some(old)) = self.store.tag(name, tag).await {
+            let is_known = old.digest == digest
+                && checked_at.duration_since(old.checked_at).is_ok_and(|age| age < self.limits.confirmation);
+            if is_known || (heard.is_some() && old.checked_at >= checked_at) {
+                return;
+            }
         }
-        if let Err(error) = self.store.put_tag(name, tag, TagRecord { digest, checked_at: now }).await {
+        if let Err(error) = self.store.put_tag(name, tag, TagRecord { digest, checked_at }).await {
             tracing::debug!(%tag, %error, "a tag could not be written");
         }
+    }
+
+    /// [`Self::follow`]; where the cluster cache has only told what it last heard, as far as our own policies go.
+    async fn follow_or_refuse(
+        self: &Arc<Self>,
+        name: &Name,
+        head: NamedHead,
+        method: &Method,
+        deadline: Instant,
+    ) -> Result<ManifestAnswer, SourceError> {
+        let Some(heard) = head.unconfirmed else { return self.follow(name, head, method, deadline).await };
+        // It has been given to anyone, or the cluster cache would not have it.
+        if decide(Asked::Tag, heard.said, self.conditions(name, true)) == Decision::Refuse {
+            return Ok(answer::refused().into());
+        }
+        let answer = self.follow(name, head, method, deadline).await?;
+        self.count_stale(name, heard.said);
+        Ok(answer.as_heard(heard))
     }
 
     /// Answers with what the origin says that the tag means now.
@@ -220,7 +260,7 @@ impl Shared {
         method: &Method,
         deadline: Instant,
     ) -> Result<ManifestAnswer, SourceError> {
-        let NamedHead { digest, size, media_type } = head;
+        let NamedHead { digest, size, media_type, unconfirmed: _ } = head;
         if let Some(blob) = self.stored(&digest).await {
             // The origin has just said that this repository has it: evidence.
             let link = self.put_link(name, &digest, media_type.clone(), size).await;
@@ -238,4 +278,9 @@ impl Shared {
         let (body, joined) = self.get_manifest(name, &ManifestReference::Digest(digest), deadline).await?;
         Ok(fresh(body, joined))
     }
+}
+
+/// When the origin said it.
+fn heard_at(unconfirmed: &Unconfirmed) -> Heard {
+    SystemTime::now().checked_sub(unconfirmed.age?)
 }

@@ -11,13 +11,14 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::gate::Peer;
 use super::handler::Handler;
 use super::linger::close_gently;
 use super::socket::{Socket, SocketState};
+use super::stream::Stream;
 
 /// Largest head of a request, and what hyper buffers before it waits for the socket.
 const BUFFER: usize = 32 * 1024;
@@ -41,10 +42,10 @@ pub(super) struct Ending {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: TcpStream, handler: Arc<Handler>, ending: Ending) {
+pub(super) async fn serve(stream: Stream, peer: Peer, handler: Arc<Handler>, ending: Ending) {
     let state = Arc::new(SocketState::default());
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        Arc::clone(&handler).handle(request, Arc::clone(&state))
+        Arc::clone(&handler).handle(request, peer, Arc::clone(&state))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())

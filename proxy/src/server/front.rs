@@ -43,12 +43,27 @@ const PROBE: Duration = Duration::from_secs(2);
 
 const TLS_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// As every refusal of ours: 404 or 502, which each engine takes for "ask the origin".
+/// As Go's servers say it.
+const TLS_WANTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 37\r\nConnection: close\r\n\r\nThis port speaks TLS: ask by https.\r\n";
 const BUSY: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// A connection with its place among the bounded number of them.
 pub(super) struct Accepted {
     pub(super) stream: std::net::TcpStream,
     pub(super) place: OwnedSemaphorePermit,
+    /// It begins with a TLS handshake.
+    pub(super) tls: bool,
+}
+
+/// What a proxy speaks with whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speech {
+    /// Plain HTTP with its own node, whose agent probes it.
+    Node,
+    /// Plain HTTP with others.
+    Plain,
+    /// TLS with others.
+    Tls,
 }
 
 /// What the front thread works with.
@@ -61,6 +76,7 @@ pub(super) struct Front {
     /// Places of connections that the runtime serves.
     pub(super) places: Arc<Semaphore>,
     pub(super) accepted: mpsc::UnboundedSender<Accepted>,
+    pub(super) speech: Speech,
     pub(super) stop: CancellationToken,
 }
 
@@ -80,8 +96,8 @@ impl Front {
     }
 
     async fn serve(self) -> io::Result<()> {
-        let Self { listeners, probe, metrics, waiting, places, accepted, stop } = self;
-        let desk = Arc::new(Desk { probe, metrics, places, accepted, waiting: Waiting::new(waiting) });
+        let Self { listeners, probe, metrics, waiting, places, accepted, speech, stop } = self;
+        let desk = Arc::new(Desk { probe, metrics, places, accepted, speech, waiting: Waiting::new(waiting) });
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -100,6 +116,7 @@ struct Desk {
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
     waiting: Waiting,
+    speech: Speech,
     accepted: mpsc::UnboundedSender<Accepted>,
 }
 
@@ -159,19 +176,24 @@ impl Desk {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         match opening(&stream).await {
+            Ok(Opening::Tls) if self.speech == Speech::Tls => self.hand_over(stream, true).await,
             Ok(Opening::Tls) => {
                 self.refused("tls");
                 answer(stream, TLS_REFUSED).await;
             }
-            Ok(Opening::Probe) => {
+            Ok(_) if self.speech == Speech::Tls => {
+                self.refused("plain");
+                answer(stream, TLS_WANTED).await;
+            }
+            Ok(Opening::Probe) if self.speech == Speech::Node => {
                 let _ = timeout(PROBE, self.answer_probe(stream)).await;
             }
-            Ok(Opening::Request | Opening::Unclear) => self.hand_over(stream).await,
+            Ok(Opening::Probe | Opening::Request | Opening::Unclear) => self.hand_over(stream, false).await,
             Err(_) => self.refused("idle"),
         }
     }
 
-    async fn hand_over(&self, stream: TcpStream) {
+    async fn hand_over(&self, stream: TcpStream, tls: bool) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.refused("bound");
             answer(stream, BUSY).await;
@@ -179,7 +201,7 @@ impl Desk {
         };
         match stream.into_std() {
             // A receiver that is gone means that the runtime stopped serving: the closed socket says so.
-            Ok(stream) => drop(self.accepted.send(Accepted { stream, place })),
+            Ok(stream) => drop(self.accepted.send(Accepted { stream, place, tls })),
             Err(error) => tracing::warn!(%error, "connection lost before it was served"),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,14 +14,17 @@ use http::header::{
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use larder_oci::{ByteRange, ErrorBody};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::account::Account;
+use super::gate::{self, Gate, Peer, TurnedAway};
 use super::paging::next_page;
 use super::probe::Probe;
 use super::route::{Refusal, Route, namespace_parameter, query_without_namespace, route};
 use super::socket::SocketState;
 use super::wire::{WireBody, respond};
+use crate::hop;
 use crate::metrics::Metrics;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
 
@@ -40,6 +44,8 @@ pub struct Asked {
     /// A manifest is a promise of the rest: the client stays with whoever gave it the manifest, which is so where it names the
     /// registry in the path (CRI-O), not in `ns` (containerd, which asks the next one for each thing that this one does not give).
     pub promised: bool,
+    /// How long the head of the answer may take, where the client says how long it waits.
+    pub within: Option<Duration>,
 }
 
 /// Whoever answers requests for images.
@@ -61,6 +67,10 @@ pub(super) struct Handler {
     pub(super) metrics: Arc<Metrics>,
     /// The pseudonym that our own requests carry in `Via`.
     pub(super) via: String,
+    /// Who may ask; `None`: everybody who reaches us.
+    pub(super) gate: Option<Gate>,
+    /// Cancelled from when we are to stop.
+    pub(super) stop: CancellationToken,
 }
 
 impl Handler {
@@ -68,13 +78,26 @@ impl Handler {
     pub(super) async fn handle<B>(
         self: Arc<Self>,
         request: Request<B>,
+        peer: Peer,
         state: Arc<SocketState>,
     ) -> Result<Response<WireBody>, Infallible> {
         let (parts, _) = request.into_parts();
         let routed = route(&parts.method, parts.uri.path(), parts.uri.query());
         let account = Account::open(Arc::clone(&self.metrics), &parts.method, routed.as_ref().ok());
         let span = account.span().clone();
-        let reply = self.reply(routed, &parts.method, &parts.headers, &parts.uri).instrument(span).await;
+        let reply = async {
+            if let Some(gate) = &self.gate {
+                match gate.admit(&parts.headers, peer).await {
+                    Ok(caller) => tracing::debug!(caller = caller.name, "may ask"),
+                    Err(away) => return turned_away(away),
+                }
+            }
+            self.reply(routed, &parts.method, &parts.headers, &parts.uri).await
+        };
+        let mut reply = reply.instrument(span).await;
+        if self.gate.is_some() && self.stop.is_cancelled() {
+            reply.headers.insert(hop::DRAINING, HeaderValue::from_static("1"));
+        }
         Ok(respond(reply, &parts.method, account, &state))
     }
 
@@ -103,7 +126,9 @@ impl Handler {
                 let range = if method == Method::GET { range(headers) } else { None };
                 let promised = query.is_none_or(|query| namespace_parameter(query).is_none());
                 let query = query_without_namespace(query);
-                let reply = self.answer.answer(Asked { route, method: method.clone(), range, query, promised }).await;
+                let within = hop::within(headers);
+                let asked = Asked { route, method: method.clone(), range, query, promised, within };
+                let reply = self.answer.answer(asked).await;
                 paged(reply, uri)
             }
         }
@@ -139,6 +164,14 @@ fn has_passed_here(headers: &HeaderMap, pseudonym: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|hop| hop.split_whitespace().nth(1) == Some(pseudonym))
+}
+
+/// One who may not ask.
+fn turned_away(away: TurnedAway) -> Reply {
+    let TurnedAway { status, json, challenge } = away;
+    let mut reply = own(status, Bytes::from(json), "unauthorized");
+    gate::challenge(&mut reply.headers, challenge);
+    reply
 }
 
 fn refused(refusal: &Refusal) -> Reply {

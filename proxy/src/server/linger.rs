@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// How long, and how much, is still read from a client that was told that nothing more comes.
@@ -14,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 const MOST: u64 = 1024 * 1024;
 
 /// Sends FIN, then drains.
-pub(super) async fn close_gently(mut stream: TcpStream) {
+pub(super) async fn close_gently(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let drain = async {
         if stream.shutdown().await.is_ok() {
             let mut scratch = [0; 4096];

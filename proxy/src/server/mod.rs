@@ -11,6 +11,7 @@ mod account;
 mod bind;
 mod connection;
 mod front;
+pub mod gate;
 mod handler;
 mod linger;
 mod paging;
@@ -18,6 +19,7 @@ pub mod probe;
 pub mod route;
 mod sniff;
 mod socket;
+mod stream;
 mod wire;
 
 #[cfg(test)]
@@ -30,7 +32,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,10 +41,15 @@ pub use bind::BindError;
 pub use handler::{Answer, Asked};
 
 use self::connection::Ending;
-use self::front::{Accepted, Front};
+use self::front::{Accepted, Front, Speech};
+use self::gate::Gate;
 use self::handler::Handler;
 use self::probe::Probe;
+use self::stream::Stream;
 use crate::metrics::Metrics;
+
+/// For a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// What a server is made of, beside its addresses.
 pub struct ServerParts {
@@ -57,6 +65,18 @@ pub struct ServerParts {
     pub connections: usize,
     /// How long replies under way may take after a stop, before they are cut.
     pub drain: Duration,
+    /// `None`: it serves its own node, which has no secrets from it.
+    pub service: Option<Service>,
+}
+
+/// What a server needs that serves others than its own node.
+pub struct Service {
+    /// Who may ask.
+    pub gate: Gate,
+    /// `None`: plain HTTP.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// How long it goes on after a stop as before, telling everybody that it is about to stop.
+    pub notice: Duration,
 }
 
 /// A server that has its addresses and serves nobody yet.
@@ -80,7 +100,16 @@ impl Server {
     /// finish; all of it bounded by [`ServerParts::drain`]. From when it has finished on, a new connection is refused by the kernel.
     /// An error means that accepting ended by itself.
     pub async fn serve(self, parts: ServerParts, stop: CancellationToken) -> io::Result<()> {
-        let ServerParts { answer, probe, metrics, via, connections, drain } = parts;
+        let ServerParts { answer, probe, metrics, via, connections, drain, service } = parts;
+        let (gate, tls, notice) = match service {
+            None => (None, None, Duration::ZERO),
+            Some(Service { gate, tls, notice }) => (Some(gate), tls.map(TlsAcceptor::from), notice),
+        };
+        let speech = match (&gate, &tls) {
+            (None, _) => Speech::Node,
+            (Some(_), None) => Speech::Plain,
+            (Some(_), Some(_)) => Speech::Tls,
+        };
         let (accepted, mut incoming) = mpsc::unbounded_channel();
         let closing = CancellationToken::new();
         // Also when this future is dropped: the front thread must not outlive it.
@@ -92,6 +121,7 @@ impl Server {
             waiting: front::WAITING,
             places: Arc::new(Semaphore::new(connections)),
             accepted,
+            speech,
             stop: closing.clone(),
         };
         let ending = Ending { drain: closing.clone(), now: CancellationToken::new() };
@@ -100,14 +130,14 @@ impl Server {
             async move { probe.beat().await }
         });
         let mut front_end = front.start()?;
-        let mut finished = pin!(finished(Arc::clone(&answer), stop, drain));
-        let handler = Arc::new(Handler { answer, probe, metrics: Arc::clone(&metrics), via });
+        let mut finished = pin!(finished(Arc::clone(&answer), stop.clone(), notice, drain));
+        let handler = Arc::new(Handler { answer, probe, metrics: Arc::clone(&metrics), via, gate, stop });
         let tracker = TaskTracker::new();
         let mut until = None;
         let result = loop {
             tokio::select! {
                 next = incoming.recv() => match next {
-                    Some(connection) => spawn(&tracker, connection, &handler, &metrics, &ending),
+                    Some(connection) => spawn(&tracker, connection, tls.as_ref(), &handler, &metrics, &ending),
                     None => break (&mut front_end).await.unwrap_or_else(|_| Err(io::Error::other("the front thread panicked"))),
                 },
                 end = &mut finished => {
@@ -119,7 +149,7 @@ impl Server {
         closing.cancel();
         // What the front thread handed over before it stopped is served, too.
         while let Some(connection) = incoming.recv().await {
-            spawn(&tracker, connection, &handler, &metrics, &ending);
+            spawn(&tracker, connection, tls.as_ref(), &handler, &metrics, &ending);
         }
         tracker.close();
         let until = until.unwrap_or_else(|| Instant::now() + drain);
@@ -134,17 +164,25 @@ impl Server {
 }
 
 /// Ends some time after `stop`, when the answers have finished; with the end of the drain.
-async fn finished(answer: Arc<dyn Answer>, stop: CancellationToken, drain: Duration) -> Instant {
+async fn finished(answer: Arc<dyn Answer>, stop: CancellationToken, notice: Duration, drain: Duration) -> Instant {
     stop.cancelled().await;
     let until = Instant::now() + drain;
-    if tokio::time::timeout_at(until, answer.finish()).await.is_err() {
+    if tokio::time::timeout_at(until, async { tokio::join!(answer.finish(), sleep(notice)) }).await.is_err() {
         tracing::warn!("images that clients were promised are not done in time");
     }
     until
 }
 
-fn spawn(tracker: &TaskTracker, connection: Accepted, handler: &Arc<Handler>, metrics: &Arc<Metrics>, ending: &Ending) {
-    let Accepted { stream, place } = connection;
+fn spawn(
+    tracker: &TaskTracker,
+    connection: Accepted,
+    tls: Option<&TlsAcceptor>,
+    handler: &Arc<Handler>,
+    metrics: &Arc<Metrics>,
+    ending: &Ending,
+) {
+    let Accepted { stream, place, tls: begins_tls } = connection;
+    let tls = tls.filter(|_| begins_tls).cloned();
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -154,7 +192,15 @@ fn spawn(tracker: &TaskTracker, connection: Accepted, handler: &Arc<Handler>, me
     };
     let (handler, ending, open) = (Arc::clone(handler), ending.clone(), Open::new(metrics));
     tracker.spawn(async move {
-        connection::serve(stream, handler, ending).await;
+        let peer = stream.peer_addr().ok().map(|peer| peer.ip());
+        match tls {
+            None => connection::serve(Stream::Plain(stream), peer, handler, ending).await,
+            Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => connection::serve(Stream::Tls(Box::new(stream)), peer, handler, ending).await,
+                Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client"),
+                Err(_) => tracing::debug!("a client did not end its TLS handshake in time"),
+            },
+        }
         drop((open, place));
     });
 }

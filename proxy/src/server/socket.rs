@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::account::Account;
+use super::stream::Stream;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -76,16 +76,16 @@ impl SocketState {
 /// The socket that hyper reads and writes.
 #[derive(Debug)]
 pub(super) struct Socket {
-    io: TokioIo<TcpStream>,
+    io: TokioIo<Stream>,
     state: Arc<SocketState>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, state: Arc<SocketState>) -> Self {
+    pub(super) fn new(stream: Stream, state: Arc<SocketState>) -> Self {
         Self { io: TokioIo::new(stream), state }
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Stream {
         self.io.into_inner()
     }
 }

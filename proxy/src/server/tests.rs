@@ -114,6 +114,7 @@ struct Running {
 
 fn parts(days: &Arc<Days>, probe: &Arc<Probe>, metrics: &Arc<Metrics>, connections: usize) -> ServerParts {
     ServerParts {
+        service: None,
         answer: Arc::clone(days) as Arc<dyn Answer>,
         probe: Arc::clone(probe),
         metrics: Arc::clone(metrics),

@@ -4,7 +4,10 @@
 //! is the other side's own word in a HEAD, and a failure says whose fault it is ([`SourceError`]), so that `pull` can
 //! decide, cell by cell, between the stored answer and a refusal ([`Verdict`]). Every call ends by its deadline.
 //!
-//! Asked by `pull` (tags, manifests) and `fetch` (blobs); implemented by `origin`, later by the cluster cache as well.
+//! Asked by `pull` (tags, manifests) and `fetch` (blobs); implemented by `origin` (the registry), `cluster_cache` (whoever asks it for
+//! the whole cluster) and [`Chain`] (first this one, then that one).
+
+mod chain;
 
 use std::time::Duration;
 
@@ -16,6 +19,9 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::store::Name;
+
+pub use chain::Chain;
+pub(crate) use chain::is_the_registrys_word;
 
 /// The most bytes of a manifest, index or listing that a source hands out; more is [`SourceError::Protocol`].
 pub const MAXIMUM_DOCUMENT: usize = 4 * 1024 * 1024;
@@ -29,6 +35,17 @@ pub struct ManifestHead {
     pub size: Option<u64>,
     /// `Content-Type` without parameters.
     pub media_type: Option<String>,
+    /// It is not the registry's word of now, but what somebody (the cluster cache) last heard from it.
+    pub unconfirmed: Option<Unconfirmed>,
+}
+
+/// Why an answer is not the registry's word of now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// What the registry says, or does, instead.
+    pub said: Verdict,
+    /// How long ago it said this, if that is known.
+    pub age: Option<Duration>,
 }
 
 /// A manifest or index, byte for byte as the other side sent it.
@@ -84,7 +101,7 @@ pub struct Listing {
     pub link: Option<String>,
 }
 
-/// Someone who can be asked for an image: a registry, later the cluster cache.
+/// Someone who can be asked for an image: a registry, the cluster cache.
 ///
 /// A dropped future gives up its request. `deadline` bounds the whole call, but for [`Source::get_blob`], where it
 /// bounds the time until the headers are there. The futures borrow only the source: names are copied into them, so that
@@ -97,6 +114,19 @@ pub trait Source: Send + Sync + 'static {
         reference: &ManifestReference,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<ManifestHead, SourceError>>;
+
+    /// The same for somebody who waits until `waiting` only, while an answer is of use until `deadline`. Whoever can say something less
+    /// good in time, does: see [`ManifestHead::unconfirmed`].
+    fn head_manifest_in_time(
+        &self,
+        name: &Name,
+        reference: &ManifestReference,
+        waiting: Instant,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<ManifestHead, SourceError>> {
+        let _ = waiting;
+        self.head_manifest(name, reference, deadline)
+    }
 
     /// The manifest's or index's bytes.
     fn get_manifest(
@@ -237,4 +267,36 @@ pub enum Verdict {
     Timeout,
     /// No connection.
     Unreachable,
+}
+
+impl Verdict {
+    const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::Changed,
+        Self::NotFound,
+        Self::Denied,
+        Self::RateLimited,
+        Self::ServerError,
+        Self::Timeout,
+        Self::Unreachable,
+    ];
+
+    /// The word for it: in metrics, and between a node and the cluster cache.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Changed => "changed",
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::RateLimited => "rate_limited",
+            Self::ServerError => "server_error",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.as_str() == word)
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::digest;
-use crate::source::{BlobHead, BlobStream, Listing, ManifestBody, ManifestHead, Source, SourceError};
+use crate::source::{BlobHead, BlobStream, Listing, ManifestBody, ManifestHead, Source, SourceError, Unconfirmed};
 use crate::store::Name;
 
 /// What the origin was asked.
@@ -77,6 +77,8 @@ struct Script {
     delay: Duration,
     hide_digest: bool,
     said_length: SaidLength,
+    /// HEADs of manifests are what was last heard.
+    unconfirmed: Option<Unconfirmed>,
     listing: Option<Listing>,
 }
 
@@ -142,6 +144,11 @@ impl ScriptedSource {
 
     pub(crate) fn hide_digest(&self) {
         self.script().hide_digest = true;
+    }
+
+    /// From now on HEADs of manifests are what somebody last heard from the registry.
+    pub(crate) fn unconfirmed(&self, unconfirmed: Option<Unconfirmed>) {
+        self.script().unconfirmed = unconfirmed;
     }
 
     /// HEADs say this length, or none, whatever they are asked.
@@ -217,6 +224,7 @@ impl Source for ScriptedSource {
             digest: Some(digest).filter(|_| !hide),
             size: said.of(bytes.len() as u64),
             media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+            unconfirmed: self.script().unconfirmed,
         });
         self.answer(Asked::HeadManifest(reference.to_string()), deadline, head)
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Limits, Stage, assert_refused, bytes, settings, tag};
 use crate::fetch::testing::{Act, Asked, limits, name, until};
 use crate::reply::{Outcome, ReplySource};
-use crate::source::SourceError;
+use crate::source::{SourceError, Unconfirmed, Verdict};
 use crate::store::Store;
 
 const HIT: Outcome = Outcome::new(ReplySource::Store, "hit");
@@ -270,4 +270,43 @@ async fn one_question_that_is_stuck_pins_no_tag() {
     let since = Instant::now();
     assert_eq!(bytes(stage.tag(Method::GET).await).await.0, new);
     assert!(since.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn what_the_cluster_cache_last_heard_is_given_as_stale_and_older_than_ours_it_is_not_followed() {
+    let heard = |seconds| Some(Unconfirmed { said: Verdict::Timeout, age: Some(Duration::from_secs(seconds)) });
+    let stage = Stage::new();
+    let (digest, first) = stage.source.tag(&name("team/app"), "v1", "one");
+    stage.source.unconfirmed(heard(3600));
+    let reply = stage.tag(Method::GET).await;
+    assert_eq!(
+        (reply.status, reply.outcome.result, &reply.headers["larder-origin"]),
+        (StatusCode::OK, "stale", &"timeout".parse().unwrap())
+    );
+    assert_eq!(bytes(reply).await.0, first);
+    // It is written down as old as it is.
+    let record = || async { stage.store.tag(&name("team/app"), &tag()).await.unwrap() };
+    until(|| async { record().await.is_some() }).await;
+    let age = record().await.unwrap().checked_at.elapsed().unwrap();
+    assert!(age >= Duration::from_secs(3500), "{age:?}");
+
+    // Something that was heard before is no news, something that was heard since then is.
+    let (newer, second) = stage.source.tag(&name("team/app"), "v1", "two");
+    stage.source.unconfirmed(heard(7200));
+    assert_eq!(bytes(stage.tag(Method::GET).await).await.0, first);
+    assert_eq!(record().await.unwrap().digest, digest);
+    stage.source.unconfirmed(heard(60));
+    let reply = stage.tag(Method::GET).await;
+    assert_eq!(reply.outcome.result, "stale");
+    assert_eq!(bytes(reply).await.0, second);
+    until(|| async { record().await.unwrap().digest == newer }).await;
+}
+
+#[tokio::test]
+async fn what_our_own_policy_refuses_the_cluster_cache_cannot_serve() {
+    let refuse = settings("[registries.\"reg.example.com\"]\non-origin-404 = \"refuse\"\n");
+    let stage = Stage::with(refuse, Limits { fetch: limits(), ..Limits::default() });
+    stage.source.tag(&name("team/app"), "v1", "one");
+    stage.source.unconfirmed(Some(Unconfirmed { said: Verdict::NotFound, age: None }));
+    assert_refused(&stage.tag(Method::GET).await, StatusCode::NOT_FOUND);
 }

@@ -30,6 +30,7 @@ fn start() -> Running {
         waiting: BOUND,
         places: Arc::new(Semaphore::new(BOUND)),
         accepted,
+        speech: Speech::Node,
         stop: stop.clone(),
     };
     Running { address, stop, metrics, handed_over, end: front.start().unwrap() }

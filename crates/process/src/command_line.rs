@@ -1,10 +1,32 @@
-//! The `--config` file: which one, and its words as defaults of the options of the same names.
+//! What a person types: flags, variables, and a `--config` file with the same words.
+//!
+//! Invariant: a flag beats a variable, a variable beats the file, the file beats the default; an unknown word in the file is an error, as
+//! an unknown flag is.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+
+/// Reads the command line, and the file that it (or `LARDER_CONFIG`) names. Says which file that was.
+pub fn parse<T: CommandFactory + FromArgMatches>(
+    line: impl IntoIterator<Item = OsString>,
+) -> Result<(T, Option<PathBuf>), clap::Error> {
+    let line: Vec<OsString> = line.into_iter().collect();
+    let mut command = T::command();
+    let file = file_named_in(&line);
+    if let Some(file) = &file {
+        command = with_defaults_of(command, file).map_err(|reason| {
+            T::command().error(ErrorKind::InvalidValue, format!("--config {}: {reason}", file.display()))
+        })?;
+    }
+    let matches = command.try_get_matches_from(line)?;
+    Ok((T::from_arg_matches(&matches)?, file))
+}
+
 /// The file has to be known before everything else can be read.
-pub(super) fn named_in(line: &[OsString]) -> Option<PathBuf> {
+fn file_named_in(line: &[OsString]) -> Option<PathBuf> {
     let mut words = line.iter().skip(1);
     while let Some(word) = words.next() {
         if word == "--config" {
@@ -17,8 +39,7 @@ pub(super) fn named_in(line: &[OsString]) -> Option<PathBuf> {
     std::env::var_os("LARDER_CONFIG").map(PathBuf::from)
 }
 
-/// The command line's definition with what the file says as its defaults. An error tells what is wrong in the file.
-pub(super) fn with_defaults_of(command: clap::Command, file: &Path) -> Result<clap::Command, String> {
+fn with_defaults_of(command: clap::Command, file: &Path) -> Result<clap::Command, String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     let mut values = Vec::new();

@@ -1,0 +1,55 @@
+//! The program `larder-cache`: the proxy as a service for a whole cluster.
+//!
+//! Text becomes what was typed ([`args`]), that becomes what is meant ([`config`]), and the rest is
+//! [`larder_proxy::program`], as on a node. Exit status: 0 done, 1 failed, 2 wrong usage.
+
+mod args;
+mod config;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use larder_process::signals::stop_on_signals;
+use larder_proxy::program::{self, StoreConfig};
+use tokio_util::sync::CancellationToken;
+
+use args::{Command, RunArgs, Typed};
+
+fn main() -> ExitCode {
+    let (typed, file) = match larder_process::command_line::parse::<Typed>(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    };
+    if let Err(error) = larder_process::logging::init(typed.log_format) {
+        eprintln!("larder-cache: {error}");
+        return ExitCode::from(2);
+    }
+    if let Some(file) = file {
+        tracing::debug!(file = %file.display(), "options read");
+    }
+    let Command::Run(args) = typed.command;
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("larder-cache: {error:#}");
+            if error.is::<config::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Until SIGTERM.
+fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let config = config::config(args)?;
+    if let StoreConfig::Directory(store) = &config.store {
+        let parent = store.root.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    }
+    let opened = program::open(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
+    let shutdown = CancellationToken::new();
+    runtime.block_on(async {
+        stop_on_signals(&shutdown).context("listen to signals")?;
+        opened.run(shutdown).await.map_err(anyhow::Error::from)
+    })
+}
