@@ -38,7 +38,7 @@ pub enum CertificateError {
 /// Certificate and key, read again when they change.
 #[derive(Debug)]
 pub struct Certificate {
-    certificate: PathBuf,
+    chain: PathBuf,
     key: PathBuf,
     current: ArcSwap<CertifiedKey>,
 }
@@ -47,14 +47,14 @@ impl Certificate {
     /// Reads the files (PEM; the certificate first, then those that vouch for it). An error is one to stop for.
     pub fn open(certificate: &Path, key: &Path) -> Result<Arc<Self>, CertificateError> {
         let current = ArcSwap::from_pointee(read(certificate, key)?);
-        Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current }))
+        Ok(Arc::new(Self { chain: certificate.to_owned(), key: key.to_owned(), current }))
     }
 
     /// Reads the files again. Blocks. Both are of one pair, or nothing changes.
     pub fn load(&self) -> Result<(), CertificateError> {
-        let read = read(&self.certificate, &self.key)?;
+        let read = read(&self.chain, &self.key)?;
         if self.current.load().cert != read.cert {
-            tracing::info!(path = %self.certificate.display(), "certificate read");
+            tracing::info!(path = %self.chain.display(), "certificate read");
             self.current.store(Arc::new(read));
         }
         Ok(())

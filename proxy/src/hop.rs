@@ -33,7 +33,7 @@ pub(crate) fn within(headers: &HeaderMap) -> Option<Duration> {
 
 /// What is left of the time that somebody waits, for whoever answers: an eighth is for the way back.
 fn inner(waiting: Duration) -> Duration {
-    (waiting - waiting / 8).max(SHORTEST)
+    waiting.saturating_sub(waiting / 8).max(SHORTEST)
 }
 
 #[cfg(test)]

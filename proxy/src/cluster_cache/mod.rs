@@ -115,9 +115,12 @@ pub struct ClusterCache {
     limits: Limits,
     token: Arc<ArcSwapOption<Token>>,
     state: Mutex<State>,
-    replicas: watch::Sender<Option<Arc<Vec<(SocketAddr, Arc<Replica>)>>>>,
+    replicas: watch::Sender<Option<Replicas>>,
     look: Notify,
 }
+
+/// All that are known, by address.
+type Replicas = Arc<Vec<(SocketAddr, Arc<Replica>)>>;
 
 /// What changes.
 struct State {
@@ -340,7 +343,7 @@ impl ClusterCache {
     }
 
     /// The replicas, as soon as they are known at all.
-    async fn known(&self, until: Instant) -> Arc<Vec<(SocketAddr, Arc<Replica>)>> {
+    async fn known(&self, until: Instant) -> Replicas {
         let mut replicas = self.replicas.subscribe();
         let first = until.min(Instant::now() + FIRST_LIST);
         let known = timeout_at(first, replicas.wait_for(Option::is_some)).await;

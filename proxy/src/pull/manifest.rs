@@ -40,7 +40,7 @@ impl ManifestAnswer {
     }
 
     /// What the cluster cache has given without the origin's confirmation: neither do we.
-    pub(super) fn as_heard(self, unconfirmed: Unconfirmed) -> Self {
+    pub(super) fn heard_only(self, unconfirmed: Unconfirmed) -> Self {
         let given = self.given.map(|given| Given { confirmed: false, ..given });
         Self { reply: answer::stale(self.reply, unconfirmed.said, unconfirmed.age), given }
     }

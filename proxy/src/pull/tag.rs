@@ -195,22 +195,22 @@ impl Shared {
     /// will ask for the manifest either, so it is fetched.
     async fn note_tag(self: Arc<Self>, name: &Name, tag: &Tag, head: NamedHead, is_late: bool) {
         let NamedHead { digest, size, media_type, unconfirmed } = head;
-        let heard = match &unconfirmed {
+        let told_at = match &unconfirmed {
             None => None,
-            Some(heard) => match heard_at(heard) {
+            Some(unsure) => match heard_at(unsure) {
                 // Of unknown age it is worth nothing for later.
                 None => return,
                 at => at,
             },
         };
         // Before the look into the store: whoever stores the manifest in between finds it.
-        self.moves.note(name, &digest, tag, heard);
+        self.moves.note(name, &digest, tag, told_at);
         if self.stored(&digest).await.is_some() {
             self.put_link(name, &digest, media_type, size).await;
             self.moves.take(name, &digest);
-            self.put_tag(name, tag, digest, heard).await;
+            self.put_tag(name, tag, digest, told_at).await;
         } else if is_late
-            && heard.is_none()
+            && told_at.is_none()
             && let Err(error) = self
                 .get_manifest(name, &ManifestReference::Digest(digest), Instant::now() + self.limits.background)
                 .await
@@ -242,14 +242,14 @@ impl Shared {
         method: &Method,
         deadline: Instant,
     ) -> Result<ManifestAnswer, SourceError> {
-        let Some(heard) = head.unconfirmed else { return self.follow(name, head, method, deadline).await };
+        let Some(unsure) = head.unconfirmed else { return self.follow(name, head, method, deadline).await };
         // It has been given to anyone, or the cluster cache would not have it.
-        if decide(Asked::Tag, heard.said, self.conditions(name, true)) == Decision::Refuse {
+        if decide(Asked::Tag, unsure.said, self.conditions(name, true)) == Decision::Refuse {
             return Ok(answer::refused().into());
         }
         let answer = self.follow(name, head, method, deadline).await?;
-        self.count_stale(name, heard.said);
-        Ok(answer.as_heard(heard))
+        self.count_stale(name, unsure.said);
+        Ok(answer.heard_only(unsure))
     }
 
     /// Answers with what the origin says that the tag means now.

@@ -24,20 +24,20 @@ struct Running {
     address: SocketAddr,
     admin: SocketAddr,
     shutdown: CancellationToken,
-    running: tokio::task::JoinHandle<Result<(), RunError>>,
+    task: tokio::task::JoinHandle<Result<(), RunError>>,
 }
 
 impl Running {
     fn start(config: ProxyConfig) -> Self {
         let opened = open(config).unwrap();
         let (address, admin, shutdown) = (opened.addresses()[0], opened.admin_address(), CancellationToken::new());
-        let running = tokio::spawn(opened.run(shutdown.clone()));
-        Self { address, admin, shutdown, running }
+        let task = tokio::spawn(opened.run(shutdown.clone()));
+        Self { address, admin, shutdown, task }
     }
 
     async fn stop(self) {
         self.shutdown.cancel();
-        self.running.await.unwrap().unwrap();
+        self.task.await.unwrap().unwrap();
     }
 
     /// The manifest by tag, then the largest layer by digest, as an engine asks.
