@@ -187,7 +187,8 @@ fn arguments(
     if let Some(cache) = cache {
         flag("--cache", cache);
     }
-    let files = [("--upstream-ca", &proxy.upstream_ca), ("--cache-ca", cache_ca), ("--cache-token-file", cache_token_file)];
+    let files =
+        [("--upstream-ca", &proxy.upstream_ca), ("--cache-ca", cache_ca), ("--cache-token-file", cache_token_file)];
     for (name, file) in files {
         if let Some(file) = file {
             line.extend([OsString::from(name), file.into()]);

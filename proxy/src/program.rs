@@ -33,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 use self::measured::Measured;
 use self::origin_metrics::OriginMetrics;
 use self::store_watch::OpenStore;
-use crate::certificates::{CertificateFileError, authorities_of};
 use crate::certificate::{Certificate, CertificateError};
+use crate::certificates::{CertificateFileError, authorities_of};
 use crate::cluster_cache::{
     self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
 };

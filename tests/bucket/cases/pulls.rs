@@ -42,6 +42,8 @@ impl Proxy {
         let registries = folder.path().join("registries.toml");
         std::fs::write(&registries, format!("[registries.\"{}\"]\ninsecure = true\n", origin.registry())).unwrap();
         let opened = open(ProxyConfig {
+            cluster_cache: None,
+            service: None,
             listen: vec![LOOPBACK],
             admin: LOOPBACK,
             metrics: None,

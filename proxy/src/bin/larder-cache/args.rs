@@ -119,6 +119,10 @@ pub(crate) struct RunArgs {
     /// Settings of registries (endpoints, CA, insecure, skip; allow and deny), TOML. Read again when it changes.
     #[arg(long, env = "LARDER_REGISTRIES", help_heading = "Registries", value_name = "FILE")]
     pub(crate) registries: Option<PathBuf>,
+    /// Certificates (PEM) that are trusted for every registry beside the system's: those of a corporate proxy (HTTPS_PROXY) that opens
+    /// TLS. Read at the start.
+    #[arg(long, env = "LARDER_UPSTREAM_CA", help_heading = "Registries", value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
 }
 
 #[cfg(test)]

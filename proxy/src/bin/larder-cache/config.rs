@@ -52,6 +52,7 @@ fn checked(args: &RunArgs) -> anyhow::Result<ProxyConfig> {
         run_folder: None,
         registries: args.registries.clone(),
         proxies: ProxyVariables::of_environment(),
+        upstream_ca: args.upstream_ca.clone(),
         cluster_cache: None,
         service: Some(ServiceConfig {
             tls,
