@@ -102,6 +102,7 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         stop_on_signals(&shutdown).context("listen to signals")?;
         // Its conditions are there before anybody can ask whether we are ready.
         let mut watch = WatchLoop::new(surrounding, settings);
+        tasks.spawn("proxy condition", watch.tell_of_proxy(shutdown.clone()));
         let (readiness, metrics) = pages;
         tasks.spawn_fallible("admin", admin.serve(readiness.clone(), Arc::clone(&metrics), shutdown.clone()));
         if let Some(server) = more_metrics {

@@ -146,6 +146,7 @@ impl WatchLoop {
             engine_restart: readiness.condition("engine restart"),
         };
         conditions.engine.set("looking for it");
+        conditions.proxy.set("starting");
         conditions.configured.set("the engine was not seen to ask the proxy yet");
         let (node, lock, private_mount_rests_until, announced_at) = (None, None, None, None);
         let engine_away_since = None;

@@ -7,19 +7,13 @@ use larder_node_agent::engine::Readiness as Verdict;
 use larder_node_agent::liveness::Health;
 use larder_node_agent::placement::Kind;
 use std::sync::PoisonError;
+use tokio_util::sync::CancellationToken;
 
 impl WatchLoop {
     /// Brings conditions, metrics and the status up to date.
     pub(super) fn tell(&mut self, life: Option<&Life>) {
         let view = self.around.view.borrow().clone();
         let (health, detail) = words(&view);
-        if view.announced {
-            self.conditions.proxy.clear();
-        } else {
-            self.conditions
-                .proxy
-                .set(detail.clone().map_or_else(|| health.to_owned(), |detail| format!("{health}: {detail}")));
-        }
         // Nothing is in force while nothing is placed, however well the proxy is.
         let in_force = self.around.announcer.is_announced();
         let mut status = Status {
@@ -56,6 +50,32 @@ impl WatchLoop {
         metrics.announced.set(in_force.into());
         metrics.count(view.starts, view.kills);
         *self.around.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// The condition of the proxy, until `shutdown`. The loop may be at anything, and nobody is ready whose entry is withdrawn.
+    pub(crate) fn tell_of_proxy(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (mut view, condition) = (self.around.view.clone(), self.conditions.proxy.clone());
+        let follow = async move {
+            loop {
+                let seen = view.borrow_and_update().clone();
+                let (health, detail) = words(&seen);
+                if seen.announced {
+                    condition.clear();
+                } else {
+                    condition.set(detail.map_or_else(|| health.to_owned(), |detail| format!("{health}: {detail}")));
+                }
+                if view.changed().await.is_err() {
+                    // Whoever supervises has ended, and the loop says so.
+                    return std::future::pending().await;
+                }
+            }
+        };
+        async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = follow => {}
+            }
+        }
     }
 
     fn tell_configured(&self, life: &Life) {
