@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use larder_test_node::engine::Pulled;
+use larder_test_node::http;
 use larder_test_node::wait::until;
 
 use super::stage::{Stage, pulled};
@@ -52,6 +53,13 @@ pub(super) fn learnt(stage: &Stage, told: &Told) -> Result<()> {
         let status = stage.larder()?.status()?.to_string();
         ensure!(status.contains(&stage.registry.name()), "the status does not name it: {status}");
         stage.larder()?.wait_until_configured(Duration::from_secs(20))
+    })?;
+    // The proxy reads what it is told a moment after the engine does, and this registry has a loopback address, which has to be allowed.
+    let tags = format!("/v2/shop/frontend/tags/list?ns={}", stage.registry.name());
+    until("the proxy may reach the registry", Duration::from_secs(20), || {
+        let reply = http::get(stage.larder()?.listen, &tags, &[])?;
+        ensure!(reply.status == 200, "it answers {}", reply.status);
+        Ok(())
     })?;
     stage.engine.remove(&reference)
 }
