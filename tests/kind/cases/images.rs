@@ -75,3 +75,11 @@ pub(crate) fn only_larder_asked(requests: &[Request]) -> Result<()> {
     ensure!(blobs.len() == all, "a node's Larder asked for the same blob twice: {requests:#?}");
     Ok(())
 }
+
+/// Nobody of Larder asked, and somebody did.
+pub(crate) fn only_engines_asked(requests: &[Request]) -> Result<()> {
+    ensure!(!requests.is_empty(), "nobody asked the registry for anything");
+    let others: Vec<_> = requests.iter().filter(|request| !request.is_an_engines()).collect();
+    ensure!(others.is_empty(), "it was not engines alone that asked: {others:#?}");
+    Ok(())
+}

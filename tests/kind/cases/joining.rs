@@ -5,13 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use larder_test_kind::cluster::{Namespace, Pod};
 use larder_test_kind::release::{self, NAMESPACE};
-use larder_test_kind::requests::Request;
 use larder_test_kind::{Cluster, Release};
 use larder_test_node::wait::until;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::images::{Image, only_larder_asked};
+use crate::images::{Image, only_engines_asked, only_larder_asked};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("joining::a_node_that_joins_pulls_through_larder", a_node_that_joins).installed().alone(),
@@ -72,7 +71,7 @@ fn without_our_image(cluster: &Cluster) -> Result<()> {
     release.load_image()?;
     direct?;
     let requests = image.requests()?;
-    ensure!(!requests.is_empty() && requests.iter().all(Request::is_an_engines), "who asked? {requests:#?}");
+    only_engines_asked(&requests)?;
     // Kubelet would look again in minutes; other Pods have the image at once.
     release.delete_pods()?;
     release.wait()?;

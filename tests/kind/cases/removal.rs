@@ -2,13 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use larder_test_kind::cluster::{Namespace, Node, Pod};
-use larder_test_kind::requests::Request;
 use larder_test_kind::{Cluster, Release, at_once};
 use larder_test_node::tree::Tree;
 use serde_json::json;
 
 use crate::Case;
-use crate::images::Image;
+use crate::images::{Image, only_engines_asked};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("removal::an_uninstall_leaves_every_node_as_it_was", leaves_every_node_as_it_was).bare().alone(),
@@ -94,7 +93,7 @@ fn leaves_every_node_as_it_was(cluster: &Cluster) -> Result<()> {
         Ok(())
     })?;
     let after = image.requests_since(&asked)?;
-    ensure!(!after.is_empty() && after.iter().all(Request::is_an_engines), "who asked? {after:#?}");
+    only_engines_asked(&after)?;
     Ok(())
 }
 
@@ -114,7 +113,7 @@ fn a_node_that_was_off(cluster: &Cluster) -> Result<()> {
         Pod::create(&namespace, worker.name(), worker, &image.reference, "Always")?.wait_until_running()
     })?;
     let requests = image.requests()?;
-    ensure!(!requests.is_empty() && requests.iter().all(Request::is_an_engines), "who asked? {requests:#?}");
+    only_engines_asked(&requests)?;
     // The next installation takes over what was left, and its end takes it away.
     release.install(&json!({}))?;
     release.uninstall()?;

@@ -6,13 +6,12 @@ use anyhow::{Context as _, Result, ensure};
 use larder_test_kind::cluster::{Namespace, Node, Pod};
 use larder_test_kind::registry::ORIGIN;
 use larder_test_kind::release::NAMESPACE;
-use larder_test_kind::requests::Request;
 use larder_test_kind::{Cluster, Release};
 use larder_test_node::wait::until;
 use serde_json::json;
 
 use crate::Case;
-use crate::images::{Image, only_larder_asked};
+use crate::images::{Image, only_engines_asked, only_larder_asked};
 use crate::removal::{Snapshot, nothing_is_left, snapshots};
 
 pub(crate) const INSTALLED: &[Case] = &[
@@ -180,7 +179,7 @@ fn a_squatter(cluster: &Cluster) -> Result<()> {
     nothing.context("something was written although the port is a stranger's")?;
     pulled?;
     let requests = image.requests()?;
-    ensure!(!requests.is_empty() && requests.iter().all(Request::is_an_engines), "the pull did not go direct");
+    only_engines_asked(&requests)?;
     // With the stranger gone the node works like every other.
     release.wait()?;
     ensure!(release.has_entry(node)?, "{} was not configured afterwards", node.name());
@@ -212,11 +211,7 @@ fn who_takes_the_port(cluster: &Cluster) -> Result<()> {
         pulled?;
         release.wait_until_ready(worker)
     })?;
-    let direct = meanwhile.requests()?;
-    ensure!(
-        !direct.is_empty() && direct.iter().all(Request::is_an_engines),
-        "the pulls did not go direct: {direct:#?}"
-    );
+    only_engines_asked(&meanwhile.requests()?)?;
     release.wait()?;
     cluster.on_each_worker(|worker| {
         ensure!(release.has_entry(worker)?, "{} was not configured afterwards", worker.name());

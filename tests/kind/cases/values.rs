@@ -14,7 +14,7 @@ use larder_test_node::wait::until;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::images::{Image, only_larder_asked};
+use crate::images::{Image, only_engines_asked, only_larder_asked};
 use crate::removal::{nothing_is_left, snapshots};
 
 pub(crate) const CASES: &[Case] = &[
@@ -106,10 +106,7 @@ fn skipped_without_a_restart(cluster: &Cluster) -> Result<()> {
     let skips = cluster.on_each_worker(|worker| {
         until("the engine is left to itself", Duration::from_mins(3), || {
             look_after_pods(cluster)?;
-            let repository = format!("/v2/{}/manifests/1?ns={ORIGIN}", skipped.repository);
-            let asked = ["curl", "--silent", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"];
-            let url = format!("http://127.0.0.1:7439{repository}");
-            let said = cluster.node_exec(worker, &[&asked[..], &[url.as_str()]].concat())?;
+            let said = answer(cluster, worker, &skipped)?;
             ensure!(said != "200", "the proxy of {} still serves it", worker.name());
             Ok(())
         })?;
@@ -117,16 +114,14 @@ fn skipped_without_a_restart(cluster: &Cluster) -> Result<()> {
     });
     release.upgrade(&json!({"registries": before}))?;
     skips?;
-    let blobs = |image: &Image<'_>| -> Result<Vec<Request>> {
-        Ok(image.requests()?.into_iter().filter(Request::is_for_a_blob).collect())
-    };
-    let direct = blobs(&skipped)?;
-    ensure!(!direct.is_empty() && direct.iter().all(Request::is_an_engines), "who asked? {direct:#?}");
+    let direct: Vec<_> = skipped.requests()?.into_iter().filter(Request::is_for_a_blob).collect();
+    only_engines_asked(&direct)?;
     at_once(agents, |(worker, agent, proxy)| {
         until("it is served again", Duration::from_mins(3), || {
             look_after_pods(cluster)?;
-            let url = format!("http://127.0.0.1:7439/v2/{}/manifests/1?ns={ORIGIN}", again.repository);
-            cluster.node_exec(worker, &["curl", "--silent", "--fail", "--max-time", "5", "--output", "/dev/null", &url])
+            let said = answer(cluster, worker, &again)?;
+            ensure!(said == "200", "the proxy of {} answers {said}", worker.name());
+            Ok(())
         })?;
         // CRI-O has to be told, and proved.
         release.wait_until_ready(worker)?;
@@ -140,6 +135,13 @@ fn skipped_without_a_restart(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .map(drop)
+}
+
+/// The status that a node's proxy answers to its engine's question for an image.
+fn answer(cluster: &Cluster, node: &Node, image: &Image<'_>) -> Result<String> {
+    let url = format!("http://127.0.0.1:7439/v2/{}/manifests/1?ns={ORIGIN}", image.repository);
+    let ask = ["curl", "--silent", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"];
+    cluster.node_exec(node, &[&ask[..], &[url.as_str()]].concat())
 }
 
 /// Kubelet writes a changed `ConfigMap` into a Pod when it next looks after it, which is a minute later, or when the Pod changes.
