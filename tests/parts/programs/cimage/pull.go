@@ -32,7 +32,33 @@ type pull struct {
 
 // fetch does what PullImage in CRI-O's internal/storage does, but for where the image is put.
 func (asked *pull) fetch(system types.SystemContext) (string, error) {
-	named, err := reference.ParseNormalizedNamed(asked.Reference)
+	policy := anything()
+	if asked.Policy != "" {
+		var err error
+		if policy, err = signature.NewPolicyFromFile(asked.Policy); err != nil {
+			return "", err
+		}
+	}
+	system.RegistriesDirPath = asked.RegistriesDir
+	if system.RegistriesDirPath == "" {
+		system.RegistriesDirPath = "/nonexistent"
+	}
+	system.DockerPerHostCertDirPath = asked.CertDir
+	system.AuthFilePath = asked.AuthFile
+	if asked.Username != "" {
+		system.DockerAuthConfig = &types.DockerAuthConfig{Username: asked.Username, Password: asked.Password}
+	}
+	return transfer(asked.Reference, asked.Into, policy, system, copy.Options{})
+}
+
+// anything is the policy that accepts every image.
+func anything() *signature.Policy {
+	return &signature.Policy{Default: []signature.PolicyRequirement{signature.NewPRInsecureAcceptAnything()}}
+}
+
+// transfer copies an image into a folder; the digest of the manifest that is there then. The contexts of options are set here.
+func transfer(text, into string, policy *signature.Policy, system types.SystemContext, options copy.Options) (string, error) {
+	named, err := reference.ParseNormalizedNamed(text)
 	if err != nil {
 		return "", err
 	}
@@ -40,33 +66,19 @@ func (asked *pull) fetch(system types.SystemContext) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	to, err := directory.NewReference(asked.Into)
+	to, err := directory.NewReference(into)
 	if err != nil {
 		return "", err
-	}
-	policy := &signature.Policy{Default: []signature.PolicyRequirement{signature.NewPRInsecureAcceptAnything()}}
-	if asked.Policy != "" {
-		if policy, err = signature.NewPolicyFromFile(asked.Policy); err != nil {
-			return "", err
-		}
 	}
 	allowed, err := signature.NewPolicyContext(policy)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = allowed.Destroy() }()
-	system.RegistriesDirPath = asked.RegistriesDir
-	if system.RegistriesDirPath == "" {
-		system.RegistriesDirPath = "/nonexistent"
-	}
-	system.DockerPerHostCertDirPath = asked.CertDir
-	system.AuthFilePath = asked.AuthFile
 	// Without a home it would remember in a folder of the machine where blobs were seen.
-	system.BlobInfoCacheDir = asked.Into + ".cache"
-	if asked.Username != "" {
-		system.DockerAuthConfig = &types.DockerAuthConfig{Username: asked.Username, Password: asked.Password}
-	}
-	bytes, err := copy.Image(context.Background(), allowed, to, from, &copy.Options{SourceCtx: &system, DestinationCtx: &system})
+	system.BlobInfoCacheDir = into + ".cache"
+	options.SourceCtx, options.DestinationCtx = &system, &system
+	bytes, err := copy.Image(context.Background(), allowed, to, from, &options)
 	if err != nil {
 		return "", err
 	}

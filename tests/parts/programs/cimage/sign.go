@@ -1,16 +1,11 @@
 package main
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 
 	"github.com/containers/image/v5/copy"
-	"github.com/containers/image/v5/directory"
-	"github.com/containers/image/v5/docker"
 	"github.com/containers/image/v5/docker/reference"
-	"github.com/containers/image/v5/manifest"
-	"github.com/containers/image/v5/signature"
 	"github.com/containers/image/v5/signature/sigstore"
 	"github.com/containers/image/v5/types"
 )
@@ -43,33 +38,11 @@ func (asked *signing) sign(system types.SystemContext) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	from, err := docker.NewReference(reference.TagNameOnly(named))
-	if err != nil {
-		return "", err
-	}
-	to, err := directory.NewReference(asked.Into)
-	if err != nil {
-		return "", err
-	}
-	policy := &signature.Policy{Default: []signature.PolicyRequirement{signature.NewPRInsecureAcceptAnything()}}
-	allowed, err := signature.NewPolicyContext(policy)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = allowed.Destroy() }()
 	system.RegistriesDirPath = "/nonexistent"
 	system.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
-	system.BlobInfoCacheDir = asked.Into + ".cache"
-	bytes, err := copy.Image(context.Background(), allowed, to, from, &copy.Options{
-		SourceCtx:                        &system,
-		DestinationCtx:                   &system,
+	return transfer(asked.Reference, asked.Into, anything(), system, copy.Options{
 		SignBySigstorePrivateKeyFile:     private,
 		SignSigstorePrivateKeyPassphrase: passphrase,
 		SignIdentity:                     reference.TagNameOnly(named),
 	})
-	if err != nil {
-		return "", err
-	}
-	digest, err := manifest.Digest(bytes)
-	return digest.String(), err
 }
