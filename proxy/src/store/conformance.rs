@@ -450,7 +450,11 @@ pub(crate) async fn all_may_write_the_same_small_blob(store: Arc<dyn Store>) {
 
 /// What a range of a blob gives, and whether it came to its end.
 pub(crate) async fn read_checked(blob: &StoredBlob, range: std::ops::Range<u64>) -> (Vec<u8>, bool) {
-    let mut range = CheckedRange::new(blob.clone(), range);
+    rest(CheckedRange::new(blob.clone(), range)).await
+}
+
+/// All that is left of a range, and whether it came to its end.
+pub async fn rest(mut range: CheckedRange) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     loop {
         match std::future::poll_fn(|context| range.poll_next(context)).await {

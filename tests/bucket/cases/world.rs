@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_oci::{Algorithm, Digest, Registry, Repository};
 use larder_proxy::store::bucket::{BucketConfig, BucketStore, Operation, Outcome};
+pub(crate) use larder_proxy::store::conformance::rest;
 use larder_proxy::store::directory::Reserve;
 use larder_proxy::store::{CheckedRange, Checksums, Link, Name, Store, StoreError, StoredBlob};
 use larder_test_bucket::{BUCKET, Faults, Kind, Server};
@@ -164,18 +165,6 @@ impl Replica {
     /// Whether it has a blob before `patience` is over; for what happens in the background.
     pub(crate) async fn until_kept(&self, digest: &Digest, patience: Duration) -> bool {
         until(patience, async || self.store.keeps(digest).await.unwrap_or(false)).await
-    }
-}
-
-/// All that is left of a range.
-pub(crate) async fn rest(mut range: CheckedRange) -> (Vec<u8>, bool) {
-    let mut bytes = Vec::new();
-    loop {
-        match std::future::poll_fn(|context| range.poll_next(context)).await {
-            Some(Ok(part)) => bytes.extend_from_slice(&part),
-            Some(Err(_)) => return (bytes, false),
-            None => return (bytes, true),
-        }
     }
 }
 
