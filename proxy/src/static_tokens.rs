@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,13 +16,11 @@ use sha2::Sha256;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::secret::Token;
+use crate::secret::{self, Token};
 use crate::server::gate::{Caller, Callers, Unaccepted};
 
 /// Shorter ones can be guessed.
 const SHORTEST: usize = 16;
-
-const LARGEST: u64 = 1 << 20;
 
 /// Why a file of tokens is not used.
 #[derive(Debug, Error)]
@@ -90,10 +87,7 @@ impl StaticTokens {
     /// Reads the file again. Blocks.
     pub fn load(&self) -> Result<(), TokenFileError> {
         let path = || self.path.clone();
-        let mut text = Zeroizing::new(String::new());
-        File::open(&self.path)
-            .and_then(|file| file.take(LARGEST).read_to_string(&mut text))
-            .map_err(|error| TokenFileError::Read { path: path(), error })?;
+        let text = secret::read(&self.path).map_err(|error| TokenFileError::Read { path: path(), error })?;
         let mut known = Vec::new();
         let mut names = BTreeSet::new();
         for (number, line) in text.lines().enumerate() {

@@ -1,8 +1,7 @@
 //! Where the cluster cache is and how it is spoken to, as a person says it, and the files of that: read once before privileges go, and
 //! again when they change.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustls::{ClientConfig, RootCertStore};
@@ -10,11 +9,9 @@ use thiserror::Error;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
+use crate::certificates;
 use crate::origin::{platform_roots, tls};
-use crate::secret::Token;
-
-/// The largest file of a token or of certificates.
-const LARGEST: u64 = 1 << 20;
+use crate::secret::{self, Token};
 
 /// What a person says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,13 +78,12 @@ impl ClusterCacheConfig {
 
     /// Blocks.
     pub(super) fn read(&self) -> Result<Read, ClusterCacheError> {
-        let ca_pem = match &self.ca {
-            Some(path) => Some(text(path)?.to_string()),
-            None => None,
-        };
+        let unread = |path: &Path, error| ClusterCacheError::Read { path: path.to_owned(), error };
+        let ca_pem = self.ca.as_ref().map(|path| certificates::read(path).map_err(|error| unread(path, error)));
+        let ca_pem = ca_pem.transpose()?;
         let token = match &self.token {
             Some(path) => {
-                let text = text(path)?;
+                let text = secret::read(path).map_err(|error| unread(path, error))?;
                 let token = Token::new(Zeroizing::new(text.trim().to_owned()));
                 if token.expose().is_empty() || token.header().is_none() {
                     return Err(ClusterCacheError::Wrong {
@@ -126,14 +122,6 @@ fn is_this_machine(host: &Host<&str>) -> bool {
         Host::Ipv6(address) => address.is_loopback(),
         Host::Domain(name) => *name == "localhost",
     }
-}
-
-fn text(path: &Path) -> Result<Zeroizing<String>, ClusterCacheError> {
-    let mut text = Zeroizing::new(String::new());
-    File::open(path)
-        .and_then(|file| file.take(LARGEST).read_to_string(&mut text))
-        .map_err(|error| ClusterCacheError::Read { path: path.to_owned(), error })?;
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -19,10 +18,10 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use crate::hop;
-use crate::origin::RequestKind;
 use crate::origin::breaker::{Breaker, Failure};
 use crate::origin::client::{Answer, Client, Told, Wanted};
 use crate::origin::connect::Network;
+use crate::origin::{RequestKind, probe};
 use crate::secret::Token;
 use crate::source::SourceError;
 
@@ -31,10 +30,6 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// It has so long to give one.
 const PULSE: Duration = Duration::from_millis(1500);
-
-/// Between two looks whether a replica that was given up answers again.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a replica that is about to stop is left alone. It is gone by then, or another one has its address.
 const DRAINING: Duration = Duration::from_secs(30);
@@ -215,14 +210,7 @@ impl Replica {
 
 /// One at a time for each replica: begins when it is given up, ends when it answers or is no replica any more.
 async fn until_it_lives(replica: Weak<Replica>) {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(SHORTEST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .build();
-    for pause in pauses {
+    for pause in probe::pauses() {
         sleep(pause).await;
         let Some(replica) = replica.upgrade() else { return };
         if replica.lives().await {

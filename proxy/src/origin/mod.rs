@@ -20,7 +20,7 @@ pub(crate) mod listing;
 pub(crate) mod manifest;
 mod observe;
 mod pacing;
-mod probe;
+pub(crate) mod probe;
 mod proxy_environment;
 pub(crate) mod question;
 mod resolve;

@@ -18,15 +18,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// When nobody has wanted it for so long, it is not bothered until somebody does.
 const INTEREST: Duration = Duration::from_mins(10);
 
-/// `wanted` is told by everyone who would have asked, which makes the next probe come soon, and when the endpoint ends.
-pub(super) async fn until_it_answers(endpoint: Weak<Endpoint>, wanted: Arc<Notify>) {
-    let mut pauses = ExponentialBuilder::default()
+/// Between two looks at somebody who does not answer.
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
         .with_min_delay(SHORTEST_PAUSE)
         .with_max_delay(LONGEST_PAUSE)
         .with_factor(2.0)
         .with_jitter()
         .without_max_times()
-        .build();
+        .build()
+}
+
+/// `wanted` is told by everyone who would have asked, which makes the next probe come soon, and when the endpoint ends.
+pub(super) async fn until_it_answers(endpoint: Weak<Endpoint>, wanted: Arc<Notify>) {
+    let mut pauses = pauses();
     let mut last_wanted = Instant::now();
     loop {
         let now = Instant::now();

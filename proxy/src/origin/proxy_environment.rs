@@ -52,20 +52,6 @@ impl ProxyVariables {
 }
 
 impl ProxyEnvironment {
-    /// From the variables of this process, upper-case first.
-    pub fn from_env() -> Self {
-        let variable = |name: &str| {
-            let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-            read(name).or_else(|| read(&name.to_ascii_lowercase())).unwrap_or_default()
-        };
-        Self::new(&ProxyVariables {
-            https: variable("HTTPS_PROXY"),
-            http: variable("HTTP_PROXY"),
-            all: variable("ALL_PROXY"),
-            no: variable("NO_PROXY"),
-        })
-    }
-
     /// Proxies are asked over plain http themselves; another kind (https, socks) is said in the log and not used, which
     /// makes the registries behind it unreachable for us, and so left to the engine.
     pub fn new(variables: &ProxyVariables) -> Self {

@@ -42,9 +42,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const PROBE: Duration = Duration::from_secs(2);
 
 const TLS_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-/// As every refusal of ours: 404 or 502, which each engine takes for "ask the origin".
 /// As Go's servers say it.
 const TLS_WANTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 37\r\nConnection: close\r\n\r\nThis port speaks TLS: ask by https.\r\n";
+/// As every refusal of ours: 404 or 502, which each engine takes for "ask the origin".
 const BUSY: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// A connection with its place among the bounded number of them.

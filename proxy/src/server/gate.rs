@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use ipnet::IpNet;
 use larder_oci::{ErrorBody, ErrorCode};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::secret::Token;
 
@@ -121,12 +121,7 @@ fn token(headers: &HeaderMap) -> Option<Token> {
     } else {
         return None;
     };
-    if text.is_empty() {
-        let mut text = text;
-        text.zeroize();
-        return None;
-    }
-    Some(Token::new(text))
+    (!text.is_empty()).then(|| Token::new(text))
 }
 
 #[cfg(test)]
