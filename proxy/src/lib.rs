@@ -2,7 +2,7 @@
 //!
 //! A pull goes `server` → route → `pull` (what is answered) → `store`, or `fetch` (one fetch for all who ask)
 //! → `source` (the trait) → `cluster_cache`, then `origin` (the registry), and comes back as a `reply`, which `server` writes to the socket.
-//! The program `larder-cache` (`bin/`) is the same as a service for a whole cluster. This crate knows no engine and no Kubernetes.
+//! The program `larder-cache` (`../cache`) is the same as a service for a whole cluster. This crate knows no engine and no Kubernetes.
 
 pub mod certificate;
 pub mod certificates;
