@@ -1,8 +1,8 @@
 //! What is in force of a file in which the certificates of single registries are damaged: all the rest.
 //!
-//! Such a registry is as it was before, or else left to the engine, and a person is told. It is not served without its
+//! Such a registry is reached as it was before, or else left to the engine, and a person is told. It is not served without its
 //! certificates: it could not be asked then, so what is cached would be given as if it were away, old tags and all. Left to the engine, a pull is
-//! what it is without us.
+//! what it is without us. What is said of it beside that (`skip`, policies) counts at once: somebody may be waiting for it.
 
 use std::path::Path;
 
@@ -18,12 +18,23 @@ impl Settings {
         for (registry, error) in damaged {
             let before = known.registries.get(&registry).filter(|before| **before != left_to_the_engine);
             words.push(match before {
-                Some(_) => format!("{error}; mend it: until then what was said of {registry} before stays in force"),
+                Some(_) => format!("{error}; mend it: until then {registry} is reached as before"),
                 None => format!("{error}; mend it: until then {registry} is left to the engine, as without Larder"),
             });
-            settings.registries.insert(registry, before.unwrap_or(&left_to_the_engine).clone());
+            if let Some(said) = settings.registries.get_mut(&registry) {
+                *said = before.map_or(left_to_the_engine.clone(), |before| said.reached_as(before));
+            }
         }
         Ok((settings, (!words.is_empty()).then(|| words.join("; "))))
+    }
+}
+
+impl RegistrySettings {
+    /// These words about a registry that is reached as `before`. Endpoints and what they are trusted by belong together: other
+    /// endpoints are asked only with certificates of their own.
+    fn reached_as(&self, before: &Self) -> Self {
+        let insecure = if self.endpoints == before.endpoints { self.insecure } else { before.insecure };
+        Self { endpoints: before.endpoints.clone(), ca_pem: before.ca_pem.clone(), insecure, ..self.clone() }
     }
 }
 
@@ -64,7 +75,27 @@ mod tests {
         std::fs::remove_file(folder.path().join("a.pem")).unwrap();
         let (kept, words) = Settings::in_force_after(&mended, DAMAGED, folder.path()).unwrap();
         assert_eq!(kept, mended);
-        assert!(words.unwrap().contains("what was said of a.example before stays in force"));
+        assert!(words.unwrap().contains("a.example is reached as before"));
+    }
+
+    #[test]
+    fn what_is_said_beside_a_damaged_certificate_counts_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.pem"), SOUND).unwrap();
+        let known = Settings::parse_toml("[registries.\"a.example\"]\nca = \"a.pem\"\n", folder.path()).unwrap();
+        let after = |words: &str| {
+            let text = format!("[registries.\"a.example\"]\nca_pem = \"damaged\"\n{words}");
+            let (settings, damaged) = Settings::in_force_after(&known, &text, folder.path()).unwrap();
+            assert!(damaged.is_some());
+            registry(&settings, "a.example")
+        };
+        let before = registry(&known, "a.example");
+        assert_eq!(after("skip = true"), RegistrySettings { skip: true, ..before.clone() });
+        let refuse = RegistrySettings { on_origin_404: crate::settings::Policy::Refuse, ..before.clone() };
+        assert_eq!(after("on-origin-404 = \"refuse\""), refuse);
+        assert_eq!(after("insecure = true"), RegistrySettings { insecure: true, ..before.clone() });
+        // Who moves it elsewhere has not said how to trust the new place.
+        assert_eq!(after("endpoints = [\"http://elsewhere.example\"]\ninsecure = true"), before);
     }
 
     #[test]
