@@ -41,7 +41,8 @@ impl WatchLoop {
         let Made { report, restart, watched, changed, conflicts } = made?;
         if changed > 0 {
             self.around.metrics.changes.inc_by(changed);
-            life.prove_at.get_or_insert_with(Instant::now);
+            // What was proved was proved of the files of before.
+            life.prove_at = Some(Instant::now());
             life.engine_reload.files_changed();
         }
         life.extent = extent;

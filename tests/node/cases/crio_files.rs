@@ -1,7 +1,7 @@
 //! CRI-O and those who write its files while Larder runs: it follows, says by name what it cannot follow, and makes nothing worse.
 
 use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use larder_test_node::crio::{Crio, CrioOptions, Files};
@@ -151,6 +151,25 @@ fn rewrites(line: CrioLine) -> Result<()> {
         })?;
     }
     node.larder.wait_until_configured(Duration::from_secs(30))?;
+    let confirmed = || {
+        let status = node.larder.status()?;
+        status["placed"][0]["confirmed_at"].as_u64().with_context(|| format!("it is not confirmed: {status}"))
+    };
+    let before = confirmed()?;
+    until("the second of that proof is over", Duration::from_secs(5), || {
+        ensure!(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() > before);
+        Ok(())
+    })?;
+    // Faster than anybody follows: what counts is the last one.
+    for round in 0..200 {
+        replace(&files, "99-worker.conf", &mirrored_to(&node.origin, &format!("fast-{round}.example.com"), ""))?;
+    }
+    until("the last one is followed, and proved anew", Duration::from_secs(10), || {
+        let text = drop_in(&node)?;
+        ensure!(text.contains("fast-199.example.com"), "{text}");
+        ensure!(confirmed()? > before, "what is known is the proof of the files of before");
+        Ok(())
+    })?;
     // One that would be read after ours.
     replace(&files, "zz-z.conf", &mirrored_to(&node.origin, "last.example.com", ""))?;
     until("ours is read after it", Duration::from_secs(10), || {
