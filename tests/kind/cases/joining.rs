@@ -57,17 +57,21 @@ fn without_our_image(cluster: &Cluster) -> Result<()> {
     let image = Image::push(cluster, "without-larder")?;
     let release = Release::of(cluster);
     let namespace = Namespace::create(cluster, "without-larder")?;
-    cluster.on_each_worker(|worker| cluster.remove_image(worker, release::IMAGE))?;
-    release.install_only(&json!({}))?;
-    let direct = cluster.on_each_worker(|worker| {
-        until("Larder's Pod has no image", Duration::from_secs(90), || {
-            let pod = cluster.get(&["pod", &release.pod(worker)?, "--namespace", NAMESPACE])?;
-            let reason = pod.pointer("/status/initContainerStatuses/0/state/waiting/reason").and_then(Value::as_str);
-            ensure!(matches!(reason, Some("ErrImagePull" | "ImagePullBackOff")), "it waits for {reason:?}");
-            Ok(())
-        })?;
-        Pod::create(&namespace, worker.name(), worker, &image.reference, "Always")?.wait_until_running()
+    let removed = cluster.on_each_worker(|worker| cluster.remove_image(worker, release::IMAGE));
+    let installed = removed.and_then(|_| release.install_only(&json!({})));
+    let direct = installed.and_then(|()| {
+        cluster.on_each_worker(|worker| {
+            until("Larder's Pod has no image", Duration::from_secs(90), || {
+                let pod = cluster.get(&["pod", &release.pod(worker)?, "--namespace", NAMESPACE])?;
+                let reason =
+                    pod.pointer("/status/initContainerStatuses/0/state/waiting/reason").and_then(Value::as_str);
+                ensure!(matches!(reason, Some("ErrImagePull" | "ImagePullBackOff")), "it waits for {reason:?}");
+                Ok(())
+            })?;
+            Pod::create(&namespace, worker.name(), worker, &image.reference, "Always")?.wait_until_running()
+        })
     });
+    // Whatever came of it: those who follow need the image.
     release.load_image()?;
     direct?;
     let requests = image.requests()?;

@@ -67,8 +67,8 @@ impl Cluster {
 
     /// Takes an image from the node's engine, with every blob that nothing else needs, as kubelet does.
     pub fn remove_image(&self, node: &Node, reference: &str) -> Result<()> {
-        // A container that has just ended may still hold it.
-        until(&format!("{reference} is gone"), Duration::from_secs(30), || {
+        // A container that has ended holds it until kubelet clears away what is left of Pods, once a minute.
+        until(&format!("{reference} is gone"), Duration::from_secs(90), || {
             self.ask(node, async |engine| {
                 // By a reference, CRI-O takes away no more than that.
                 if let Some(image) = engine.image(reference).await? {
