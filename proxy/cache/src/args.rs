@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use larder_process::logging::Format;
 
+use crate::store::StoreArgs;
+
 const AFTER_HELP: &str = "\
 For a try on this machine:
   echo \"me $(openssl rand -hex 32)\" >tokens
@@ -48,18 +50,9 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Where images are kept: directory:DIR. One process only uses a folder.
-    #[arg(
-        long,
-        env = "LARDER_STORE",
-        help_heading = "Store",
-        value_name = "STORE",
-        default_value = "directory:/var/lib/larder/cache"
-    )]
-    pub(crate) store: String,
-    /// The store never grows beyond this: 500MB, 200GiB.
-    #[arg(long, env = "LARDER_STORE_SIZE", help_heading = "Store", value_name = "SIZE", default_value = "100GiB")]
-    pub(crate) store_size: String,
+    /// Where images are kept.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// Where nodes and people ask; repeatable.
     #[arg(
         long,

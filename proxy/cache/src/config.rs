@@ -1,13 +1,10 @@
 //! What was typed, checked and with units: from here on nothing is text that may be wrong.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
-use larder_process::size::size;
+use anyhow::{Context as _, ensure};
 use larder_proxy::origin::ProxyVariables;
-use larder_proxy::program::{ProxyConfig, ProxyLimits, ServiceConfig, StoreConfig};
-use larder_proxy::store::directory::{DirectoryConfig, Reserve};
+use larder_proxy::program::{ProxyConfig, ProxyLimits, ServiceConfig};
 
 use crate::args::RunArgs;
 
@@ -20,9 +17,6 @@ impl fmt::Display for Usage {
         formatter.write_str("wrong usage")
     }
 }
-
-/// What stays free on the store's disk, which is its own: enough for a file system to work well.
-const RESERVE: Reserve = Reserve::Percent(3);
 
 /// The proxy as a service.
 pub(crate) fn config(args: &RunArgs) -> anyhow::Result<ProxyConfig> {
@@ -48,7 +42,7 @@ fn checked(args: &RunArgs) -> anyhow::Result<ProxyConfig> {
         listen: args.listen.clone(),
         admin: args.admin,
         metrics: args.metrics,
-        store: StoreConfig::Directory(store(&args.store, &args.store_size)?),
+        store: args.store.config()?,
         run_folder: None,
         registries: args.registries.clone(),
         proxies: ProxyVariables::of_environment(),
@@ -61,19 +55,6 @@ fn checked(args: &RunArgs) -> anyhow::Result<ProxyConfig> {
         }),
         limits: ProxyLimits::default(),
     })
-}
-
-fn store(text: &str, limit: &str) -> anyhow::Result<DirectoryConfig> {
-    let limit = size(limit).with_context(|| format!("--store-size {limit}"))?;
-    match text.split_once(':') {
-        Some(("directory", folder)) if Path::new(folder).is_absolute() => {
-            let mut config = DirectoryConfig::new(PathBuf::from(folder));
-            config.limit = Some(limit);
-            (config.reserve, config.reserve_files) = (RESERVE, RESERVE);
-            Ok(config)
-        }
-        _ => bail!("--store {text}: write directory:/absolute/folder"),
-    }
 }
 
 #[cfg(test)]
@@ -101,7 +82,6 @@ mod tests {
         refused(&["--listen", "10.0.0.1:1", "--token-file", "/t"], "in the clear");
         refused(&["--listen", "127.0.0.1:1"], "nobody may ask");
         refused(&["--listen", "127.0.0.1:1", "--token-file", "/t", "--store", "directory:here"], "write directory:");
-        refused(&["--listen", "127.0.0.1:1", "--token-file", "/t", "--store-size", "much"], "--store-size much");
         refused(&["--tls-certificate", "/c"], "--tls-key");
         refused(&["--anonymous-networks", "10.0.0.0"], "10.0.0.0");
         let tls = ["--tls-certificate", "/c", "--tls-key", "/k"];

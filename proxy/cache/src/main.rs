@@ -5,13 +5,14 @@
 
 mod args;
 mod config;
+mod store;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use larder_process::signals::stop_on_signals;
-use larder_proxy::program::{self, StoreConfig};
+use larder_proxy::program;
 use tokio_util::sync::CancellationToken;
 
 use args::{Command, RunArgs, Typed};
@@ -41,8 +42,8 @@ fn main() -> ExitCode {
 /// Until SIGTERM.
 fn run(args: &RunArgs) -> anyhow::Result<()> {
     let config = config::config(args)?;
-    if let StoreConfig::Directory(store) = &config.store {
-        let parent = store.root.parent().unwrap_or(Path::new("/"));
+    if let Some(folder) = store::folder(&config.store) {
+        let parent = folder.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     }
     let opened = program::open(config)?;

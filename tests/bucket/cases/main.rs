@@ -10,10 +10,12 @@
     reason = "tests may fail loudly"
 )]
 
+mod client;
 mod killed;
 mod large;
 mod layout;
 mod listing;
+mod programs;
 mod pulls;
 mod replicas;
 mod trouble;
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
             layout::cases(kind),
             killed::cases(),
             pulls::cases(),
+            programs::cases(),
             listing::cases(kind),
         ]
         .concat()

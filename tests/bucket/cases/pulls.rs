@@ -1,7 +1,7 @@
 //! Whole pulls, through the proxy as a program, with a registry that answers and a bucket that may not.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use larder_proxy::origin::ProxyVariables;
@@ -10,12 +10,11 @@ use larder_proxy::store::bucket::BucketConfig;
 use larder_test_bucket::Fault;
 use larder_test_origin::{Image, ImageSpec, Origin};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Case, World, hurry, sha256, until};
+use crate::client::{ask, exchange, metric, pull};
+use crate::world::{Case, World, hurry, until};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -65,62 +64,12 @@ impl Proxy {
     }
 
     async fn metric(&self, line: &str) -> Option<u64> {
-        let (_, text) = ask(self.admin, "/metrics", 0).await;
-        let text = String::from_utf8(text).unwrap();
-        text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+        metric(self.admin, line).await
     }
 
-    /// Pulls as an engine does: what is cut is asked for from where it ended. How long the longest answer took to begin.
     async fn pull(&self, origin: &Origin, image: &Image) -> Result<Duration, String> {
-        let target = |what: &str| format!("/v2/team/app/{what}?ns={}", origin.registry());
-        let mut longest = Duration::ZERO;
-        let platform = image.host_platform();
-        let manifest = &platform.manifest;
-        let mut wanted = vec![
-            (target("manifests/v1"), Some(image.index.clone())),
-            (target(&format!("manifests/{manifest}")), Some(manifest.clone())),
-        ];
-        wanted.extend(platform.blobs.iter().map(|digest| (target(&format!("blobs/{digest}")), Some(digest.clone()))));
-        for (target, digest) in wanted {
-            let mut bytes = Vec::new();
-            for tries in 0.. {
-                let began = Instant::now();
-                let (status, part) = ask(self.address, &target, bytes.len()).await;
-                longest = longest.max(began.elapsed());
-                if !matches!(status, 200 | 206) {
-                    return Err(format!("{target}: {status} after {} bytes", bytes.len()));
-                }
-                bytes.extend(part);
-                match &digest {
-                    Some(digest) if sha256(&bytes) != *digest && tries < 5 && bytes.len() < length(image, digest) => {}
-                    Some(digest) if sha256(&bytes) != *digest => return Err(format!("{target}: other bytes")),
-                    _ => break,
-                }
-            }
-        }
-        Ok(longest)
+        pull(self.address, &origin.registry(), "team/app", "v1", image).await
     }
-}
-
-/// An exchange on a connection of its own, from a byte on; a body that is cut is given as far as it came.
-async fn ask(address: SocketAddr, target: &str, from: usize) -> (u16, Vec<u8>) {
-    exchange(address, "GET", target, from).await
-}
-
-async fn exchange(address: SocketAddr, method: &str, target: &str, from: usize) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let range = if from > 0 { format!("Range: bytes={from}-\r\n") } else { String::new() };
-    let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{range}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut all = Vec::new();
-    let _ = stream.read_to_end(&mut all).await;
-    let Some(end) = all.windows(4).position(|window| window == b"\r\n\r\n") else { return (0, Vec::new()) };
-    let status = std::str::from_utf8(&all[9..12]).unwrap().parse().unwrap();
-    (status, all.split_off(end + 4))
-}
-
-fn length(image: &Image, digest: &larder_oci::Digest) -> usize {
-    image.blobs.get(digest).map_or(0, bytes::Bytes::len)
 }
 
 fn image(seed: u64) -> Image {

@@ -104,8 +104,10 @@ fn bucket(arguments: &Arguments) -> Result<Outcome> {
     for server in servers {
         parts.module(server)?;
     }
+    let larder_cache = workspace::build_program("larder-cache", "dev")?;
     let mut command = workspace::cargo();
-    command.args(["test", "--package", "larder-test-bucket"]).env("LARDER_S3_SERVERS", servers.join(","));
+    command.args(["test", "--package", "larder-test-bucket"]).env("LARDER_CACHE", larder_cache);
+    command.env("LARDER_S3_SERVERS", servers.join(","));
     if arguments.all {
         command.env("LARDER_TEST_RECORDS", "100000");
     }
