@@ -37,14 +37,44 @@ impl Moves {
             waiting.remove(&one);
         }
         let tags = waiting.entry(key).or_default();
-        if tags.len() < TAGS {
-            tags.insert(tag.clone(), heard);
+        if tags.len() >= TAGS && !tags.contains_key(tag) {
+            return;
         }
+        // What was said just now is later than anything that was heard.
+        let kept = tags.entry(tag.clone()).or_insert(heard);
+        *kept = kept.zip(heard).map(|(kept, heard)| kept.max(heard));
     }
 
     /// The manifest is there: the tags that mean it.
     pub(super) fn take(&self, name: &Name, digest: &Digest) -> Vec<(Tag, Heard)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.remove(&(name.clone(), digest.clone())).into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fetch::testing::{digest, name};
+
+    #[test]
+    fn what_was_said_later_stays_whoever_tells_it_last() {
+        let (app, manifest, tag) = (name("team/app"), digest(b"m"), Tag::parse("v1").unwrap());
+        let before = |seconds| Some(SystemTime::now() - Duration::from_secs(seconds));
+        let (hour, minute) = (before(3600), before(60));
+        for (told, expected) in [
+            (vec![None, hour], None),
+            (vec![hour, None], None),
+            (vec![minute, hour], minute),
+            (vec![hour, minute], minute),
+        ] {
+            let moves = Moves::default();
+            for heard in &told {
+                moves.note(&app, &manifest, &tag, *heard);
+            }
+            assert_eq!(moves.take(&app, &manifest), [(tag.clone(), expected)], "{told:?}");
+        }
     }
 }
