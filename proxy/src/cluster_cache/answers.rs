@@ -5,6 +5,7 @@ use larder_oci::{Digest, ManifestReference};
 use tokio::time::Instant;
 
 use super::ClusterCache;
+use super::asking::Given;
 use crate::origin::blob::{GetBlob, HeadBlob};
 use crate::origin::listing::GetListing;
 use crate::origin::manifest::{GetManifest, HeadManifest};
@@ -88,7 +89,7 @@ impl Source for ClusterCache {
         let (name, question) = (name.clone(), GetListing::new("tags/list".into(), query));
         Box::pin(async move {
             let key = format!("{}/{}", name.registry, name.repository);
-            Ok(self.ask(name, key, question, deadline).await?.answer)
+            Ok(self.ask(name, key, question, deadline).await?.listing())
         })
     }
 
@@ -101,7 +102,13 @@ impl Source for ClusterCache {
     ) -> BoxFuture<'_, Result<Listing, SourceError>> {
         let (name, key) = (name.clone(), digest.to_string());
         let question = GetListing::new(format!("referrers/{digest}"), query);
-        Box::pin(async move { Ok(self.ask(name, key, question, deadline).await?.answer) })
+        Box::pin(async move { Ok(self.ask(name, key, question, deadline).await?.listing()) })
+    }
+}
+
+impl Given<Listing> {
+    fn listing(self) -> Listing {
+        Listing { unconfirmed: self.unconfirmed, ..self.answer }
     }
 }
 

@@ -52,7 +52,7 @@ impl Question for GetListing {
         let media_type = media_type(&answer.headers).unwrap_or_else(|| "application/json".into());
         let link = answer.headers.get(LINK).and_then(|link| link.to_str().ok()).map(ToOwned::to_owned);
         let bytes = body::read(answer.body, MAXIMUM_DOCUMENT, until).await?;
-        Ok(Listing { bytes, media_type, link })
+        Ok(Listing { bytes, media_type, link, unconfirmed: None })
     }
 }
 

@@ -102,7 +102,7 @@ impl Shared {
         }
         // Of unknown length it is the origin's word for this request only: next time the length is known.
         if length.is_some() {
-            self.put_link(name, digest, None, size).await;
+            self.put_link(name, digest, None, size, None).await;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use larder_oci::{Digest, media_type};
 
 use super::Shared;
 use super::answer::{self, Extent};
+use super::moves::Heard;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
 use crate::source::MAXIMUM_DOCUMENT;
 use crate::store::{CHUNK, CheckedRange, Link, Name, StoreError, StoredBlob};
@@ -37,26 +38,33 @@ impl Shared {
         found(self.store.blob(digest).await)
     }
 
-    /// Writes evidence down, unless what is there says the same and is not old.
+    /// Writes evidence down, unless what is there says the same and is not old. It is as old as what was `heard`.
     pub(super) async fn put_link(
         &self,
         name: &Name,
         digest: &Digest,
         media_type: Option<String>,
         size: Option<u64>,
+        heard: Heard,
     ) -> Link {
         let now = SystemTime::now();
         let old = found(self.store.link(name, digest).await);
+        // One from the future was written by a clock that was wrong.
+        let confirmed_before = old.as_ref().map(|old| old.confirmed_at).filter(|at| *at <= now);
+        let said_at = heard.unwrap_or(now);
+        let confirmed_at = confirmed_before.map_or(said_at, |before| before.max(said_at));
         let link = Link {
             digest: digest.clone(),
             media_type: media_type.or_else(|| old.as_ref().and_then(|old| old.media_type.clone())),
             size: size.or_else(|| old.as_ref().and_then(|old| old.size)),
             public: true,
-            confirmed_at: now,
+            confirmed_at,
         };
         let is_new = old.is_none_or(|old| {
-            let recent = now.duration_since(old.confirmed_at).is_ok_and(|age| age < self.limits.confirmation);
-            !recent || !old.public || old.media_type != link.media_type
+            let is_known = confirmed_before.is_some_and(|before| {
+                confirmed_at.duration_since(before).is_ok_and(|younger| younger < self.limits.confirmation)
+            });
+            !is_known || !old.public || old.media_type != link.media_type
         });
         if is_new {
             let (store, name, written) = (Arc::clone(&self.store), name.clone(), link.clone());

@@ -51,7 +51,12 @@ impl Puller {
     }
 }
 
+/// As it came: where the cluster cache only remembers it, that is said here too.
 pub(super) fn passed_on(listing: Listing) -> Reply {
-    let Listing { bytes, media_type, link } = listing;
-    answer::listing(bytes, &media_type, link.as_deref(), Outcome::new(ReplySource::Origin, "passed"))
+    let Listing { bytes, media_type, link, unconfirmed } = listing;
+    let reply = answer::listing(bytes, &media_type, link.as_deref(), Outcome::new(ReplySource::Origin, "passed"));
+    match unconfirmed {
+        Some(unsure) => answer::stale(reply, unsure.said, unsure.age),
+        None => reply,
+    }
 }

@@ -11,6 +11,7 @@ use super::Shared;
 use super::answer;
 use super::held::{self, Held, STORING};
 use super::table::{Asked, Decision, decide};
+use super::tag::evidence_from;
 use crate::metrics::StaleLabels;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
 use crate::source::{ManifestBody, ManifestHead, SourceError, Unconfirmed, Verdict};
@@ -73,7 +74,8 @@ impl Shared {
         if let Some(blob) = self.stored(digest).await {
             match self.head_by_digest(name, digest, deadline).await {
                 Ok(head) if agrees(&head, digest, blob.len()) => {
-                    let link = self.put_link(name, digest, head.media_type, head.size).await;
+                    let heard = evidence_from(head.unconfirmed.as_ref());
+                    let link = self.put_link(name, digest, head.media_type, head.size, heard).await;
                     if let Some(reply) = self.stored_manifest(digest, Held { link, blob }, method).await {
                         return ManifestAnswer::confirmed(reply, digest.clone());
                     }
@@ -117,7 +119,9 @@ impl Shared {
                 Some(ManifestAnswer { reply, given: Some(given) })
             }
             Decision::ServeStale => {
-                let age = SystemTime::now().duration_since(held.link.confirmed_at).ok();
+                let confirmed_at = held.link.confirmed_at;
+                let age = SystemTime::now().duration_since(confirmed_at).ok();
+                let age = age.filter(|_| confirmed_at > SystemTime::UNIX_EPOCH);
                 let reply = self.stored_manifest(digest, held, method).await?;
                 self.count_stale(name, said);
                 Some(ManifestAnswer::unconfirmed(answer::stale(reply, said, age), digest.clone()))
@@ -197,7 +201,7 @@ impl Shared {
             return;
         }
         let size = body.bytes.len() as u64;
-        self.put_link(name, &body.digest, Some(body.media_type.clone()), Some(size)).await;
+        self.put_link(name, &body.digest, Some(body.media_type.clone()), Some(size), None).await;
         for (tag, heard) in self.moves.take(name, &body.digest) {
             self.put_tag(name, &tag, body.digest.clone(), heard).await;
         }

@@ -37,7 +37,7 @@ impl Puller {
         let deadline = Instant::now() + self.answer;
         let reply = match shared.source.referrers(name, digest, query, deadline).await {
             Ok(listing) => {
-                if query.is_none() && listing.link.is_none() {
+                if query.is_none() && listing.link.is_none() && listing.unconfirmed.is_none() {
                     shared.keep_referrers(name, digest, &listing);
                 }
                 passed_on(listing)
@@ -71,7 +71,7 @@ impl Shared {
                 tracing::debug!(%image, %error, "a list of referrers could not be stored");
                 return;
             }
-            shared.put_link(&name, &list, Some(listing.media_type), Some(size)).await;
+            shared.put_link(&name, &list, Some(listing.media_type), Some(size), None).await;
             shared.put_tag(&name, &tag, list, None).await;
         });
     }

@@ -85,6 +85,10 @@ impl Shared {
 
     pub(super) async fn cached(&self, name: &Name, tag: &Tag) -> Option<Cached> {
         let record = self.store.tag(name, tag).await.ok().flatten()?;
+        // That there is no such attachment is written down as the image itself, which nobody asked for.
+        if attachment::image_of(tag).as_ref() == Some(&record.digest) {
+            return None;
+        }
         let held = self.held(name, &record.digest).await?;
         Some(Cached { record, held })
     }
@@ -206,7 +210,7 @@ impl Shared {
         // Before the look into the store: whoever stores the manifest in between finds it.
         self.moves.note(name, &digest, tag, told_at);
         if self.stored(&digest).await.is_some() {
-            self.put_link(name, &digest, media_type, size).await;
+            self.put_link(name, &digest, media_type, size, told_at).await;
             self.moves.take(name, &digest);
             self.put_tag(name, tag, digest, told_at).await;
         } else if is_late
@@ -260,10 +264,11 @@ impl Shared {
         method: &Method,
         deadline: Instant,
     ) -> Result<ManifestAnswer, SourceError> {
-        let NamedHead { digest, size, media_type, unconfirmed: _ } = head;
+        let NamedHead { digest, size, media_type, unconfirmed } = head;
         if let Some(blob) = self.stored(&digest).await {
-            // The origin has just said that this repository has it: evidence.
-            let link = self.put_link(name, &digest, media_type.clone(), size).await;
+            // The origin says that this repository has it, or did when it was heard: evidence.
+            let heard = evidence_from(unconfirmed.as_ref());
+            let link = self.put_link(name, &digest, media_type.clone(), size, heard).await;
             if let Some(reply) = self.stored_manifest(&digest, Held { link, blob }, method).await {
                 return Ok(ManifestAnswer::confirmed(reply, digest));
             }
@@ -278,6 +283,11 @@ impl Shared {
         let (body, joined) = self.get_manifest(name, &ManifestReference::Digest(digest), deadline).await?;
         Ok(fresh(body, joined))
     }
+}
+
+/// The same for evidence, which a time that is not known makes as old as can be.
+pub(super) fn evidence_from(unconfirmed: Option<&Unconfirmed>) -> Heard {
+    unconfirmed.map(|unsure| heard_at(unsure).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 /// When the origin said it.

@@ -59,6 +59,19 @@ async fn either<T>(
     }
 }
 
+/// The same for a list. One that `first` only remembers may lack most of what there is, so it is second to what `then` says; and as it
+/// is nobody's waiting for freshness, there is time to ask.
+async fn either_list(
+    name: &Name,
+    first: impl Future<Output = Result<Listing, SourceError>>,
+    then: impl Future<Output = Result<Listing, SourceError>>,
+) -> Result<Listing, SourceError> {
+    match first.await {
+        Ok(remembered) if remembered.unconfirmed.is_some() => Ok(then.await.unwrap_or(remembered)),
+        first => either(name, std::future::ready(first), then).await,
+    }
+}
+
 impl Source for Chain {
     fn head_manifest(
         &self,
@@ -135,7 +148,7 @@ impl Source for Chain {
         Box::pin(async move {
             let first = self.first.tags(&name, query.as_deref(), deadline);
             let then = async { self.then.tags(&name, query.as_deref(), deadline).await };
-            either(&name, first, then).await
+            either_list(&name, first, then).await
         })
     }
 
@@ -150,7 +163,7 @@ impl Source for Chain {
         Box::pin(async move {
             let first = self.first.referrers(&name, &digest, query.as_deref(), deadline);
             let then = async { self.then.referrers(&name, &digest, query.as_deref(), deadline).await };
-            either(&name, first, then).await
+            either_list(&name, first, then).await
         })
     }
 }

@@ -99,6 +99,8 @@ pub struct Listing {
     pub media_type: String,
     /// The `Link` header as it came (the next page, a path of the other side's).
     pub link: Option<String>,
+    /// It is not the registry's word of now.
+    pub unconfirmed: Option<Unconfirmed>,
 }
 
 /// Someone who can be asked for an image: a registry, the cluster cache.

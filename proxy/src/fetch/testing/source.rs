@@ -146,7 +146,7 @@ impl ScriptedSource {
         self.script().hide_digest = true;
     }
 
-    /// From now on HEADs of manifests are what somebody last heard from the registry.
+    /// From now on HEADs of manifests and lists are what somebody last heard from the registry.
     pub(crate) fn unconfirmed(&self, unconfirmed: Option<Unconfirmed>) {
         self.script().unconfirmed = unconfirmed;
     }
@@ -161,6 +161,7 @@ impl ScriptedSource {
             bytes: Bytes::from_static(text.as_bytes()),
             media_type: "application/json".to_owned(),
             link: None,
+            unconfirmed: None,
         };
         self.script().listing = Some(listing);
     }
@@ -196,6 +197,12 @@ impl ScriptedSource {
             answer
         }
         .boxed()
+    }
+
+    fn listing(&self) -> Result<Listing, SourceError> {
+        let script = self.script();
+        let listing = script.listing.clone().ok_or(SourceError::NotFound)?;
+        Ok(Listing { unconfirmed: script.unconfirmed, ..listing })
     }
 
     fn manifest(&self, name: &Name, reference: &ManifestReference) -> Result<(Digest, Bytes), SourceError> {
@@ -306,7 +313,7 @@ impl Source for ScriptedSource {
     }
 
     fn tags(&self, _: &Name, _: Option<&str>, deadline: Instant) -> BoxFuture<'_, Result<Listing, SourceError>> {
-        let listing = self.script().listing.clone().ok_or(SourceError::NotFound);
+        let listing = self.listing();
         self.answer(Asked::GetManifest("tags".to_owned()), deadline, listing)
     }
 
@@ -317,7 +324,7 @@ impl Source for ScriptedSource {
         _: Option<&str>,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Listing, SourceError>> {
-        let listing = self.script().listing.clone().ok_or(SourceError::NotFound);
+        let listing = self.listing();
         self.answer(Asked::GetManifest("referrers".to_owned()), deadline, listing)
     }
 }

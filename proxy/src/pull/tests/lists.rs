@@ -5,7 +5,7 @@ use larder_oci::ManifestReference;
 
 use super::{Stage, assert_refused, bytes, tag};
 use crate::fetch::testing::{digest, name, until};
-use crate::source::SourceError;
+use crate::source::{SourceError, Unconfirmed, Verdict};
 use crate::store::Store;
 
 #[tokio::test]
@@ -69,4 +69,25 @@ async fn referrers_of_what_we_hold_are_kept_and_are_no_tag() {
     }
     stage.source.fail(Some(SourceError::NotFound));
     assert_refused(&ask(None).await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn lists_that_the_cluster_cache_only_remembers_are_stale_here_too_and_are_not_kept() {
+    let stage = Stage::new();
+    let (subject, _) = stage.source.tag(&name("team/app"), "v1", "one");
+    bytes(stage.tag(Method::GET).await).await;
+    until(|| async { stage.store.tag(&name("team/app"), &tag()).await.unwrap().is_some() }).await;
+    stage.source.list(r#"{"schemaVersion":2,"manifests":[]}"#);
+    stage.source.unconfirmed(Some(Unconfirmed { said: Verdict::Timeout, age: None }));
+    let tags = stage.puller.tags(&name("team/app"), None, Method::GET).await;
+    let referrers = stage.puller.referrers(&name("team/app"), &subject, None, Method::GET).await;
+    for reply in [tags, referrers] {
+        assert_eq!((reply.status, reply.outcome.result), (StatusCode::OK, "stale"));
+        assert_eq!(reply.headers["larder-origin"], "timeout");
+    }
+    // A list of the registry's own is kept; this one, asked for before it, was not.
+    stage.source.unconfirmed(None);
+    stage.source.fail(Some(SourceError::Timeout));
+    let reply = stage.puller.referrers(&name("team/app"), &subject, None, Method::GET).await;
+    assert_refused(&reply, StatusCode::BAD_GATEWAY);
 }

@@ -310,3 +310,40 @@ async fn what_our_own_policy_refuses_the_cluster_cache_cannot_serve() {
     stage.source.unconfirmed(Some(Unconfirmed { said: Verdict::NotFound, age: None }));
     assert_refused(&stage.tag(Method::GET).await, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn what_somebody_last_heard_does_not_make_evidence_younger() {
+    let stage = Stage::new();
+    let (digest, _) = stage.source.tag(&name("team/other"), "v1", "one");
+    let other = ManifestReference::Tag(tag());
+    bytes(stage.puller.manifest(&name("team/other"), &other, Method::GET).await).await;
+    until(|| async { stage.store.blob(&digest).await.unwrap().is_some() }).await;
+    stage.source.tag(&name("team/app"), "v1", "one");
+    let age = Some(Duration::from_secs(3600));
+    stage.source.unconfirmed(Some(Unconfirmed { said: Verdict::Timeout, age }));
+    assert_eq!(stage.tag(Method::GET).await.outcome.result, "stale");
+    let link = || async { stage.store.link(&name("team/app"), &digest).await.unwrap() };
+    until(|| async { link().await.is_some() }).await;
+    let age = link().await.unwrap().confirmed_at.elapsed().unwrap();
+    assert!(age >= Duration::from_secs(3500), "{age:?}");
+    // What the registry itself says later counts, and what was heard before it does not undo that.
+    for unconfirmed in [None, Some(Unconfirmed { said: Verdict::Timeout, age: Some(Duration::from_secs(1800)) })] {
+        stage.source.unconfirmed(unconfirmed);
+        bytes(stage.tag(Method::GET).await).await;
+        until(|| async { link().await.unwrap().confirmed_at.elapsed().unwrap() < Duration::from_mins(1) }).await;
+    }
+}
+
+#[tokio::test]
+async fn that_there_is_no_signature_is_never_given_as_if_it_were_one() {
+    let (stage, _) = pulled().await;
+    let record = stage.store.tag(&name("team/app"), &tag()).await.unwrap().unwrap();
+    let signature = Tag::parse(&format!("sha256-{}.sig", record.digest.hex())).unwrap();
+    let reference = ManifestReference::Tag(signature.clone());
+    let absent = stage.puller.promised_manifest(&name("team/app"), &reference, Method::GET).await;
+    assert_eq!(absent.status, StatusCode::NOT_FOUND);
+    until(|| async { stage.store.tag(&name("team/app"), &signature).await.unwrap().is_some() }).await;
+    stage.source.fail(Some(SourceError::Timeout));
+    let reply = stage.puller.manifest(&name("team/app"), &reference, Method::GET).await;
+    assert_refused(&reply, StatusCode::BAD_GATEWAY);
+}
