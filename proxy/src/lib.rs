@@ -12,6 +12,7 @@ pub(crate) mod followed;
 pub(crate) mod hop;
 pub mod metrics;
 pub mod origin;
+pub mod pins;
 pub mod program;
 pub mod pull;
 pub mod reply;

@@ -5,17 +5,22 @@
 
 use std::time::SystemTime;
 
-use larder_oci::{Digest, Registry, Repository, Tag};
+use larder_oci::{Digest, ImageReference, Registry, Repository, Tag};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Link, Name, TagRecord};
+use crate::pins::{Content, Holder, KeptPin, Pin, PinName, Place, Platform, Platforms};
 
 /// Version of each document, apart from the layout's: a reader that meets another one takes it as absent.
 pub(super) const VERSION: u64 = 1;
 
-/// More than any document of ours has.
+/// More than any document of ours has, but for pins.
 pub(super) const MAXIMUM_LENGTH: usize = 64 << 10;
+
+/// More than any pin's document has: [`crate::pins::MAXIMUM_DIGESTS`] twice, in the longer algorithm.
+#[expect(dead_code, reason = "written by the directory and the bucket, which learn of pins next")]
+pub(super) const MAXIMUM_PIN_LENGTH: usize = 5 << 20;
 
 /// Why bytes are no document that this program reads.
 #[derive(Debug, thiserror::Error)]
@@ -103,5 +108,76 @@ impl TagDocument {
     pub(super) fn of(self, name: &Name, tag: &Tag) -> Option<TagRecord> {
         let about_it = self.registry == name.registry && self.repository == name.repository && self.tag == *tag;
         about_it.then_some(TagRecord { digest: self.digest, checked_at: self.checked_at })
+    }
+}
+
+/// A pin. The reference stands in it as text, in full.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PinDocument {
+    version: u64,
+    holder: String,
+    image: String,
+    /// Absent: all of them.
+    platforms: Option<Vec<String>>,
+    put_at: SystemTime,
+    complete: bool,
+    content: Option<ContentDocument>,
+    older: Option<ContentDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ContentDocument {
+    root: Digest,
+    bytes: u64,
+    digests: Vec<Digest>,
+}
+
+impl From<Content> for ContentDocument {
+    fn from(content: Content) -> Self {
+        Self { root: content.root, bytes: content.bytes, digests: content.digests.into_iter().collect() }
+    }
+}
+
+impl From<ContentDocument> for Content {
+    fn from(document: ContentDocument) -> Self {
+        Self { root: document.root, bytes: document.bytes, digests: document.digests.into_iter().collect() }
+    }
+}
+
+#[expect(dead_code, reason = "written by the directory and the bucket, which learn of pins next")]
+impl PinDocument {
+    pub(super) fn new(kept: KeptPin) -> Self {
+        let KeptPin { pin: Pin { name, platforms, put_at, content }, complete, older } = kept;
+        let platforms = match platforms {
+            Platforms::All => None,
+            Platforms::Only(platforms) => Some(platforms.iter().map(ToString::to_string).collect()),
+        };
+        Self {
+            version: VERSION,
+            holder: name.holder.to_string(),
+            image: name.image.to_string(),
+            platforms,
+            put_at,
+            complete,
+            content: content.map(Into::into),
+            older: older.map(Into::into),
+        }
+    }
+
+    /// What it says, if it is about that.
+    pub(super) fn of(self, place: &Place) -> Option<KeptPin> {
+        let holder = Holder::parse(&self.holder).ok()?;
+        let name = PinName { holder, image: ImageReference::parse(&self.image).ok()? };
+        if name.place() != *place {
+            return None;
+        }
+        let platforms = match self.platforms {
+            None => Platforms::All,
+            Some(texts) => {
+                Platforms::Only(texts.iter().map(|text| Platform::parse(text)).collect::<Result<_, _>>().ok()?)
+            }
+        };
+        let pin = Pin { name, platforms, put_at: self.put_at, content: self.content.map(Into::into) };
+        Some(KeptPin { pin, complete: self.complete, older: self.older.map(Into::into) })
     }
 }

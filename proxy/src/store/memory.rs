@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
@@ -18,6 +19,9 @@ use super::lease::lock;
 use super::{
     Link, MAXIMUM_LISTED_TAGS, Name, PartialBlob, PartialOrigin, Store, StoreError, StoreHealth, StoredBlob, TagRecord,
 };
+use crate::pins::kept::KeptBy;
+use crate::pins::ledger::Ledger;
+use crate::pins::{AsOf, Declared, Holder, KeptPin, MAXIMUM_DIGESTS, Page, Pin, PinName, Pins, PinsError, Place, Put};
 
 /// Links and tags together.
 const MAXIMUM_RECORDS: usize = 100_000;
@@ -41,6 +45,7 @@ struct State {
     partials: HashMap<Digest, Partial>,
     links: BTreeMap<(Name, Digest), Link>,
     tags: BTreeMap<(Name, Tag), TagRecord>,
+    pins: Ledger,
 }
 
 #[derive(Debug)]
@@ -90,6 +95,7 @@ impl MemoryStore {
             partials: HashMap::new(),
             links: BTreeMap::new(),
             tags: BTreeMap::new(),
+            pins: Ledger::default(),
         };
         Arc::new(Self { state: Arc::new(Mutex::new(state)) })
     }
@@ -119,7 +125,7 @@ impl State {
     /// Counts `bytes` more, evicting what nobody uses.
     fn claim(&mut self, bytes: u64) -> Result<(), StoreError> {
         while self.used.saturating_add(bytes) > self.limit {
-            if !self.drop_oldest_partial() && !self.evict_oldest_blob() {
+            if !self.drop_oldest_partial() && !self.evict_oldest_blob() && !self.pins.give_way() {
                 return Err(StoreError::Full { reason: format!("the store in memory may hold {} bytes", self.limit) });
             }
         }
@@ -139,7 +145,11 @@ impl State {
     }
 
     fn evict_oldest_blob(&mut self) -> bool {
-        let unused = self.blobs.iter().filter(|(_, blob)| Arc::strong_count(&blob.lease) == 1);
+        let pinned = &self.pins.kept;
+        let unused = self
+            .blobs
+            .iter()
+            .filter(|(digest, blob)| Arc::strong_count(&blob.lease) == 1 && pinned.by(digest) == KeptBy::Nobody);
         let oldest = unused.min_by_key(|(_, blob)| blob.last_use).map(|(digest, _)| digest.clone());
         oldest.is_some_and(|digest| self.remove(&digest))
     }
@@ -178,7 +188,10 @@ impl State {
             return Ok(());
         }
         let (blobs, partials) = (&self.blobs, &self.partials);
-        let here = |digest: &Digest| blobs.contains_key(digest) || partials.contains_key(digest);
+        let pinned = &self.pins.kept;
+        let here = |digest: &Digest| {
+            blobs.contains_key(digest) || partials.contains_key(digest) || pinned.by(digest) != KeptBy::Nobody
+        };
         self.links.retain(|(_, digest), _| here(digest));
         self.tags.retain(|_, record| here(&record.digest));
         if self.links.len() + self.tags.len() < MAXIMUM_RECORDS {
@@ -382,9 +395,73 @@ impl Store for MemoryStore {
     }
 }
 
+fn now() -> AsOf {
+    AsOf(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+impl Pins for MemoryStore {
+    fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>> {
+        let digests = pin.content.as_ref().map_or(0, |content| content.digests.len());
+        if digests > MAXIMUM_DIGESTS {
+            return Box::pin(ready(Err(PinsError::TooLarge(digests))));
+        }
+        let State { pins, blobs, .. } = &mut *lock(&self.state);
+        let put = pins.put(pin, |digest| blobs.contains_key(digest));
+        Box::pin(ready(Ok(put)))
+    }
+
+    fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
+        Box::pin(ready(Ok(lock(&self.state).pins.get(name))))
+    }
+
+    fn list(
+        &self,
+        holder: Option<&Holder>,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, PinsError>> {
+        let is_of = |kept: &KeptPin| holder.is_none_or(|holder| kept.pin.name.holder == *holder);
+        Box::pin(ready(Ok(lock(&self.state).pins.list(after, limit, is_of))))
+    }
+
+    fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
+        Box::pin(ready(Ok(lock(&self.state).pins.list(after, limit, |kept| !kept.complete))))
+    }
+
+    fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {
+        Box::pin(ready(Ok(lock(&self.state).pins.delete(name))))
+    }
+
+    fn begin_declaration(&self, _: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {
+        Box::pin(ready(Ok(now())))
+    }
+
+    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        Box::pin(ready(Ok(lock(&self.state).pins.declare(holder, as_of, now()))))
+    }
+
+    fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
+        Box::pin(ready(Ok(lock(&self.state).pins.declared(holder))))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::store::conformance::{LIMIT, conformance_tests};
 
     conformance_tests!((super::MemoryStore::new(LIMIT) as std::sync::Arc<dyn crate::store::Store>, ()));
+
+    mod pins {
+        use std::sync::Arc;
+
+        use crate::pins::Pins;
+        use crate::pins::conformance::{LIMIT, pins_conformance_tests};
+        use crate::store::Store;
+        use crate::store::memory::MemoryStore;
+
+        pins_conformance_tests!(bounded; {
+            let store = MemoryStore::new(LIMIT);
+            ((Arc::clone(&store) as Arc<dyn Pins>, store as Arc<dyn Store>), ())
+        });
+    }
 }

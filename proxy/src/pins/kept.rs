@@ -1,0 +1,105 @@
+//! What pins keep, for those who look for something to remove: how many pins reach a digest, without the pins.
+//!
+//! A digest is known by the first 64 bits of its hash, so that a million of them take some tens of megabytes. Two that share them are kept for each
+//! other's sake, which does no harm.
+
+use std::collections::HashMap;
+
+use larder_oci::Digest;
+
+use super::{Content, KeptPin, Pin};
+
+/// Who keeps a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum KeptBy {
+    /// Nobody.
+    Nobody,
+    /// Only what was pulled through: it gives way where there is no room otherwise.
+    Pull,
+    /// A holder who said so.
+    Holder,
+}
+
+/// How many pins reach each digest.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pull: HashMap<u64, u32>,
+    holders: HashMap<u64, u32>,
+}
+
+fn short(digest: &Digest) -> u64 {
+    digest.hex().get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0)
+}
+
+impl Kept {
+    /// Who keeps it.
+    pub(crate) fn by(&self, digest: &Digest) -> KeptBy {
+        let digest = short(digest);
+        if self.holders.contains_key(&digest) {
+            KeptBy::Holder
+        } else if self.pull.contains_key(&digest) {
+            KeptBy::Pull
+        } else {
+            KeptBy::Nobody
+        }
+    }
+
+    /// One more pin.
+    pub(crate) fn add(&mut self, kept: &KeptPin) {
+        let counts = self.of(kept);
+        for digest in reached(kept) {
+            let count = counts.entry(digest).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// One pin less, which was added as it is.
+    pub(crate) fn remove(&mut self, kept: &KeptPin) {
+        let counts = self.of(kept);
+        for digest in reached(kept) {
+            if let Some(count) = counts.get_mut(&digest) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&digest);
+                }
+            }
+        }
+    }
+
+    fn of(&mut self, kept: &KeptPin) -> &mut HashMap<u64, u32> {
+        if kept.pin.name.holder.is_pull() { &mut self.pull } else { &mut self.holders }
+    }
+}
+
+/// Each as often as it is named, so that adding and removing are each other's opposite.
+fn reached(kept: &KeptPin) -> impl Iterator<Item = u64> {
+    let contents = [kept.pin.content.as_ref(), kept.older.as_ref()];
+    contents.into_iter().flatten().flat_map(|content| content.digests.iter().map(short))
+}
+
+/// What is to be written for a pin that follows `old`, before it is known what of it is there; `None`: there is one of a newer wish.
+pub(crate) fn follow(old: Option<KeptPin>, mut pin: Pin) -> Option<KeptPin> {
+    let Some(old) = old else { return Some(KeptPin { pin: whole(pin), complete: false, older: None }) };
+    if old.pin.put_at > pin.put_at {
+        return None;
+    }
+    pin = whole(pin);
+    let older = if old.complete { old.pin.content } else { old.older };
+    Some(KeptPin { pin, complete: false, older })
+}
+
+/// The root is reached, too.
+fn whole(pin: Pin) -> Pin {
+    let content = pin.content.map(|mut content: Content| {
+        content.digests.insert(content.root.clone());
+        content
+    });
+    Pin { content, ..pin }
+}
+
+impl KeptPin {
+    /// The same once all that it reaches was found.
+    pub(crate) fn completed(self) -> Self {
+        Self { complete: true, older: None, ..self }
+    }
+}

@@ -1,0 +1,160 @@
+//! Pins: who wants which image kept, and what that image reaches.
+//!
+//! A **pin** says that a holder (the controller, a person, `pull` for what was pulled through) wants an image, on some platforms or on all. What
+//! it reaches is not evicted, not collected, and survives whatever the origin does. One trait, [`Pins`], beside each store that keeps them; all pass
+//! the suite in `conformance`.
+//!
+//! The order is that of `store::removal` (decision 16): **the pin is written first, and its blobs are looked for after**. So a pin lives in three
+//! steps, each of which a crash may follow: it is *wished for* (nobody knows yet what the image is), *incomplete* (what it reaches is known and
+//! protected, and not all there), *complete*. Whoever finds one that is not complete goes on with it ([`Pins::incomplete`]): `control` does.
+//!
+//! Invariants of every implementation:
+//! - From the moment that [`Pins::put`] returns, nothing that the pin reaches is removed, whether it is there yet or comes later.
+//! - While a pin is incomplete, what an older, complete one of its name reaches stays. So an image that moved upstream and cannot be
+//!   fetched now is still there as it was.
+//! - A pin of an older wish never replaces one of a newer ([`Put::Superseded`]).
+//! - A pin that is complete was so when it was looked at; nothing of it went since by our doing.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+pub(crate) mod kept;
+pub(crate) mod ledger;
+mod name;
+mod platform;
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use futures_util::future::BoxFuture;
+use larder_oci::Digest;
+
+use crate::store::StoreError;
+
+pub use name::{Holder, HolderError, PinName, Place};
+pub use platform::{Platform, PlatformError, Platforms};
+
+/// More digests than any image has; a pin that reaches more is refused.
+pub const MAXIMUM_DIGESTS: usize = 16_384;
+
+/// More pins than one page of a listing has.
+pub const MAXIMUM_PAGE: usize = 1000;
+
+/// A wish, and what it reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Who wants which image.
+    pub name: PinName,
+    /// For which platforms.
+    pub platforms: Platforms,
+    /// When it was wished for; of `pull`, when it was last used (coarse). Later ones replace earlier ones.
+    pub put_at: SystemTime,
+    /// What the image is; `None`: not known yet.
+    pub content: Option<Content>,
+}
+
+/// What an image reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The index or manifest that the reference means.
+    pub root: Digest,
+    /// Everything to keep, `root` included: index, manifests, configurations, layers.
+    pub digests: BTreeSet<Digest>,
+    /// Bytes of all of it, as the manifests say.
+    pub bytes: u64,
+}
+
+/// A pin as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPin {
+    /// The newest wish of this name.
+    pub pin: Pin,
+    /// Everything that it reaches was found when it was last looked at.
+    pub complete: bool,
+    /// What an older, complete pin of this name reaches, while this one is incomplete.
+    pub older: Option<Content>,
+}
+
+/// What came of putting a pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// Written, and all that it reaches is there.
+    Complete,
+    /// Written, and these are not there. None of them: it is not known yet what the image is.
+    Incomplete(BTreeSet<Digest>),
+    /// There is one of a newer wish; nothing was written.
+    Superseded,
+}
+
+/// Some pins, in the order of [`Place`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The pins.
+    pub pins: Vec<KeptPin>,
+    /// Where the next page begins (after this place); `None`: there is none.
+    pub next: Option<Place>,
+}
+
+/// A time that a declaration speaks of, in seconds since 1970 by the store's own clock (a bucket's is not ours): never compared with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AsOf(pub u64);
+
+/// What came of a declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Declared {
+    /// It is declared.
+    Done,
+    /// This pin of the holder's is not complete; nothing was declared.
+    Incomplete(PinName),
+    /// That time has not come yet; nothing was declared.
+    Future,
+}
+
+/// Why a pin could not be put, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PinsError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is not known whether it happened: ask again, which does no harm.
+    #[error("the store does not answer: {0}")]
+    Unanswered(String),
+    /// No image is like that.
+    #[error("it reaches {0} digests, more than the {MAXIMUM_DIGESTS} that any image has")]
+    TooLarge(usize),
+}
+
+/// Where pins are kept. The futures borrow only the pins.
+pub trait Pins: Send + Sync + 'static {
+    /// Writes a pin, durably, over an older one of its name, and then looks for what it reaches. To be repeated (with the same `put_at`) as what it
+    /// reaches becomes known and arrives, until it is [`Put::Complete`]. A pin without [`Pin::content`] keeps what its predecessor reaches.
+    fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>>;
+
+    /// A pin. One that cannot be read counts as absent.
+    fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>>;
+
+    /// Pins in the order of [`Place`], those after `after`, at most `limit` (and [`MAXIMUM_PAGE`]). Each that is there during all of the listing is listed
+    /// once; memory is for one page. A page may be short, even empty, and not be the last: [`Page::next`] says.
+    fn list(
+        &self,
+        holder: Option<&Holder>,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, PinsError>>;
+
+    /// The same, of pins that are not complete: what whoever continues them has to do after a restart. With several replicas on one store, those that
+    /// another one is known to be at may be left out.
+    fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>>;
+
+    /// Removes a pin and what is older of its name; whether there was one. What only it reached may go from now on.
+    fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>>;
+
+    /// Begins a declaration: the time of which it will speak. After this the holder looks at what it wants, puts what is missing, deletes what it does
+    /// not want, and then calls [`Pins::declare`].
+    fn begin_declaration(&self, holder: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>>;
+
+    /// Declares that as of then all that the holder wants is pinned, and that it has no other pins. Refused while one of its pins is incomplete.
+    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>>;
+
+    /// Of when the holder's newest declaration is.
+    fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>>;
+}
