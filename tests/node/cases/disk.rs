@@ -22,10 +22,10 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// A small file system that ends with the test.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(megabytes: u32) -> Result<Self> {
+    pub(crate) fn mount(megabytes: u32) -> Result<Self> {
         let folder = larder_test_node::node::folder()?.keep();
         let size = format!("size={megabytes}m,mode=0755");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "larder-test"]).arg(&folder).status()?;
@@ -33,7 +33,7 @@ impl SmallDisk {
         Ok(Self(folder))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -7,6 +7,8 @@
 mod agent;
 mod by_design;
 mod clients;
+mod cluster_cache;
+mod cluster_cache_trouble;
 mod configuration;
 mod crio;
 mod crio_files;
@@ -37,6 +39,8 @@ pub struct Case {
     run: Run,
     /// Also on the lines that get a smoke test only.
     smoke: bool,
+    /// Of an engine's lines on the newest only.
+    newest: bool,
     /// The first line that has what it needs, and why.
     since: Option<(Line, &'static str)>,
     /// The first line that has it no more, and why.
@@ -71,13 +75,20 @@ impl Case {
     }
 
     const fn of(name: &'static str, run: Run) -> Self {
-        Self { name, run, smoke: false, since: None, before: None }
+        Self { name, run, smoke: false, newest: false, since: None, before: None }
     }
 
     /// One that every line gets.
     #[must_use]
     pub const fn smoke(self) -> Self {
         Self { smoke: true, ..self }
+    }
+
+    /// One about what is behind the node's proxy, where no line differs from another: of each engine's lines that get every case the
+    /// newest is enough.
+    #[must_use]
+    pub const fn newest(self) -> Self {
+        Self { newest: true, ..self }
     }
 
     /// One that means something only from a line on.
@@ -121,6 +132,8 @@ fn cases() -> Vec<Case> {
         configuration::CASES,
         by_design::CASES,
         clients::CASES,
+        cluster_cache::CASES,
+        cluster_cache_trouble::CASES,
         crio::CASES,
         crio_files::CASES,
         crio_life::CASES,
@@ -140,6 +153,17 @@ fn cases() -> Vec<Case> {
     .collect()
 }
 
+/// Whether no later line of that engine is among these. A daemon of CRI-O counts for more than its library alone.
+fn is_newest(line: EngineLine, lines: &[EngineLine]) -> bool {
+    let is_later = |other: &EngineLine| match (line, other) {
+        (EngineLine::Containerd(line), EngineLine::Containerd(other)) => *other > line,
+        (EngineLine::Crio(CrioLine::Library(line)), EngineLine::Crio(CrioLine::Library(other))) => *other > line,
+        (EngineLine::Crio(line), EngineLine::Crio(other)) => *other < line,
+        _ => false,
+    };
+    !lines.iter().any(is_later)
+}
+
 fn lines(variable: &str) -> Option<Vec<EngineLine>> {
     let text = std::env::var(variable).ok()?;
     let words = text.split(',').filter(|word| !word.is_empty());
@@ -155,6 +179,7 @@ fn main() -> ExitCode {
     for line in EngineLine::all_that_pull() {
         for case in cases() {
             let asked_for = full.contains(&line) || (case.smoke && smoke.contains(&line));
+            let asked_for = asked_for && (!case.newest || is_newest(line, &full));
             if let Some(run) = case.on(line).filter(|_| asked_for) {
                 let name = format!("{line}::{}", case.name);
                 trials.push(Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}")))));

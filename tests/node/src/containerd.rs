@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::engine::{Client, Engine};
+use crate::mounts::seeing;
 use crate::process::Process;
 use crate::wait::until;
 use larder_test_parts::{EngineLine, Line, Parts};
@@ -34,11 +35,18 @@ pub struct ContainerdOptions {
     pub image_settings: String,
     /// TOML for the transfer plugin's table (2.1 and later).
     pub transfer_settings: String,
+    /// `/etc/hosts`, when it is not the machine's.
+    pub hosts: String,
 }
 
 impl Default for ContainerdOptions {
     fn default() -> Self {
-        Self { config_path: ConfigPath::One, image_settings: String::new(), transfer_settings: String::new() }
+        Self {
+            config_path: ConfigPath::One,
+            image_settings: String::new(),
+            transfer_settings: String::new(),
+            hosts: String::new(),
+        }
     }
 }
 
@@ -203,21 +211,17 @@ impl Drop for Containerd {
 
 fn launch(line: Line, folder: &Path, options: &ContainerdOptions) -> Result<Process> {
     let part = Parts::from_environment()?.containerd(line)?;
-    let program = part.containerd;
-    let mut command;
+    let mut mounts = Vec::new();
     if options.config_path == ConfigPath::Default {
-        let (containerd, docker) = (folder.join("etc/containerd"), folder.join("etc/docker"));
         // Without its own configuration file: the one that it would find is not there.
-        let script = "mkdir -p /etc/containerd /etc/docker && mount --bind \"$1\" /etc/containerd && mount --bind \"$2\" /etc/docker && shift 2 && exec \"$@\"";
-        command = Command::new("unshare");
-        command
-            .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
-            .arg(containerd)
-            .arg(docker)
-            .arg(&program);
-    } else {
-        command = Command::new(&program);
+        mounts.extend(["etc/containerd", "etc/docker"].map(|name| (folder.join(name), Path::new("/").join(name))));
     }
+    if !options.hosts.is_empty() {
+        let hosts = folder.join("hosts");
+        std::fs::write(&hosts, &options.hosts)?;
+        mounts.push((hosts, "/etc/hosts".into()));
+    }
+    let mut command = if mounts.is_empty() { Command::new(part.containerd) } else { seeing(&mounts, &part.containerd) };
     command.arg("--config").arg(folder.join("config.toml"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let paths = std::iter::once(part.shim_folder).chain(std::env::split_paths(&path));

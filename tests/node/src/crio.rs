@@ -6,7 +6,6 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 
 use crate::engine::{Client, Engine};
+use crate::mounts::seeing;
 use crate::process::Process;
 use crate::wait::until;
 
@@ -26,20 +26,6 @@ const NOT_RELOADED: &str = "Unable to reload configuration";
 /// The folders of a node that are its own ones: `/etc/containers` is `etc/containers` in the engine's folder.
 const FOLDERS: [&str; 6] =
     ["etc/containers", "etc/crio", "run/containers", "run/crio", "var/lib/containers", "var/lib/crio"];
-
-/// Mounts `$1/NAME` at `/NAME` for each of the words up to `--`, and becomes what comes after it.
-const AS_ON_A_NODE: &str = r#"
-set -e
-own=$1
-shift
-while [ "$1" != -- ]; do
-    mkdir -p "/$1"
-    mount --bind "$own/$1" "/$1"
-    shift
-done
-shift
-exec "$@"
-"#;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -52,6 +38,8 @@ pub struct CrioOptions {
     pub image_settings: String,
     /// More arguments of the program.
     pub arguments: Vec<String>,
+    /// `/etc/hosts`, when it is not the machine's.
+    pub hosts: String,
 }
 
 impl Default for CrioOptions {
@@ -62,6 +50,7 @@ impl Default for CrioOptions {
             policy: r#"{"default":[{"type":"insecureAcceptAnything"}]}"#.to_owned(),
             image_settings: String::new(),
             arguments: Vec::new(),
+            hosts: String::new(),
         }
     }
 }
@@ -241,19 +230,25 @@ impl Files {
 }
 
 fn launch(line: CrioLine, folder: &Path, options: &CrioOptions) -> Result<Process> {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", AS_ON_A_NODE, "sh"]).arg(folder).args(FOLDERS);
-    command.arg("--").env("HOME", folder.join("home"));
+    let mut mounts: Vec<(PathBuf, PathBuf)> =
+        FOLDERS.iter().map(|name| (folder.join(name), Path::new("/").join(name))).collect();
+    if !options.hosts.is_empty() {
+        let hosts = folder.join("hosts");
+        std::fs::write(&hosts, &options.hosts)?;
+        mounts.push((hosts, "/etc/hosts".into()));
+    }
+    let mut command;
     match line {
         CrioLine::Library(library) => {
             ensure!(options.image_settings.is_empty(), "{library} is an engine without settings");
-            command.arg(folder.join("crio")).args(["--version-said", library.crio()]);
+            command = seeing(&mounts, &folder.join("crio"));
+            command.args(["--version-said", library.crio()]);
             // As CRI-O did up to 1.30.
             command.args((library <= LibraryLine::V5_29).then_some("--looks-first"));
         }
-        CrioLine::V1_34 => drop(command.arg(Parts::from_environment()?.crio(line)?.crio)),
+        CrioLine::V1_34 => command = seeing(&mounts, &Parts::from_environment()?.crio(line)?.crio),
     }
-    command.args(&options.arguments);
+    command.env("HOME", folder.join("home"));
     for (name, _) in std::env::vars() {
         // Each of its flags has a variable.
         if name.starts_with("CONTAINER_") {

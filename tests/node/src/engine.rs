@@ -130,9 +130,19 @@ pub trait Engine: Send + Sync {
 
 /// Starts an engine of any line with nothing special about it.
 pub fn start(line: EngineLine, folder: &Path) -> Result<Box<dyn Engine>> {
+    start_knowing(line, folder, "")
+}
+
+/// Starts one that knows machines by these names: `/etc/hosts`, when it is not the machine's.
+pub fn start_knowing(line: EngineLine, folder: &Path, hosts: &str) -> Result<Box<dyn Engine>> {
+    let hosts = hosts.to_owned();
     Ok(match line {
-        EngineLine::Containerd(line) => Box::new(Containerd::start(line, folder, ContainerdOptions::default())?),
-        EngineLine::Crio(line) => Box::new(Crio::start(line, folder, CrioOptions::default())?),
+        EngineLine::Containerd(line) => {
+            Box::new(Containerd::start(line, folder, ContainerdOptions { hosts, ..ContainerdOptions::default() })?)
+        }
+        EngineLine::Crio(line) => {
+            Box::new(Crio::start(line, folder, CrioOptions { hosts, ..CrioOptions::default() })?)
+        }
     })
 }
 

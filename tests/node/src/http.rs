@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// A reply, read to its end.
 #[derive(Debug, Clone)]
@@ -47,6 +47,14 @@ pub fn request(method: &str, address: SocketAddr, target: &str, headers: &[(&str
     let head = String::from_utf8_lossy(&reply).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("reply has no status")?;
     Ok(Reply { status, head, body })
+}
+
+/// The sum of a metric over all its labels, or what it is with exactly the labels that are named.
+pub fn metric(page: &str, name: &str) -> Result<f64> {
+    let named = |line: &&str| line.split(['{', ' ']).next() == Some(name) || line.split(' ').next() == Some(name);
+    let values: Vec<f64> = page.lines().filter(named).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    ensure!(!values.is_empty(), "there is no metric {name}:\n{page}");
+    Ok(values.iter().sum())
 }
 
 /// A port of 127.0.0.1 that nobody else takes: below those that the kernel gives to connections, and each one given once in this process.

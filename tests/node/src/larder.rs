@@ -206,11 +206,7 @@ impl Larder {
 
     /// The sum of a metric of the proxy over all its labels.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let page = self.metrics()?;
-        let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
-        ensure!(!values.is_empty(), "there is no metric {name}:\n{page}");
-        Ok(values.iter().sum())
+        http::metric(&self.metrics()?, name)
     }
 
     /// The store's folder.

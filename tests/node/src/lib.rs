@@ -4,11 +4,14 @@
 //! the machine. The cases are in `cases/`, one file a promise.
 #![expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a test harness may fail loudly")]
 
+pub mod cache;
+pub mod cluster;
 pub mod containerd;
 pub mod crio;
 pub mod engine;
 pub mod http;
 pub mod larder;
+pub mod mounts;
 pub mod node;
 pub mod process;
 pub mod programs;

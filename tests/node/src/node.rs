@@ -1,6 +1,6 @@
 //! What most cases need: an origin with an image, an engine, and Larder between them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -144,12 +144,8 @@ impl<E: Engine + ?Sized> Node<E> {
     }
 
     /// The file of a blob in the store, when it is there.
-    pub fn stored(&self, digest: &Digest) -> Option<std::path::PathBuf> {
-        walkdir::WalkDir::new(self.larder.store().join("blobs"))
-            .into_iter()
-            .flatten()
-            .find(|entry| entry.file_type().is_file() && entry.file_name().to_str() == Some(digest.hex()))
-            .map(walkdir::DirEntry::into_path)
+    pub fn stored(&self, digest: &Digest) -> Option<PathBuf> {
+        blob_in(&self.larder.store(), digest)
     }
 
     /// Requests that the origin saw from Larder, not from the engine itself.
@@ -172,4 +168,13 @@ impl<E: Engine + ?Sized> Node<E> {
 /// Whether a request came from Larder, not from an engine.
 pub fn from_larder(access: &Access) -> bool {
     access.header("user-agent").is_some_and(|agent| agent.starts_with("larder"))
+}
+
+/// The file of a blob in a store's folder, when it is there.
+pub fn blob_in(store: &Path, digest: &Digest) -> Option<PathBuf> {
+    walkdir::WalkDir::new(store.join("blobs"))
+        .into_iter()
+        .flatten()
+        .find(|entry| entry.file_type().is_file() && entry.file_name().to_str() == Some(digest.hex()))
+        .map(walkdir::DirEntry::into_path)
 }

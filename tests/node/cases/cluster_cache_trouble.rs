@@ -1,0 +1,172 @@
+//! Promise 1 with a cluster cache: whatever happens to it, a pull that would succeed without it succeeds, at the first try with every
+//! engine, because the node's proxy stands between them.
+
+use std::io::Write as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use larder_test_node::cache::{CacheOptions, TOKEN};
+use larder_test_node::cluster::Cluster;
+use larder_test_node::http;
+use larder_test_node::wait::until;
+use larder_test_origin::{Behaviour, ImageSpec, Matcher, private_certificate};
+use larder_test_parts::EngineLine;
+use nix::sys::signal::Signal;
+
+use crate::Case;
+use crate::disk::SmallDisk;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::any("cluster_cache_killed_in_the_middle_of_a_layer_and_started_again", killed).newest(),
+    Case::any("cluster_cache_frozen_in_the_middle_of_a_layer", frozen_during).newest(),
+    Case::any("cluster_cache_frozen_before_a_pull", frozen_before).newest(),
+    Case::any("cluster_cache_stopped_in_the_middle_of_a_layer", stopped).newest(),
+    Case::any("cluster_cache_that_is_not_trusted_or_does_not_know_the_node", strangers).newest(),
+    Case::any("cluster_cache_with_a_full_disk", full).newest(),
+];
+
+/// One node, and a layer that takes some seconds.
+fn slow(line: EngineLine) -> Result<Cluster> {
+    let spec = ImageSpec { layers: vec![6_000_000], ..ImageSpec::default() };
+    let cluster = Cluster::of(line, 1, &spec)?;
+    cluster.origin.behave(Matcher::path("/blobs/"), Behaviour::Shape(3_000_000));
+    Ok(cluster)
+}
+
+/// Pulls, and calls `meanwhile` once the largest layer is on its way through the cluster cache. How long the pull took after that; it has
+/// to succeed at the first try, and the engine may not have noticed anything.
+fn during_a_pull(cluster: &Cluster, meanwhile: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let (node, layer) = (cluster.first(), cluster.image.largest_layer());
+    thread::scope(|scope| {
+        let pull = scope.spawn(|| node.engine.pull(&cluster.by_tag()));
+        until("the layer is on its way", Duration::from_secs(20), || {
+            ensure!(cluster.origin.blob_bytes(&layer) > 500_000, "it is not");
+            Ok(())
+        })?;
+        ensure!(node.asked_the_registry()? == 0.0, "the layer does not come through the cluster cache");
+        let began = Instant::now();
+        meanwhile()?;
+        pull.join().expect("a pull does not panic").with_context(|| node.larder.last_lines())?;
+        ensure!(node.engine.has(&cluster.by_tag())?, "the engine does not have the image");
+        ensure!(cluster.asked_by_engines() == 0, "the engine noticed: {:#?}", cluster.origin.log());
+        Ok(began.elapsed())
+    })
+}
+
+/// Whether the node's proxy went on at the registry from where the cluster cache left it.
+fn went_on(cluster: &Cluster) -> Result<()> {
+    let layer = cluster.image.largest_layer();
+    let asked: Vec<_> = cluster.origin.log().into_iter().filter(|access| access.is_blob_get()).collect();
+    let from_there = asked.iter().any(|access| {
+        access.path.ends_with(layer.as_str()) && access.header("range").is_some_and(|range| range != "bytes=0-")
+    });
+    ensure!(from_there, "nobody asked for the rest of the layer: {asked:#?}");
+    Ok(())
+}
+
+fn killed(line: EngineLine) -> Result<()> {
+    let cluster = slow(line)?;
+    let node = cluster.first();
+    during_a_pull(&cluster, || cluster.cache.kill())?;
+    went_on(&cluster)?;
+    node.wait_until_it_says("does not answer")?;
+    let (direct, _) = cluster.push_another("direct", 11);
+    let pulled = node.engine.pull(&direct)?;
+    ensure!(pulled.took < Duration::from_secs(3), "a cluster cache that is known to be gone costs {:?}", pulled.took);
+
+    cluster.cache.start_again()?;
+    let mut seed = 20;
+    until("the cluster cache is asked again", Duration::from_secs(20), || {
+        seed += 1;
+        let (reference, _) = cluster.push_another(&format!("again-{seed}"), seed);
+        let before = node.asked_the_registry()?;
+        node.engine.pull(&reference)?;
+        ensure!(node.asked_the_registry()? == before, "the node went to the registry itself");
+        Ok(())
+    })
+}
+
+fn frozen_during(line: EngineLine) -> Result<()> {
+    let cluster = slow(line)?;
+    let took = during_a_pull(&cluster, || cluster.cache.signal(Signal::SIGSTOP))?;
+    // A second of silence, 1.5 s for a sign of life, and the rest of the layer.
+    ensure!(took < Duration::from_secs(7), "took {took:?} after the cluster cache froze");
+    went_on(&cluster)
+}
+
+fn frozen_before(line: EngineLine) -> Result<()> {
+    let cluster = Cluster::of(line, 1, &ImageSpec::default())?;
+    let node = cluster.first();
+    cluster.cache.signal(Signal::SIGSTOP)?;
+    let pulled = node.engine.pull(&cluster.by_tag()).with_context(|| node.larder.last_lines())?;
+    ensure!(pulled.took < Duration::from_secs(5), "took {:?}", pulled.took);
+    let (next, _) = cluster.push_another("next", 12);
+    let pulled = node.engine.pull(&next)?;
+    ensure!(pulled.took < Duration::from_secs(2), "the next pull paid for it again: {:?}", pulled.took);
+    ensure!(cluster.asked_by_engines() == 0, "the engine went to the registry itself");
+    Ok(())
+}
+
+/// A planned stop: who is being served is served, and others go elsewhere.
+fn stopped(line: EngineLine) -> Result<()> {
+    let cluster = slow(line)?;
+    let node = cluster.first();
+    let (other, _) = cluster.push_another("other", 13);
+    during_a_pull(&cluster, || {
+        cluster.cache.signal(Signal::SIGTERM)?;
+        let pulled = node.engine.pull(&other)?;
+        ensure!(pulled.took < Duration::from_secs(3), "a pull of that moment took {:?}", pulled.took);
+        Ok(())
+    })?;
+    let layer = cluster.image.largest_layer();
+    let (sent, length) = (cluster.origin.blob_bytes(&layer), cluster.image.blobs[&layer].len() as u64);
+    ensure!(sent == length, "the registry sent {sent} bytes of a layer of {length}: it did not end through the cache");
+    let status = cluster.cache.wait()?;
+    ensure!(status.success(), "larder-cache ended with {status}: {}", cluster.cache.last_lines());
+    Ok(())
+}
+
+/// Each of them is mended by a file.
+fn strangers(line: EngineLine) -> Result<()> {
+    let cluster = Cluster::of(line, 0, &ImageSpec::default())?;
+    std::fs::write(cluster.trust.authority(), private_certificate(&["127.0.0.1"]).authority)?;
+    std::fs::write(cluster.trust.token(), "another-token-that-nobody-has")?;
+    let good = std::fs::read(cluster.folder.path().join("trust/tls.crt"))?;
+    drop(good);
+    let node = cluster.node(1)?;
+    let direct = |name: &str, seed| -> Result<()> {
+        let (reference, _) = cluster.push_another(name, seed);
+        let pulled = node.engine.pull(&reference).with_context(|| node.larder.last_lines())?;
+        ensure!(pulled.took < Duration::from_secs(3), "took {:?}", pulled.took);
+        ensure!(cluster.asked_by_engines() == 0, "the engine went to the registry itself");
+        Ok(())
+    };
+    direct("not-trusted", 14)?;
+    node.wait_until_it_says("cluster cache")?;
+    println!("{}", http::get(node.larder.proxy_admin, "/readyz", &[])?.text());
+    let _ = TOKEN;
+    Ok(())
+}
+
+fn full(line: EngineLine) -> Result<()> {
+    let disk = SmallDisk::mount(4)?;
+    let store = Some(format!("directory:{}", disk.path().join("store").display()));
+    let spec = ImageSpec { layers: vec![9_000_000, 1000], ..ImageSpec::default() };
+    let cluster = Cluster::with(line, 1, &spec, &CacheOptions { store, ..CacheOptions::default() })?;
+    let node = cluster.first();
+    node.engine.pull(&cluster.by_tag()).with_context(|| node.larder.last_lines())?;
+    ensure!(cluster.origin.blob_gets(&cluster.image.largest_layer()) == 1, "the layer was fetched twice");
+    // The disk was full in the middle of the layer. Now somebody else fills it for good.
+    let mut filler = std::fs::File::create(disk.path().join("somebody-elses"))?;
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    until("the cluster cache says that its store is full", Duration::from_secs(10), || {
+        let said = http::get(cluster.cache.admin, "/readyz", &[])?;
+        ensure!(said.status == 200 && said.text().contains("full"), "/readyz says {}: {}", said.status, said.text());
+        Ok(())
+    })?;
+    let (next, _) = cluster.push_another("next", 15);
+    node.engine.pull(&next).with_context(|| node.larder.last_lines())?;
+    ensure!(cluster.asked_by_engines() == 0, "the engine went to the registry itself");
+    Ok(())
+}

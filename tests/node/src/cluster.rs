@@ -1,0 +1,165 @@
+//! A registry, a cluster cache, and nodes that ask it before the registry.
+//!
+//! The registry has a name that is no machine's own: what means another machine on each machine is not asked of the cluster cache. Engines
+//! have the name from a hosts file and know the registry's private authority; Larder is told both in its registries file.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use larder_oci::Digest;
+use larder_test_origin::{Image, ImageSpec, Origin, OriginBuilder};
+use larder_test_parts::EngineLine;
+use tempfile::TempDir;
+
+use crate::cache::{Cache, CacheOptions, Trust};
+use crate::engine::{self, Engine};
+use crate::http;
+use crate::larder::{Larder, LarderOptions};
+use crate::node::{blob_in, folder};
+use crate::wait::until;
+
+/// What the registry is called.
+pub const NAME: &str = "registry.example";
+
+/// `/etc/hosts` of engines.
+pub const HOSTS: &str = "127.0.0.1 localhost registry.example\n";
+
+/// One node of a cluster.
+pub struct Member {
+    /// Larder on it.
+    pub larder: Larder,
+    /// Its engine.
+    pub engine: Box<dyn Engine>,
+}
+
+impl Member {
+    /// How many questions to the cluster cache ended so.
+    pub fn questions(&self, outcome: &str) -> Result<f64> {
+        let label = format!("larder_cluster_cache_questions_total{{outcome=\"{outcome}\"}}");
+        Ok(http::metric(&self.larder.metrics()?, &label).unwrap_or_default())
+    }
+
+    /// How often its proxy asked the registry itself.
+    pub fn asked_the_registry(&self) -> Result<f64> {
+        Ok(http::metric(&self.larder.metrics()?, "larder_origin_requests_total").unwrap_or_default())
+    }
+
+    /// Waits until its proxy says this of the cluster cache, where a person looks.
+    pub fn wait_until_it_says(&self, words: &str) -> Result<()> {
+        until(&format!("/readyz of the proxy says {words:?}"), Duration::from_secs(20), || {
+            let reply = http::get(self.larder.proxy_admin, "/readyz", &[])?;
+            ensure!(reply.status == 200 && reply.text().contains(words), "it says {}: {}", reply.status, reply.text());
+            Ok(())
+        })
+    }
+}
+
+/// All of it ends with the value.
+pub struct Cluster {
+    // In the order in which they are dropped: who uses something goes before it.
+    /// Nodes that were there from the beginning.
+    pub nodes: Vec<Member>,
+    /// The cluster cache.
+    pub cache: Cache,
+    /// The registry.
+    pub origin: Origin,
+    /// What the registry holds as `team/app:v1`.
+    pub image: Image,
+    /// Who trusts whom.
+    pub trust: Trust,
+    line: EngineLine,
+    /// The case's folder.
+    pub folder: TempDir,
+}
+
+impl Cluster {
+    /// So many nodes with an engine of this line.
+    pub fn of(line: EngineLine, nodes: usize, spec: &ImageSpec) -> Result<Self> {
+        Self::with(line, nodes, spec, &CacheOptions::default())
+    }
+
+    /// With options of the cache too.
+    pub fn with(line: EngineLine, nodes: usize, spec: &ImageSpec, options: &CacheOptions) -> Result<Self> {
+        let folder = folder()?;
+        let origin = OriginBuilder::default().tls(&[NAME, "127.0.0.1"]).start();
+        let image = Image::build(spec);
+        origin.push("team/app", "v1", &image);
+        let registries = folder.path().join("registries.toml");
+        std::fs::write(&registries, settings(&origin))?;
+        let trust = Trust::make(folder.path(), &["127.0.0.1"])?;
+        let cache = Cache::start(&folder.path().join("cache"), &trust, &registries, options)?;
+        let mut cluster = Self { nodes: Vec::new(), cache, origin, image, trust, line, folder };
+        let start = |number| cluster.node(number);
+        cluster.nodes = thread::scope(|scope| {
+            let starting: Vec<_> = (1..=nodes).map(|number| scope.spawn(move || start(number))).collect();
+            starting.into_iter().map(|node| node.join().expect("a node starts without a panic")).collect::<Result<_>>()
+        })?;
+        Ok(cluster)
+    }
+
+    /// A node that was not there before; its number is none of another one.
+    pub fn node(&self, number: usize) -> Result<Member> {
+        self.node_told(number, self.trust.of_a_node(&self.cache.url()))
+    }
+
+    /// The same, told something else of the cluster cache.
+    pub fn node_told(&self, number: usize, arguments: Vec<String>) -> Result<Member> {
+        let folder = self.folder.path().join(format!("node-{number}"));
+        std::fs::create_dir_all(&folder)?;
+        let engine = engine::start_knowing(self.line, &folder, HOSTS)?;
+        engine.trust(&self.registry(), self.origin.ca_pem().context("the registry has no authority")?)?;
+        let options = LarderOptions { registries: settings(&self.origin), arguments, ..LarderOptions::default() };
+        Ok(Member { larder: Larder::start(&*engine, &folder, &options)?, engine })
+    }
+
+    /// The first node.
+    pub fn first(&self) -> &Member {
+        &self.nodes[0]
+    }
+
+    /// The registry as references name it.
+    pub fn registry(&self) -> String {
+        format!("{NAME}:{}", self.origin.address().port())
+    }
+
+    /// `team/app:v1` of the registry.
+    pub fn by_tag(&self) -> String {
+        self.named("app")
+    }
+
+    /// `team/…:v1` of the registry.
+    pub fn named(&self, name: &str) -> String {
+        format!("{}/team/{name}:v1", self.registry())
+    }
+
+    /// Another image, as `team/…:v1`; its reference.
+    pub fn push_another(&self, name: &str, seed: u64) -> (String, Image) {
+        let image = Image::build(&ImageSpec { seed, ..ImageSpec::default() });
+        self.origin.push(&format!("team/{name}"), "v1", &image);
+        (self.named(name), image)
+    }
+
+    /// Requests that the registry saw from engines themselves.
+    pub fn asked_by_engines(&self) -> usize {
+        let agent = |access: &larder_test_origin::Access| access.header("user-agent").map(str::to_owned);
+        let of_engine = |agent: &String| ["containerd", "cri-o"].iter().any(|name| agent.starts_with(name));
+        self.origin.log().iter().filter_map(agent).filter(of_engine).count()
+    }
+
+    /// The file of a blob in the cache's store, when it is there.
+    pub fn cached(&self, digest: &Digest) -> Option<PathBuf> {
+        blob_in(&self.cache.store(), digest)
+    }
+}
+
+/// What Larder is told of the registry: it is on this machine, with a private authority.
+fn settings(origin: &Origin) -> String {
+    let port = origin.address().port();
+    format!(
+        "[registries.\"{NAME}:{port}\"]\nendpoints = [\"{}\"]\nca_pem = \"\"\"\n{}\"\"\"\n",
+        origin.url(),
+        origin.ca_pem().unwrap_or_default()
+    )
+}
