@@ -77,9 +77,13 @@ impl Source for ClusterCache {
     ) -> BoxFuture<'_, Result<BlobStream, SourceError>> {
         let (name, digest, silence) = (name.clone(), digest.clone(), self.limits.silence);
         Box::pin(async move {
-            let key = digest.to_string();
+            let (key, asked_for) = (digest.to_string(), digest.clone());
             // What it has under a digest does not change. An ETag that we were given may be the registry's.
             let given = self.ask(name, key, GetBlob { digest, from, etag: None, silence }, deadline).await?;
+            if given.answer.total == Some(0) && asked_for != Digest::of(asked_for.algorithm(), b"") {
+                let reason = "the cluster cache gave nothing for a blob that is not empty".to_owned();
+                return Err(SourceError::Protocol { reason });
+            }
             let body = given.replica.watched(given.answer.body);
             Ok(BlobStream { etag: None, body, ..given.answer })
         })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use larder_oci::Hasher;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
@@ -247,6 +248,9 @@ impl Course {
             let error = self.origin.mismatch(got);
             tracing::warn!(registry = %self.origin.name.registry, repository = %self.origin.name.repository, %error,
                 "nothing of it was stored");
+            if error.is_for_somebody_else() {
+                return self.begin_anew(partial).await;
+            }
             return self.fail(error, Some(partial)).await;
         }
         let length = hashing.bytes_hashed();
@@ -285,7 +289,7 @@ impl Course {
     async fn fail(self, error: FetchError, partial: Option<PartialBlob>) {
         let limits = &self.shared.limits;
         let time = if error.taints() { limits.refuse_mismatch } else { limits.refuse_cut };
-        if !matches!(error, FetchError::GivenUp { .. }) {
+        if !matches!(error, FetchError::GivenUp { .. }) && !error.is_for_somebody_else() {
             for name in self.assembly.proven() {
                 self.shared.refused.note(&name, &self.origin.digest, time);
             }
@@ -308,13 +312,22 @@ impl Course {
         };
         let shown = error.as_ref().map_or_else(|| "no progress".to_owned(), ToString::to_string);
         tracing::warn!(digest = %self.origin.digest, error = shown, "the store failed during a fetch; readers go on without it");
-        self.publish(Phase::Handover(Arc::new(Handover { hasher: hashing.snapshot(), etag })));
+        self.publish(Phase::Handover(Arc::new(Handover { hasher: hashing.snapshot(), etag, doubted: false })));
         match (error, partial) {
             // What is left of it would keep the disk full.
             (Some(StoreError::Full { .. }), Some(partial)) => self.discard(partial).await,
             (_, Some(partial)) => keep(partial).await,
             (_, None) => {}
         }
+    }
+
+    /// It was wrong, and somebody else is asked from now on: whoever comes begins anew, and the readers go on where they can.
+    async fn begin_anew(&self, partial: PartialBlob) {
+        // Readers hold the file open. Whoever comes from now on must find neither it nor this assembly.
+        self.discard(partial).await;
+        self.shared.remove(&self.origin.digest, &self.assembly);
+        let hasher = Hasher::new(self.origin.digest.algorithm());
+        self.publish(Phase::Handover(Arc::new(Handover { hasher, etag: None, doubted: true })));
     }
 
     async fn discard(&self, partial: PartialBlob) {

@@ -43,11 +43,20 @@ impl Origin {
         FetchError::Source { digest: self.digest.clone(), error }
     }
 
-    /// Content did not have its digest: counted, refused for a while, and as an error.
+    /// Content did not have its digest: counted, refused for a while unless somebody else can be asked, and as an error.
     pub(super) fn mismatch(&self, got: Digest) -> FetchError {
         self.metrics.fetch_mismatches.get_or_create(&self.metrics.registry_labels(&self.name.registry)).inc();
-        self.refused.note(&self.name, &self.digest, self.limits.refuse_mismatch);
-        FetchError::Mismatch { digest: self.digest.clone(), got }
+        let elsewhere = self.source.distrust(&self.name, &self.digest);
+        if !elsewhere {
+            self.refused.note(&self.name, &self.digest, self.limits.refuse_mismatch);
+        }
+        FetchError::Mismatch { digest: self.digest.clone(), got, elsewhere }
+    }
+
+    /// What came later does not go with what came before.
+    fn changed(&self, what: &'static str) -> FetchError {
+        let elsewhere = self.source.distrust(&self.name, &self.digest);
+        FetchError::Changed { digest: self.digest.clone(), what, elsewhere }
     }
 }
 
@@ -122,10 +131,7 @@ impl Download {
     fn count(&mut self, bytes: u64) -> Result<(), FetchError> {
         self.next += bytes;
         if self.total.is_some_and(|total| self.next > total) {
-            return Err(FetchError::Changed {
-                digest: self.origin.digest.clone(),
-                what: "more bytes than it announced",
-            });
+            return Err(self.origin.changed("more bytes than it announced"));
         }
         if self.next > self.origin.limits.blob {
             return Err(self.too_large());
@@ -173,7 +179,7 @@ impl Download {
     }
 
     fn take(&mut self, stream: BlobStream) -> Result<(), FetchError> {
-        let changed = |what| FetchError::Changed { digest: self.origin.digest.clone(), what };
+        let changed = |what| self.origin.changed(what);
         let BlobStream { first, total, etag, body } = stream;
         let skip = self.next.checked_sub(first).ok_or_else(|| changed("a range that begins too late"))?;
         if differ(self.total.as_ref(), total.as_ref()) {

@@ -22,6 +22,8 @@ pub enum FetchError {
         digest: Digest,
         /// What came.
         got: Digest,
+        /// The next try goes to somebody else.
+        elsewhere: bool,
     },
     /// The origin's fault: continuing after a break it offered another entity, or another length.
     #[error("{digest}: the origin changed its mind between two requests: {what}")]
@@ -30,6 +32,8 @@ pub enum FetchError {
         digest: Digest,
         /// What differs.
         what: &'static str,
+        /// The next try goes to somebody else.
+        elsewhere: bool,
     },
     /// Larger than we fetch.
     #[error("{digest}: larger than {limit} bytes")]
@@ -63,6 +67,11 @@ impl FetchError {
     /// Whether what has arrived until then is known to be wrong, so that not another byte of it may leave.
     pub(super) fn taints(&self) -> bool {
         matches!(self, Self::Mismatch { .. } | Self::Changed { .. })
+    }
+
+    /// Whether the next try goes to somebody else, who may do better: then there is no reason to refuse it.
+    pub(super) fn is_for_somebody_else(&self) -> bool {
+        matches!(self, Self::Mismatch { elsewhere: true, .. } | Self::Changed { elsewhere: true, .. })
     }
 
     /// What the origin said, where it was the origin.

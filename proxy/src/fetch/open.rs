@@ -141,6 +141,7 @@ impl Fetcher {
             origin: origin.clone(),
             progress: presence.assembly.progress.subscribe(),
             file,
+            began: range.as_ref().map_or(0, |range| range.start),
             position: range.as_ref().map_or(0, |range| range.start),
             end: range.as_ref().map(|range| range.end).or(total),
             presence: Some(presence),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
-use larder_oci::Hasher;
+use larder_oci::{Digest, Hasher};
 use tokio::time::Instant;
 
 use super::FetchError;
@@ -26,6 +26,10 @@ pub(super) struct Passage {
     end: Option<u64>,
     held: VecDeque<Bytes>,
     is_verified: bool,
+    /// Where the reader began.
+    began: u64,
+    /// The digest of the bytes before an offset, which somebody else gave: it has to be that of these.
+    before: Option<(u64, Digest)>,
 }
 
 impl Passage {
@@ -69,7 +73,14 @@ impl Passage {
         end: Option<u64>,
     ) -> Self {
         let held = VecDeque::new();
-        Self { origin: origin.clone(), download, hasher, arrived, position, end, held, is_verified: false }
+        let (origin, began) = (origin.clone(), position);
+        Self { origin, download, hasher, arrived, position, end, held, is_verified: false, began, before: None }
+    }
+
+    /// Goes on at `position` only if the bytes before it have the digest of those that the reader was `given`.
+    pub(super) fn after(mut self, position: u64, given: Option<Digest>) -> Self {
+        self.before = given.map(|given| (position, given));
+        self
     }
 
     /// The next bytes for the reader.
@@ -84,8 +95,14 @@ impl Passage {
                 return Ok(None);
             }
             match self.download.next().await? {
-                Some(bytes) => self.arrive(bytes),
-                None => self.judge()?,
+                Some(bytes) => self.arrive(bytes)?,
+                None => match self.judge() {
+                    // Nothing has left yet.
+                    Err(error) if error.is_for_somebody_else() && self.position == self.began => {
+                        self.begin_anew().await?;
+                    }
+                    judged => judged?,
+                },
             }
         }
     }
@@ -116,10 +133,18 @@ impl Passage {
         Some(front)
     }
 
-    fn arrive(&mut self, mut bytes: Bytes) {
-        if let Some(hasher) = self.hasher.as_mut() {
-            hasher.update(&bytes);
-        }
+    /// All of it again, of somebody else.
+    async fn begin_anew(&mut self) -> Result<(), FetchError> {
+        let deadline = Instant::now() + self.origin.limits.headers;
+        self.download = Download::start(&self.origin, 0, None, self.download.total(), deadline).await?;
+        self.hasher = Some(Hasher::new(self.origin.digest.algorithm()));
+        self.arrived = 0;
+        self.held.clear();
+        Ok(())
+    }
+
+    fn arrive(&mut self, mut bytes: Bytes) -> Result<(), FetchError> {
+        self.hash(&bytes)?;
         let start = self.arrived;
         self.arrived += bytes.len() as u64;
         // Before what the reader wants: hashed, and forgotten.
@@ -130,6 +155,30 @@ impl Passage {
         if !bytes.is_empty() {
             self.held.push_back(bytes);
         }
+        Ok(())
+    }
+
+    fn hash(&mut self, bytes: &Bytes) -> Result<(), FetchError> {
+        let Some(hasher) = self.hasher.as_mut() else { return Ok(()) };
+        let mut rest = bytes.clone();
+        if let Some((at, given)) = &self.before
+            && let Ok(before) = usize::try_from(at.saturating_sub(self.arrived))
+            && before <= rest.len()
+        {
+            hasher.update(&rest.split_to(before));
+            let got = hasher.clone().finish();
+            if got != *given {
+                // What the reader has is not the beginning of this blob, and cannot be taken back.
+                return Err(FetchError::Mismatch {
+                    digest: self.origin.digest.clone(),
+                    got: given.clone(),
+                    elsewhere: true,
+                });
+            }
+            self.before = None;
+        }
+        hasher.update(&rest);
+        Ok(())
     }
 
     fn judge(&mut self) -> Result<(), FetchError> {

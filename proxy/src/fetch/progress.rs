@@ -51,6 +51,9 @@ pub(super) struct Handover {
     pub(super) hasher: Hasher,
     /// The entity that they are part of.
     pub(super) etag: Option<String>,
+    /// What is in the file is wrong somewhere, and whoever is asked now may have it right: a reader goes on only where what it was given
+    /// is what comes now.
+    pub(super) doubted: bool,
 }
 
 /// What a reader does next.
@@ -135,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_known_to_be_wrong_goes_no_further_but_a_break_leaves_what_came() {
         let digest = Digest::of(Algorithm::Sha256, b"x");
-        let wrong = FetchError::Mismatch { digest: digest.clone(), got: digest.clone() };
+        let wrong = FetchError::Mismatch { digest: digest.clone(), got: digest.clone(), elsewhere: false };
         assert_eq!(at(Some(200_000), 100_000, Phase::Failed(wrong)).released(), 0);
         let broken = at(Some(200_000), 100_000, Phase::Failed(FetchError::GivenUp { digest }));
         assert_eq!(broken.released(), 100_000);
@@ -157,7 +160,7 @@ mod tests {
             let step = |phase| at(Some(total), total, phase).step(position, Some(total));
             assert!(matches!(step(Phase::Arriving), Step::Wait), "{total}");
             assert!(matches!(step(Phase::Failed(FetchError::GivenUp { digest: digest.clone() })), Step::Fail(_)));
-            let handover = Handover { hasher: Hasher::new(Algorithm::Sha256), etag: None };
+            let handover = Handover { hasher: Hasher::new(Algorithm::Sha256), etag: None, doubted: false };
             assert!(matches!(step(Phase::Handover(Arc::new(handover))), Step::PassOn(_)));
             assert!(matches!(step(Phase::Verified), Step::End));
         }

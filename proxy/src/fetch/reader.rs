@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
-use larder_oci::Hasher;
+use larder_oci::{Digest, Hasher};
 use tokio::sync::watch;
 
 use super::FetchError;
@@ -26,6 +26,8 @@ pub(super) struct Reader {
     pub(super) origin: Origin,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) file: Arc<File>,
+    /// The first byte that was asked for.
+    pub(super) began: u64,
     /// The next byte to deliver.
     pub(super) position: u64,
     /// Where to stop; `None` while the blob's length is not known.
@@ -59,7 +61,9 @@ fn live(length: Option<u64>, origin: Origin, way: Way) -> LiveBody {
             Ok(Some(bytes)) => Some((Ok(bytes), (origin, way))),
             Err(error) => {
                 // An engine that was cut short must not be cut at the same byte again.
-                origin.refused.note(&origin.name, &origin.digest, origin.limits.refuse_cut);
+                if !error.is_for_somebody_else() {
+                    origin.refused.note(&origin.name, &origin.digest, origin.limits.refuse_cut);
+                }
                 tracing::warn!(registry = %origin.name.registry, repository = %origin.name.repository, %error,
                     "a reader is cut short");
                 Some((Err(io::Error::other(error)), (origin, Way::Over)))
@@ -132,7 +136,10 @@ impl Reader {
 
     /// Goes on from where the hash is. What is hashed and not delivered yet is read from the file: at most the tail.
     async fn pass_on(&self, handover: &Handover) -> Result<Passage, FetchError> {
-        let Handover { hasher, etag } = handover;
+        let Handover { hasher, etag, doubted } = handover;
+        if *doubted {
+            return self.pass_if_it_goes_on().await;
+        }
         let total = self.progress.borrow().total;
         let mut kept = Vec::new();
         let mut offset = self.position;
@@ -148,6 +155,27 @@ impl Reader {
             }
         }
         Passage::resumed(&self.origin, hasher.clone(), etag.clone(), total, kept, self.position, self.end).await
+    }
+
+    /// Goes on with what somebody else gives, all of which is hashed. What was given before has to be the same.
+    async fn pass_if_it_goes_on(&self) -> Result<Passage, FetchError> {
+        let given = if self.position > self.began { Some(self.hashed_so_far().await?) } else { None };
+        Ok(self.pass_from_start().await?.after(self.position, given))
+    }
+
+    async fn hashed_so_far(&self) -> Result<Digest, FetchError> {
+        let mut hasher = Hasher::new(self.origin.digest.algorithm());
+        while hasher.bytes_hashed() < self.position {
+            let left = usize::try_from(self.position - hasher.bytes_hashed()).unwrap_or(usize::MAX);
+            let limits = &self.origin.limits;
+            let read =
+                file_chunk::read(&self.file, hasher.bytes_hashed(), left.min(limits.chunk), limits.store_patience);
+            match read.await {
+                Ok(bytes) => hasher.update(&bytes),
+                Err(_) => return Err(FetchError::GivenUp { digest: self.origin.digest.clone() }),
+            }
+        }
+        Ok(hasher.finish())
     }
 
     /// Goes on although nothing can be read back: all is hashed anew, and only what is missing delivered.

@@ -2,14 +2,17 @@
 //!
 //! Which failures are whose is the point (decision 17). What the registry said is handed through: asking it again would get the same
 //! answer, at a price. Anything else is the first source's own trouble, or its failure to reach the registry, and never a reason to fail
-//! a pull that would succeed without it.
+//! a pull that would succeed without it. So it goes for a body that breaks, or is not what it should be (`doubts`): the rest, or all of it
+//! again, is then asked of the other one.
 
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use larder_oci::{Digest, ManifestReference};
 use tokio::time::Instant;
 
+use super::doubts::{Doubts, Order};
 use super::{BlobHead, BlobStream, Listing, ManifestBody, ManifestHead, Source, SourceError};
 use crate::store::Name;
 
@@ -18,12 +21,13 @@ use crate::store::Name;
 pub struct Chain {
     first: Arc<dyn Source>,
     then: Arc<dyn Source>,
+    doubts: Arc<Doubts>,
 }
 
 impl Chain {
     /// `then` is asked what `first` does not answer.
     pub fn new(first: Arc<dyn Source>, then: Arc<dyn Source>) -> Self {
-        Self { first, then }
+        Self { first, then, doubts: Arc::default() }
     }
 }
 
@@ -69,6 +73,20 @@ async fn either_list(
     match first.await {
         Ok(remembered) if remembered.unconfirmed.is_some() => Ok(then.await.unwrap_or(remembered)),
         first => either(name, std::future::ready(first), then).await,
+    }
+}
+
+impl Chain {
+    /// The stream of `first`; how it ends is remembered.
+    fn listened_to(&self, name: &Name, digest: &Digest, stream: BlobStream) -> BlobStream {
+        let (doubts, name, digest) = (Arc::clone(&self.doubts), name.clone(), digest.clone());
+        let body = stream.body.inspect(move |piece| {
+            if let Err(error) = piece {
+                tracing::debug!(%digest, %error, "the cluster cache broke off");
+                doubts.broke(&name, &digest, Instant::now());
+            }
+        });
+        BlobStream { body: body.boxed(), ..stream }
     }
 }
 
@@ -137,10 +155,30 @@ impl Source for Chain {
         let etag = etag.map(ToOwned::to_owned);
         Box::pin(async move {
             // An ETag is of the one who gave it; which of the two that was does not matter, since one of them gives none.
-            let first = self.first.get_blob(&name, &digest, from, etag.as_deref(), deadline);
+            let first = async {
+                let stream = self.first.get_blob(&name, &digest, from, etag.as_deref(), deadline).await?;
+                self.doubts.gives(&name, &digest, Instant::now());
+                Ok(self.listened_to(&name, &digest, stream))
+            };
             let then = async { self.then.get_blob(&name, &digest, from, etag.as_deref(), deadline).await };
-            either(&name, first, then).await
+            match self.doubts.order(&name, &digest, Instant::now()) {
+                Order::Usual => either(&name, first, then).await,
+                Order::OtherOnly => then.await,
+                Order::Reversed => match then.await {
+                    Ok(stream) => Ok(stream),
+                    Err(error) => first.await.map_err(|_| error),
+                },
+            }
         })
+    }
+
+    fn distrust(&self, name: &Name, digest: &Digest) -> bool {
+        let is_first_s = self.doubts.wrong(name, digest, Instant::now());
+        if is_first_s {
+            tracing::warn!(registry = %name.registry, repository = %name.repository, %digest,
+                "the cluster cache gave something else; this is the registry's to give for a while");
+        }
+        is_first_s || self.then.distrust(name, digest)
     }
 
     fn tags(&self, name: &Name, query: Option<&str>, deadline: Instant) -> BoxFuture<'_, Result<Listing, SourceError>> {
@@ -167,3 +205,6 @@ impl Source for Chain {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 //! the whole cluster) and [`Chain`] (first this one, then that one).
 
 mod chain;
+mod doubts;
 
 use std::time::Duration;
 
@@ -167,6 +168,13 @@ pub trait Source: Send + Sync + 'static {
         query: Option<&str>,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Listing, SourceError>>;
+
+    /// What came for it turned out wrong: other bytes, another length. Whether the next question about it goes to somebody else, who may
+    /// have it right.
+    fn distrust(&self, name: &Name, digest: &Digest) -> bool {
+        let _ = (name, digest);
+        false
+    }
 }
 
 /// Why there is no answer. Cloned to everyone who waits for the same fetch.

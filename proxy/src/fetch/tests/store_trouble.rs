@@ -91,6 +91,7 @@ fn reader_at(stage: &Stage, position: u64, file: std::fs::File, total: u64, phas
         origin: stage.fetcher.shared.origin(&name("team/app"), &digest(&bytes)),
         progress: watch::Sender::new(progress).subscribe(),
         file: Arc::new(file),
+        began: 0,
         position,
         end: Some(total),
         presence: None,
@@ -117,7 +118,7 @@ async fn a_reader_goes_on_from_where_the_hash_is_wherever_it_was_itself() {
         }
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(&bytes[..hashed]);
-        let phase = Phase::Handover(Arc::new(Handover { hasher, etag: None }));
+        let phase = Phase::Handover(Arc::new(Handover { hasher, etag: None, doubted: false }));
         let reader = reader_at(&stage, position as u64, file, 500_000, phase);
         let got = read(reader::body(reader)).await;
         assert_eq!(got, (bytes.slice(position..), true), "at {position}, hashed {hashed}, readable {is_readable}");
