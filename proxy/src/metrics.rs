@@ -8,6 +8,7 @@
 mod registries;
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use larder_oci::Registry;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry as Exposition, Unit};
 
 use self::registries::{Registries, Series};
+use crate::origin::Lane;
 
 /// Labels of [`Metrics::requests`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,6 +52,15 @@ pub struct OriginLabels {
 pub struct RegistryLabels {
     /// [`Metrics::registry_label`].
     pub registry: String,
+}
+
+/// Labels of what is counted per registry and lane.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LaneLabels {
+    /// [`Metrics::registry_label`].
+    pub registry: String,
+    /// `document` or `blob` ([`crate::origin::Lane`]).
+    pub lane: &'static str,
 }
 
 /// Labels of [`Metrics::stale_answers`].
@@ -136,6 +147,13 @@ pub struct Metrics {
     pub origin_quota_remaining: Family<RegistryLabels, Gauge>,
     /// The origin's pull quota (`ratelimit-limit`).
     pub origin_quota_limit: Family<RegistryLabels, Gauge>,
+    /// Requests that wait for their turn at an origin.
+    pub origin_queue: Family<LaneLabels, Gauge>,
+    origin_queue_wait: Family<LaneLabels, Histogram, Seconds>,
+    /// Requests that had waited long enough for a turn and went without one.
+    pub origin_queue_hurried: Family<LaneLabels, Counter>,
+    /// How long pulls were held back for the sake of an origin's quota.
+    pub origin_held_back: Family<RegistryLabels, Counter<f64, AtomicU64>>,
 
     /// Questions to the cluster cache, by how they ended.
     pub cluster_cache_questions: Family<OutcomeLabels, Counter>,
@@ -193,6 +211,10 @@ impl Metrics {
             origin_circuit_open: Family::default(),
             origin_quota_remaining: Family::default(),
             origin_quota_limit: Family::default(),
+            origin_queue: Family::default(),
+            origin_queue_wait: Family::new_with_constructor(Seconds),
+            origin_queue_hurried: Family::default(),
+            origin_held_back: Family::default(),
             cluster_cache_questions: Family::default(),
             fetches_running: Gauge::default(),
             fetch_resumes: Family::default(),
@@ -226,6 +248,10 @@ impl Metrics {
             origin_circuit_open,
             origin_quota_remaining,
             origin_quota_limit,
+            origin_queue,
+            origin_queue_wait,
+            origin_queue_hurried,
+            origin_held_back,
             cluster_cache_questions,
             fetches_running,
             fetch_resumes,
@@ -279,6 +305,24 @@ impl Metrics {
             origin_quota_remaining.clone(),
         );
         list.register("origin_quota_limit", "The pull quota that the origin states", origin_quota_limit.clone());
+        list.register("origin_queue", "Requests that wait for their turn at an origin", origin_queue.clone());
+        list.register_with_unit(
+            "origin_queue_wait",
+            "How long requests waited for their turn at an origin",
+            Unit::Seconds,
+            origin_queue_wait.clone(),
+        );
+        list.register(
+            "origin_queue_hurried",
+            "Requests that had waited long enough for their turn and went without one",
+            origin_queue_hurried.clone(),
+        );
+        list.register_with_unit(
+            "origin_held_back",
+            "How long pulls were held back for the sake of an origin's quota",
+            Unit::Seconds,
+            origin_held_back.clone(),
+        );
         list.register(
             "cluster_cache_questions",
             "Questions to the cluster cache, by how they ended",
@@ -341,6 +385,13 @@ impl Metrics {
             self.stale_answers.remove(series);
         }
         self.origin_time.remove(&labels);
+        self.origin_held_back.remove(&labels);
+        for lane in Lane::ALL {
+            let labels = LaneLabels { registry: labels.registry.clone(), lane: lane.as_str() };
+            self.origin_queue.remove(&labels);
+            self.origin_queue_wait.remove(&labels);
+            self.origin_queue_hurried.remove(&labels);
+        }
         for counters in [&self.origin_bytes, &self.fetch_resumes, &self.fetch_mismatches, &self.promises_broken] {
             counters.remove(&labels);
         }
@@ -392,6 +443,16 @@ impl Metrics {
     /// A request's first body byte (or its head, where there is no body) was handed over after `elapsed`.
     pub fn observe_first_byte(&self, kind: &'static str, source: &'static str, elapsed: Duration) {
         self.time_to_first_byte.get_or_create(&FirstByteLabels { kind, source }).observe(elapsed.as_secs_f64());
+    }
+
+    /// The labels of what is counted per registry and lane.
+    pub fn lane_labels(&self, registry: &Registry, lane: Lane) -> LaneLabels {
+        LaneLabels { registry: self.registry_label(registry), lane: lane.as_str() }
+    }
+
+    /// A request waited `elapsed` for its turn at an origin.
+    pub fn observe_queue(&self, labels: &LaneLabels, elapsed: Duration) {
+        self.origin_queue_wait.get_or_create(labels).observe(elapsed.as_secs_f64());
     }
 
     /// An origin's head came after `elapsed`.
@@ -447,6 +508,11 @@ mod tests {
         metrics.origin_circuit_open.get_or_create(&labels).set(1);
         metrics.origin_quota_remaining.get_or_create(&labels).set(1);
         metrics.origin_quota_limit.get_or_create(&labels).set(1);
+        let lane = metrics.lane_labels(&registry, Lane::Blob);
+        metrics.origin_queue.get_or_create(&lane).set(1);
+        metrics.observe_queue(&lane, Duration::from_millis(1));
+        metrics.origin_queue_hurried.get_or_create(&lane).inc();
+        metrics.origin_held_back.get_or_create(&labels).inc_by(0.5);
         metrics.cluster_cache_questions.get_or_create(&OutcomeLabels { outcome: "ok" }).inc();
         metrics.fetch_resumes.get_or_create(&labels).inc();
         metrics.fetch_mismatches.get_or_create(&labels).inc();
@@ -491,6 +557,7 @@ mod tests {
             metrics.observe_origin(&registry(number), Duration::from_millis(1));
             metrics.origin_bytes.get_or_create(&labels).inc();
             metrics.origin_circuit_open.get_or_create(&labels).set(1);
+            metrics.observe_queue(&metrics.lane_labels(&registry(number), Lane::Blob), Duration::ZERO);
             assert_eq!(metrics.registry_label(&registry(0)), "r0.example.com", "it is in use");
         }
         let page = metrics.encode();
@@ -499,6 +566,7 @@ mod tests {
         assert_eq!(page.matches("larder_origin_requests_total{").count(), registries::MOST);
         assert_eq!(page.matches("larder_origin_circuit_open{").count(), registries::MOST);
         assert_eq!(page.matches("larder_origin_response_seconds_count{").count(), registries::MOST);
+        assert_eq!(page.matches("larder_origin_queue_wait_seconds_count{").count(), registries::MOST);
         assert_eq!(metrics.registry_label(&registry(1)), "other");
     }
 }

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use super::body;
 use super::client::Answer;
-use super::observe::RequestKind;
+use super::observe::{Lane, RequestKind};
 use super::question::{Question, expect_whole};
+use super::queue::Turn;
 use crate::source::{BlobHead, BlobStream, SourceError};
 
 /// HEAD of a blob.
@@ -57,6 +58,24 @@ impl Question for HeadBlob {
 impl Question for GetBlob {
     type Answer = BlobStream;
     const KIND: RequestKind = RequestKind::Blob;
+    const LANE: Lane = Lane::Blob;
+
+    /// Until its last byte; who reads need not ask whether there is more.
+    fn hold(answer: BlobStream, turn: Turn) -> BlobStream {
+        let BlobStream { first, total, etag, body } = answer;
+        let mut left = total.map(|total| total.saturating_sub(first));
+        let mut turn = Some(turn).filter(|_| left != Some(0));
+        let body = body.map(move |piece| {
+            if let (Some(left), Ok(piece)) = (&mut left, &piece) {
+                *left = left.saturating_sub(piece.len() as u64);
+            }
+            if piece.is_err() || left == Some(0) {
+                drop(turn.take());
+            }
+            piece
+        });
+        BlobStream { first, total, etag, body: body.boxed() }
+    }
 
     fn method(&self) -> Method {
         Method::GET

@@ -19,8 +19,9 @@ use super::breaker::Failure;
 use super::client::{Answer, Client, Wanted, check_hop, shown};
 use super::health::{Change, Health, Side};
 use super::observe::{Observer, RequestKind};
+use super::pacing::{self, Pace};
+use super::probe;
 use super::token::{AtHand, Grant, TokenChallenge, Tokens};
-use super::{pacing, probe};
 use crate::source::SourceError;
 
 /// A token server has this long, whoever still waits for it.
@@ -39,6 +40,7 @@ pub(super) struct Endpoint {
     observer: Arc<dyn Observer>,
     tokens: Arc<Tokens>,
     health: Mutex<Health>,
+    pace: Mutex<Pace>,
     /// Somebody asked while it was given up: a reason to probe soon.
     wanted: Arc<Notify>,
 }
@@ -53,6 +55,7 @@ impl Endpoint {
             observer,
             tokens: Arc::default(),
             health: Mutex::default(),
+            pace: Mutex::default(),
             wanted: Arc::default(),
         }
     }
@@ -77,7 +80,10 @@ impl Endpoint {
         wanted: &Wanted,
         until: Instant,
     ) -> Result<Answer, SourceError> {
-        self.admit(Instant::now())?;
+        self.admit(wanted.kind, Instant::now())?;
+        if counts_as_pull(wanted) {
+            self.hold_back(until).await;
+        }
         let (grant, fresh) = match self.tokens.at_hand(repository, Instant::now()) {
             AtHand::Nothing => (None, false),
             AtHand::Grant(grant) => (Some(grant), false),
@@ -85,23 +91,38 @@ impl Endpoint {
         };
         let answer = self.exchange(wanted, grant.as_deref(), until).await?;
         if fresh {
-            return self.judge(answer);
+            return self.judge(wanted.kind, answer);
         }
         let Some(challenge) = self.challenge(&answer, repository, grant.is_some())? else {
-            return self.judge(answer);
+            return self.judge(wanted.kind, answer);
         };
         body::drain(answer.body).await;
         let grant = self.token(repository, challenge, grant.as_ref(), until).await?;
         let answer = self.exchange(wanted, Some(&grant), until).await?;
-        self.judge(answer)
+        self.judge(wanted.kind, answer)
     }
 
-    fn admit(&self, now: Instant) -> Result<(), SourceError> {
-        let admitted = self.health().admit(now);
+    /// Whether it would be asked now.
+    pub(super) fn admits(&self, kind: RequestKind) -> bool {
+        self.health().admit(kind, Instant::now()).is_ok()
+    }
+
+    fn admit(&self, kind: RequestKind, now: Instant) -> Result<(), SourceError> {
+        let admitted = self.health().admit(kind, now);
         if admitted == Err(SourceError::CircuitOpen) {
             self.wanted.notify_one();
         }
         admitted
+    }
+
+    /// Waits until the registry's quota has room for one more pull, as far as somebody who waits can be made to.
+    async fn hold_back(&self, until: Instant) {
+        let now = Instant::now();
+        let at = self.pace().next(now).min(now + until.saturating_duration_since(now) / 2);
+        if at > now {
+            self.observer.held_back(&self.registry, at.duration_since(now));
+            tokio::time::sleep_until(at).await;
+        }
     }
 
     async fn exchange(
@@ -116,6 +137,7 @@ impl Endpoint {
                 let failure = failure_of(answer.own_status);
                 self.record(Side::Registry, failure, began);
                 if let Some(quota) = pacing::rate_limit(&answer.own_headers) {
+                    self.pace().heard(quota);
                     self.observer.rate_limit(&self.registry, quota);
                 }
                 Ok(answer)
@@ -192,7 +214,7 @@ impl Endpoint {
                 }
                 grant
             }
-            429 => Err(self.leave_in_peace(&answer)),
+            429 => Err(self.leave_in_peace(RequestKind::Token, &answer)),
             status @ (408 | 500..) => Err(SourceError::Server { status }),
             // It was asked for what anyone may have.
             status @ 400.. => Err(SourceError::NeedsCredentials { status }),
@@ -201,7 +223,7 @@ impl Endpoint {
     }
 
     /// What a status means.
-    fn judge(&self, answer: Answer) -> Result<Answer, SourceError> {
+    fn judge(&self, kind: RequestKind, answer: Answer) -> Result<Answer, SourceError> {
         match answer.status.as_u16() {
             200 | 206 => Ok(answer),
             // Storage that refuses what the registry sent us for says nothing about who may have it.
@@ -211,7 +233,7 @@ impl Endpoint {
             429 if answer.elsewhere => Err(SourceError::RateLimited {
                 retry_after: Some(pacing::retry_after(&answer.headers, SystemTime::now())),
             }),
-            429 => Err(self.leave_in_peace(&answer)),
+            429 => Err(self.leave_in_peace(kind, &answer)),
             // It says that it does not know the method (RFC 9110 §15.6.2), as 405 does.
             501 => Err(SourceError::Protocol { reason: "unexpected status 501".to_owned() }),
             status @ (408 | 500..) => Err(SourceError::Server { status }),
@@ -219,11 +241,11 @@ impl Endpoint {
         }
     }
 
-    fn leave_in_peace(&self, answer: &Answer) -> SourceError {
+    fn leave_in_peace(&self, kind: RequestKind, answer: &Answer) -> SourceError {
         let wait = pacing::retry_after(&answer.headers, SystemTime::now());
-        self.health().leave_in_peace(Instant::now() + wait);
+        self.health().leave_in_peace(kind, Instant::now() + wait);
         // Nothing is asked until then, so this is said once each time, and explains what is stale or refused meanwhile.
-        tracing::warn!(registry = %self.registry, endpoint = self.shown(), seconds = wait.as_secs(),
+        tracing::warn!(registry = %self.registry, endpoint = self.shown(), kind = kind.as_str(), seconds = wait.as_secs(),
             "the registry limits the rate of requests; it is left in peace that long, what is held is served");
         SourceError::RateLimited { retry_after: Some(wait) }
     }
@@ -264,6 +286,10 @@ impl Endpoint {
         // Nothing that holds it can panic half-way through a change.
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Endpoint {
@@ -297,6 +323,11 @@ fn bearer(base: &Url, headers: &HeaderMap) -> Result<Option<TokenChallenge>, Sou
         Url::parse(&realm).map_err(|_| SourceError::Protocol { reason: "the challenge's realm is no URL".into() })?;
     check_hop(base, &realm)?;
     Ok(Some(TokenChallenge { realm, service, scope }))
+}
+
+/// What registries count: the bytes of manifests. A HEAD is free.
+fn counts_as_pull(wanted: &Wanted) -> bool {
+    wanted.kind == RequestKind::Manifest && wanted.method == Method::GET
 }
 
 /// What a status says about whoever sent it.

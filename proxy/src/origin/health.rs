@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::breaker::{Breaker, Failure};
+use super::observe::RequestKind;
 use crate::source::SourceError;
 
 /// Which of the two.
@@ -33,16 +34,34 @@ pub(super) struct Health {
     registry: Breaker,
     token_server: Breaker,
     realm: Option<Url>,
-    peace_until: Option<Instant>,
+    peace: Peace,
+}
+
+/// Until when it wants to be left in peace. Quotas are on manifests: whoever has used his up may still finish the layers that he has begun
+/// with, so what is said about the one is not held against the other.
+#[derive(Debug, Default)]
+struct Peace {
+    documents: Option<Instant>,
+    blobs: Option<Instant>,
+}
+
+impl Peace {
+    fn until(&self, kind: RequestKind) -> Option<Instant> {
+        match kind {
+            RequestKind::Blob => self.blobs,
+            RequestKind::Manifest | RequestKind::Listing => self.documents,
+            RequestKind::Token | RequestKind::Probe => None,
+        }
+    }
 }
 
 impl Health {
-    /// Whether a question may be asked, or why not.
-    pub(super) fn admit(&self, now: Instant) -> Result<(), SourceError> {
+    /// Whether a question of this kind may be asked, or why not.
+    pub(super) fn admit(&self, kind: RequestKind, now: Instant) -> Result<(), SourceError> {
         if self.is_open() {
             return Err(SourceError::CircuitOpen);
         }
-        match self.peace_until {
+        match self.peace.until(kind) {
             Some(until) if until > now => Err(SourceError::RateLimited { retry_after: Some(until - now) }),
             _ => Ok(()),
         }
@@ -84,9 +103,14 @@ impl Health {
         self.realm = Some(realm);
     }
 
-    /// It answered 429.
-    pub(super) fn leave_in_peace(&mut self, until: Instant) {
-        self.peace_until = Some(until);
+    /// It answered 429 to a question of this kind. Without a token there is nothing that it could be asked.
+    pub(super) fn leave_in_peace(&mut self, kind: RequestKind, until: Instant) {
+        if kind != RequestKind::Blob {
+            self.peace.documents = Some(until);
+        }
+        if matches!(kind, RequestKind::Blob | RequestKind::Token) {
+            self.peace.blobs = Some(until);
+        }
     }
 }
 
@@ -106,7 +130,7 @@ mod tests {
         health.token_server_is(realm.clone());
         assert_eq!(health.record(Side::TokenServer, Some(Failure::Silent), now, now), Change::Opened);
         assert_eq!(health.record(Side::Registry, None, now, now), Change::Same);
-        assert_eq!(health.admit(now), Err(SourceError::CircuitOpen));
+        assert_eq!(health.admit(RequestKind::Blob, now), Err(SourceError::CircuitOpen));
         assert_eq!(health.failing(Side::Registry, &base), None);
         assert_eq!(health.failing(Side::TokenServer, &base), Some(realm));
 
@@ -114,16 +138,24 @@ mod tests {
         assert_eq!(health.failing(Side::Registry, &base), Some(base.clone()));
         assert_eq!(health.record(Side::TokenServer, None, later, later), Change::Same);
         assert_eq!(health.record(Side::Registry, None, later, later), Change::Closed);
-        assert_eq!(health.admit(later), Ok(()));
+        assert_eq!(health.admit(RequestKind::Blob, later), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn is_left_in_peace_for_as_long_as_it_asked() {
         let now = Instant::now();
-        let mut health = Health::default();
-        health.leave_in_peace(now + Duration::from_secs(5));
-        let left = Some(Duration::from_secs(3));
-        assert_eq!(health.admit(now + Duration::from_secs(2)), Err(SourceError::RateLimited { retry_after: left }));
-        assert_eq!(health.admit(now + Duration::from_secs(5)), Ok(()));
+        let (soon, then) = (now + Duration::from_secs(2), now + Duration::from_secs(5));
+        let limited = Err(SourceError::RateLimited { retry_after: Some(Duration::from_secs(3)) });
+        let kinds = [RequestKind::Manifest, RequestKind::Listing, RequestKind::Blob];
+        for (said_of, expected) in [
+            (RequestKind::Manifest, [&limited, &limited, &Ok(())]),
+            (RequestKind::Blob, [&Ok(()), &Ok(()), &limited]),
+            (RequestKind::Token, [&limited; 3]),
+        ] {
+            let mut health = Health::default();
+            health.leave_in_peace(said_of, then);
+            assert_eq!(kinds.map(|kind| health.admit(kind, soon)).each_ref(), expected, "{said_of:?}");
+            assert_eq!(kinds.map(|kind| health.admit(kind, then)), [Ok(()), Ok(()), Ok(())]);
+        }
     }
 }

@@ -4,9 +4,9 @@
 //! `address`, every answer is bounded in size and time, a manifest's digest is computed. Only anonymous requests are made:
 //! what needs credentials is the engine's to fetch.
 //!
-//! A question (`question`; `manifest`, `blob`, `listing`) goes to a registry (`upstream`), there to one endpoint after the
-//! other (`endpoint`: `token`, `health` with `breaker` and `pacing`, `probe`), and out (`client`: redirects; `connect`:
-//! `resolve`, `tls`, `proxy_environment`).
+//! A question (`question`; `manifest`, `blob`, `listing`) goes to a registry (`upstream`), waits there for its turn (`queue`), is put to
+//! one endpoint after the other (`endpoint`: `token`, `health` with `breaker` and `pacing`, `probe`), and out (`client`: redirects;
+//! `connect`: `resolve`, `tls`, `proxy_environment`).
 
 pub(crate) mod address;
 pub(crate) mod blob;
@@ -23,6 +23,7 @@ mod pacing;
 pub(crate) mod probe;
 mod proxy_environment;
 pub(crate) mod question;
+mod queue;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -43,9 +44,10 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 pub(crate) use listing::known_parameters;
-pub use observe::{Observer, RequestKind, RequestOutcome, Unobserved};
+pub use observe::{Lane, Observer, RequestKind, RequestOutcome, Unobserved};
 pub use pacing::RateLimit;
 pub use proxy_environment::{ProxyEnvironment, ProxyVariables};
+pub use queue::QueueLimits;
 pub use resolve::{Resolve, SystemResolver};
 pub use tls::platform_roots;
 
@@ -79,18 +81,20 @@ pub struct OriginConfig {
     pub limits: Limits,
 }
 
-/// How long things may take.
+/// How long things may take, and how many there are at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Resolving, connecting and TLS together, for one hop.
     pub connect: Duration,
     /// A blob without a byte for this long is broken.
     pub silence: Duration,
+    /// How much is asked of one registry at a time.
+    pub queue: QueueLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), silence: Duration::from_secs(30) }
+        Self { connect: Duration::from_secs(2), silence: Duration::from_secs(30), queue: QueueLimits::default() }
     }
 }
 
@@ -187,7 +191,8 @@ impl Origin {
             tls::client_config(&self.roots, settings.ca_pem.as_deref(), settings.insecure)
                 .map_err(|error| SourceError::Refused { reason: format!("{registry}: {error}") })?
         };
-        Ok(Upstream::new(registry, &addresses, network, tls, self.via.clone(), &self.observer))
+        let (via, queue) = (self.via.clone(), &self.limits.queue);
+        Ok(Upstream::new(registry, &addresses, network, tls, via, queue, &self.observer))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the origin tells whoever counts: requests on the wire, quotas, circuits.
 
+use std::time::Duration;
+
 use larder_oci::Registry;
 
 use super::pacing::RateLimit;
@@ -32,6 +34,28 @@ impl RequestKind {
     }
 }
 
+/// What waits for one another at a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// Manifests, HEADs and lists.
+    Document,
+    /// The bytes of blobs.
+    Blob,
+}
+
+impl Lane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Document, Self::Blob];
+
+    /// For a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Document => "document",
+            Self::Blob => "blob",
+        }
+    }
+}
+
 /// How a request to the outside ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RequestOutcome {
@@ -55,6 +79,21 @@ pub trait Observer: Send + Sync + 'static {
     /// A registry told its quota.
     fn rate_limit(&self, registry: &Registry, quota: RateLimit) {
         let _ = (registry, quota);
+    }
+
+    /// So many wait for their turn at a registry.
+    fn queue(&self, registry: &Registry, lane: Lane, waiting: usize) {
+        let _ = (registry, lane, waiting);
+    }
+
+    /// Somebody has waited so long for a turn; `hurried`: and went without one.
+    fn waited(&self, registry: &Registry, lane: Lane, waited: Duration, hurried: bool) {
+        let _ = (registry, lane, waited, hurried);
+    }
+
+    /// A pull was held back so long for the sake of the registry's quota.
+    fn held_back(&self, registry: &Registry, held: Duration) {
+        let _ = (registry, held);
     }
 
     /// An endpoint of a registry is given up for now, or asked again.

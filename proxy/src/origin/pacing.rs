@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
+use tokio::time::Instant;
 
 /// How long a registry is left in peace that answered 429 and did not say for how long.
 const USUAL: Duration = Duration::from_secs(10);
@@ -23,6 +24,38 @@ pub struct RateLimit {
     pub remaining: Option<u64>,
     /// Its length.
     pub window: Option<Duration>,
+}
+
+/// Nobody is held back for longer for the sake of a quota: who waits for a pull would else ask the registry himself.
+const HELD_BACK: Duration = Duration::from_secs(2);
+
+/// When what counts against a quota may be asked next: at once while more than a quarter of it is left, then no faster than it
+/// comes back. Never refuses: only the registry knows whether it would, and its 429 is heeded when it comes.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    apart: Duration,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    /// An answer said this.
+    pub(super) fn heard(&mut self, quota: RateLimit) {
+        self.apart = match quota {
+            RateLimit { limit: Some(limit @ 1..), remaining: Some(remaining), window: Some(window) }
+                if remaining < limit.div_ceil(4) =>
+            {
+                window / u32::try_from(limit).unwrap_or(u32::MAX)
+            }
+            _ => Duration::ZERO,
+        };
+    }
+
+    /// When one more may be asked, which is then taken for asked.
+    pub(super) fn next(&mut self, now: Instant) -> Instant {
+        let at = self.next.map_or(now, |next| next.max(now).min(now + HELD_BACK));
+        self.next = Some(at + self.apart);
+        at
+    }
 }
 
 /// The quota in an answer, if there is one.
@@ -77,6 +110,34 @@ mod tests {
             assert_eq!(wait, Duration::from_secs(seconds), "{value}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), USUAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_that_runs_low_is_spread() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let after = |pace: &mut Pace| pace.next(start).duration_since(start).as_millis();
+        let said = |remaining| RateLimit {
+            limit: Some(100),
+            remaining: Some(remaining),
+            window: Some(Duration::from_mins(1)),
+        };
+        pace.heard(said(25));
+        assert_eq!([after(&mut pace), after(&mut pace)], [0, 0]);
+        pace.heard(said(24));
+        assert_eq!([0; 6].map(|_| after(&mut pace)), [0, 600, 1200, 1800, 2000, 2000]);
+        // Time that nobody used is not saved up, and what was held back is no debt.
+        let later = start + Duration::from_mins(1);
+        assert_eq!([pace.next(later), pace.next(later)], [later, later + Duration::from_millis(600)]);
+        pace.heard(said(80));
+        let much_later = start + Duration::from_mins(2);
+        assert_eq!([pace.next(much_later), pace.next(much_later)], [much_later; 2]);
+        // Docker Hub's: 216 s for one, and nobody waits for that.
+        pace.heard(RateLimit { limit: Some(100), remaining: Some(0), window: Some(Duration::from_hours(6)) });
+        assert_eq!(pace.next(much_later), much_later);
+        assert_eq!(pace.next(much_later), much_later + HELD_BACK);
+        // Without a window nothing can be spread.
+        pace.heard(RateLimit { limit: Some(100), remaining: Some(0), window: None });
+        assert_eq!(pace.apart, Duration::ZERO);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use http::{HeaderMap, Method};
 use tokio::time::Instant;
 
 use super::client::Answer;
-use super::observe::RequestKind;
+use super::observe::{Lane, RequestKind};
+use super::queue::Turn;
 use crate::source::SourceError;
 
 /// One kind of question.
@@ -15,6 +16,15 @@ pub(crate) trait Question: Send + Sync {
     type Answer: Send;
     /// For whoever counts.
     const KIND: RequestKind;
+
+    /// With whom it waits for its turn.
+    const LANE: Lane = Lane::Document;
+
+    /// For an answer that is still arriving: keeps the turn until it is there.
+    fn hold(answer: Self::Answer, turn: Turn) -> Self::Answer {
+        drop(turn);
+        answer
+    }
 
     fn method(&self) -> Method;
 

@@ -16,14 +16,17 @@ use super::address::{Boundary, default_endpoint};
 use super::client::{Client, Told, Wanted};
 use super::connect::Network;
 use super::endpoint::Endpoint;
-use super::observe::Observer;
+use super::observe::{Lane, Observer};
 use super::question::Question;
+use super::queue::{Queue, QueueLimits, Turn};
 use crate::settings::RegistrySettings;
 use crate::source::SourceError;
 
 /// One registry.
 pub(super) struct Upstream {
     endpoints: Vec<Arc<Endpoint>>,
+    documents: Arc<Queue>,
+    blobs: Arc<Queue>,
     /// The endpoints are one address under two schemes; holds the one that answered last.
     either_scheme: Option<AtomicUsize>,
 }
@@ -67,6 +70,7 @@ impl Upstream {
         network: Arc<Network>,
         tls: ClientConfig,
         via: HeaderValue,
+        limits: &QueueLimits,
         observer: &Arc<dyn Observer>,
     ) -> Self {
         let told: Told = {
@@ -75,23 +79,43 @@ impl Upstream {
         };
         let client = Arc::new(Client::new(network, tls, via, told));
         let endpoint = |url| Arc::new(Endpoint::new(registry.clone(), url, Arc::clone(&client), Arc::clone(observer)));
+        let queue = |lane| Arc::new(Queue::new(registry, lane, limits, observer));
         Self {
             endpoints: addresses.endpoints.iter().map(endpoint).collect(),
+            documents: queue(Lane::Document),
+            blobs: queue(Lane::Blob),
             either_scheme: addresses.either_scheme.then(AtomicUsize::default),
         }
     }
 
-    /// Asks one endpoint after the other until one answers.
+    /// Asks one endpoint after the other until one answers, when it is this question's turn.
     pub(super) async fn ask<Q: Question>(
         &self,
         repository: &Repository,
         question: &Q,
         deadline: Instant,
     ) -> Result<Q::Answer, SourceError> {
-        match &self.either_scheme {
-            None => self.in_order(repository, question, deadline).await,
-            Some(working) => self.either(working, repository, question, deadline).await,
+        let turn = self.turn::<Q>(repository, deadline).await;
+        let answer = match &self.either_scheme {
+            None => self.in_order(repository, question, deadline).await?,
+            Some(working) => self.either(working, repository, question, deadline).await?,
+        };
+        Ok(match turn {
+            Some(turn) => Q::hold(answer, turn),
+            None => answer,
+        })
+    }
+
+    /// `None`: nobody will be asked, and to hear that nobody need wait.
+    async fn turn<Q: Question>(&self, repository: &Repository, deadline: Instant) -> Option<Turn> {
+        if !self.endpoints.iter().any(|endpoint| endpoint.admits(Q::KIND)) {
+            return None;
         }
+        let queue = match Q::LANE {
+            Lane::Document => &self.documents,
+            Lane::Blob => &self.blobs,
+        };
+        Some(queue.turn(repository, deadline).await)
     }
 
     async fn in_order<Q: Question>(

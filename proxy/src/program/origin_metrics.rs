@@ -1,11 +1,12 @@
 //! What happens on the wire towards origins, as metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_oci::Registry;
 
 use crate::metrics::{Metrics, OriginLabels};
-use crate::origin::{Observer, RateLimit, RequestKind, RequestOutcome};
+use crate::origin::{Lane, Observer, RateLimit, RequestKind, RequestOutcome};
 
 /// Counts what the origin tells.
 #[derive(Debug)]
@@ -38,6 +39,24 @@ impl Observer for OriginMetrics {
         if let Some(remaining) = quota.remaining {
             self.metrics.origin_quota_remaining.get_or_create(&labels).set(number(remaining));
         }
+    }
+
+    fn queue(&self, registry: &Registry, lane: Lane, waiting: usize) {
+        let labels = self.metrics.lane_labels(registry, lane);
+        self.metrics.origin_queue.get_or_create(&labels).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    fn waited(&self, registry: &Registry, lane: Lane, waited: Duration, hurried: bool) {
+        let labels = self.metrics.lane_labels(registry, lane);
+        self.metrics.observe_queue(&labels, waited);
+        if hurried {
+            self.metrics.origin_queue_hurried.get_or_create(&labels).inc();
+        }
+    }
+
+    fn held_back(&self, registry: &Registry, held: Duration) {
+        let labels = self.metrics.registry_labels(registry);
+        self.metrics.origin_held_back.get_or_create(&labels).inc_by(held.as_secs_f64());
     }
 
     fn circuit(&self, registry: &Registry, open: bool) {

@@ -5,10 +5,12 @@ mod dance;
 mod hops;
 mod network;
 mod outage;
+mod turns;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use rustls::RootCertStore;
 use tokio::time::Instant;
 
 use super::{
-    Limits, Observer, Origin, OriginConfig, ProxyEnvironment, RateLimit, RequestKind, RequestOutcome, Resolve,
+    Lane, Limits, Observer, Origin, OriginConfig, ProxyEnvironment, RateLimit, RequestKind, RequestOutcome, Resolve,
 };
 use crate::settings::{RegistrySettings, Settings, SharedSettings};
 use crate::source::SourceError;
@@ -64,6 +66,8 @@ impl Resolve for Names {
 struct Seen {
     requests: Mutex<Vec<(RequestKind, RequestOutcome)>>,
     quotas: Mutex<Vec<RateLimit>>,
+    queues: Mutex<Vec<(Lane, usize)>>,
+    hurried: AtomicUsize,
     circuits: Mutex<Vec<bool>>,
 }
 
@@ -74,6 +78,14 @@ impl Observer for Seen {
 
     fn rate_limit(&self, _: &Registry, quota: RateLimit) {
         self.quotas.lock().unwrap().push(quota);
+    }
+
+    fn queue(&self, _: &Registry, lane: Lane, waiting: usize) {
+        self.queues.lock().unwrap().push((lane, waiting));
+    }
+
+    fn waited(&self, _: &Registry, _: Lane, _: Duration, hurried: bool) {
+        self.hurried.fetch_add(usize::from(hurried), Ordering::Relaxed);
     }
 
     fn circuit(&self, _: &Registry, open: bool) {
@@ -97,7 +109,7 @@ impl Setting {
             names: Arc::default(),
             proxies: ProxyEnvironment::none(),
             seen: Arc::default(),
-            limits: Limits { connect: Duration::from_secs(2), silence: Duration::from_millis(300) },
+            limits: Limits { silence: Duration::from_millis(300), ..Limits::default() },
         }
     }
 
