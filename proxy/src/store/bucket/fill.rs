@@ -9,10 +9,11 @@
 //! counts as absent.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +24,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
 use super::client::{Client, Who};
+use super::layout::Generation;
 use super::shared::{Kept, Shared};
 use crate::store::blob::{Arriving, Keeper};
 use crate::store::checksums::{Check, MAXIMUM_ENCODED};
@@ -44,7 +46,10 @@ pub(super) struct Fill {
     begun: AtomicBool,
     progress: watch::Sender<Progress>,
     file: OnceLock<Arc<File>>,
+    /// By which what was given out is right.
     checksums: Arc<OnceLock<Arc<Checksums>>>,
+    /// Uploads of which something was read.
+    read_from: Mutex<Vec<Generation>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -80,6 +85,7 @@ impl Fill {
             progress: watch::Sender::default(),
             file: OnceLock::new(),
             checksums: Arc::default(),
+            read_from: Mutex::default(),
         });
         let mut fills = lock(&shared.fills);
         if fills.len() >= TIDY {
@@ -135,8 +141,8 @@ impl Fill {
         let (partial, hasher, checksums) = copy.finish().await?;
         let got = hasher.finish();
         if got != self.digest {
-            for kept in &self.kept {
-                self.shared.distrust(&self.digest, &kept.generation);
+            for generation in lock(&self.read_from).iter() {
+                self.shared.distrust(&self.digest, generation);
             }
             let _ = spawn_blocking(move || partial.discard()).await;
             return Err(Stop(format!("its bytes are those of {got}")));
@@ -147,22 +153,37 @@ impl Fill {
         Ok(())
     }
 
-    /// Brings all bytes, from one generation after the other.
+    /// Brings all bytes, from one generation after the other; those that are gone may have made room for new ones.
     async fn copy(self: &Arc<Self>, copy: &mut Copy, first: Instant) -> Result<(), Stop> {
         let mut why = Cow::Borrowed("the bucket has it no more");
-        for kept in self.kept.iter().filter(|kept| kept.length == self.length) {
-            self.find_checksums(kept).await;
-            if self.checksums.get().is_none() {
+        let mut tried = HashSet::new();
+        let mut generations = self.kept.clone();
+        while let Some(kept) = generations.iter().find(|kept| !tried.contains(&kept.generation)).cloned() {
+            tried.insert(kept.generation.clone());
+            if kept.length != self.length {
+                continue;
+            }
+            let checksums = self.find_checksums(&kept).await;
+            if checksums.is_none() && self.checksums.get().is_none() {
                 // Nothing leaves for a while: whoever comes meanwhile is not to wait, and the origin answers in its place.
                 self.shared.keep_away(&self.digest);
             }
+            if let (Some(given), Some(own)) = (self.checksums.get(), &checksums)
+                && given != own
+            {
+                // What was given out was right by those of another upload. One of the two is wrong: nothing is added to it.
+                why = Cow::Borrowed("two uploads of it have different checksums");
+                continue;
+            }
+            lock(&self.read_from).push(kept.generation.clone());
             let mut tries = TRIES;
             let mut counted_from = copy.taken;
             while tries > 0 {
-                match self.read_on(kept, copy, first).await? {
+                match self.read_on(&kept, checksums.as_ref(), copy, first).await? {
                     Read::All => return Ok(()),
                     Read::Gone => {
                         self.shared.forget(&self.digest);
+                        generations = self.shared.kept(&self.digest, Duration::ZERO).await?;
                         break;
                     }
                     Read::Wrong => {
@@ -186,10 +207,8 @@ impl Fill {
         Err(Stop(why.into_owned()))
     }
 
-    async fn find_checksums(&self, kept: &Kept) {
-        if self.checksums.get().is_some() {
-            return;
-        }
+    /// Those that were uploaded with this generation: each is judged by its own.
+    async fn find_checksums(&self, kept: &Kept) -> Option<Arc<Checksums>> {
         let key = self.shared.layout.checksums(&self.digest, &kept.generation);
         let found = self.shared.client.get(Who::Anybody, &key, MAXIMUM_ENCODED as u64).await;
         let decoded = match found {
@@ -198,16 +217,21 @@ impl Fill {
             Err(error) => Err(error.to_string()),
         };
         match decoded {
-            Ok(checksums) if checksums.length() == self.length => {
-                let _ = self.checksums.set(Arc::new(checksums));
-            }
+            Ok(checksums) if checksums.length() == self.length => return Some(Arc::new(checksums)),
             Ok(_) => tracing::debug!(digest = %self.digest, "store: checksums of another length"),
             Err(reason) => tracing::debug!(digest = %self.digest, reason, "store: no checksums in the bucket"),
         }
+        None
     }
 
     /// One request for what is missing.
-    async fn read_on(&self, kept: &Kept, copy: &mut Copy, first: Instant) -> Result<Read, Stop> {
+    async fn read_on(
+        &self,
+        kept: &Kept,
+        checksums: Option<&Arc<Checksums>>,
+        copy: &mut Copy,
+        first: Instant,
+    ) -> Result<Read, Stop> {
         let key = self.shared.layout.blob(&self.digest, &kept.generation);
         let mut stream = match self.shared.client.stream(&key, copy.taken).await {
             Ok(Some(stream)) => stream,
@@ -228,17 +252,19 @@ impl Fill {
                 }
             }
             let chunk = buffer.split_to(wanted).freeze();
-            if let Some(checksums) = self.checksums.get()
-                && !checksums.fit(copy.taken, &chunk)
-            {
-                return Ok(Read::Wrong);
+            if let Some(checksums) = checksums {
+                if !checksums.fit(copy.taken, &chunk) {
+                    return Ok(Read::Wrong);
+                }
+                // Readers get bytes from now on, and check them by the same.
+                let _ = self.checksums.set(Arc::clone(checksums));
             }
             let written = copy.append(chunk).await?;
             // The last chunk waits for the digest; without checksums all do.
             let last = self.length - 1 - (self.length - 1) % CHUNK as u64;
-            let released = if self.checksums.get().is_some() { written.min(last) } else { 0 };
+            let released = if checksums.is_some() { written.min(last) } else { 0 };
             self.progress.send_modify(|progress| {
-                progress.released = released;
+                progress.released = progress.released.max(released);
                 progress.coming = self.checksums.get().is_some();
             });
         }

@@ -77,7 +77,7 @@ pub struct BucketConfig {
     pub small: u64,
     /// Blobs up to this are uploaded at once, larger ones in parts of this. A whole number of chunks, at least 5 MiB for S3.
     pub part: u64,
-    /// Parts in memory at a time.
+    /// Parts in memory at a time, and small blobs.
     pub parts_in_memory: usize,
     /// How long a small read or a page of a listing may take, retries included.
     pub read_within: Duration,

@@ -62,6 +62,7 @@ impl Shared {
             self.client.put(&self.layout.checksums(digest, &generation), encoded).await?;
         }
         if blob.len() <= self.config.part {
+            let _memory = self.parts.acquire().await;
             let bytes = self.read(blob, 0..blob.len()).await?;
             // Nobody else has this generation: that it exists already means that an answer to us was lost.
             self.client.create(Who::Anybody, &key, bytes).await?;

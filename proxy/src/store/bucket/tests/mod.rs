@@ -1,5 +1,8 @@
 //! The store on a bucket in memory. On real servers: `tests/bucket`.
 
+mod generations;
+mod memory;
+
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
@@ -27,7 +30,7 @@ pub(super) fn config(copies: &TempDir) -> BucketConfig {
 }
 
 pub(super) async fn store_on(
-    remote: Arc<InMemory>,
+    remote: Arc<dyn Remote>,
     change: impl FnOnce(&mut BucketConfig),
 ) -> (Arc<BucketStore>, Around) {
     let copies = TempDir::new().unwrap();
