@@ -184,6 +184,16 @@ pub struct Metrics {
     pub bucket_requests: Family<BucketLabels, Counter>,
     /// Blobs and records that wait for a bucket that does not answer.
     pub bucket_owed: Gauge,
+    /// Pins of all clusters on the bucket, when it was last looked.
+    pub bucket_pins: Gauge,
+    /// Uploads that this process condemned.
+    pub bucket_condemned: Counter,
+    /// Uploads that this process removed.
+    pub bucket_removed: Counter,
+    /// Since this process last looked for what nobody wants, or since it started.
+    pub bucket_removal_age: Gauge,
+    /// 1 while nothing leaves the bucket before a person says that so few pins are right.
+    pub bucket_brake: Gauge,
 
     /// Client connections that are open.
     pub connections: Gauge,
@@ -228,6 +238,11 @@ impl Metrics {
             store_writable: Gauge::default(),
             bucket_requests: Family::default(),
             bucket_owed: Gauge::default(),
+            bucket_pins: Gauge::default(),
+            bucket_condemned: Counter::default(),
+            bucket_removed: Counter::default(),
+            bucket_removal_age: Gauge::default(),
+            bucket_brake: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
             settings_invalid: Gauge::default(),
@@ -265,6 +280,11 @@ impl Metrics {
             store_writable,
             bucket_requests,
             bucket_owed,
+            bucket_pins,
+            bucket_condemned,
+            bucket_removed,
+            bucket_removal_age,
+            bucket_brake,
             connections,
             connections_refused,
             settings_invalid,
@@ -355,6 +375,20 @@ impl Metrics {
             "bucket_owed",
             "Blobs and records that wait for a bucket that does not answer",
             bucket_owed.clone(),
+        );
+        list.register("bucket_pins", "Pins of all clusters on the bucket", bucket_pins.clone());
+        list.register("bucket_condemned", "Uploads that nobody may rely on any more", bucket_condemned.clone());
+        list.register("bucket_removed", "Uploads removed from the bucket", bucket_removed.clone());
+        list.register_with_unit(
+            "bucket_removal_age",
+            "Since it was last looked for what nobody wants",
+            Unit::Seconds,
+            bucket_removal_age.clone(),
+        );
+        list.register(
+            "bucket_brake",
+            "1 while nothing leaves the bucket before a person says that so few pins are right",
+            bucket_brake.clone(),
         );
         list.register("connections", "Client connections that are open", connections.clone());
         list.register(

@@ -330,7 +330,8 @@ impl Opened {
             let condition = readiness.condition("registries file");
             tasks.spawn("registries file", file.follow(condition, Arc::clone(&metrics), shutdown.clone()));
         }
-        let stored = store.start(&tasks, readiness.condition("store"), &metrics);
+        let kept = store.pins();
+        let stored = store.start(&tasks, &readiness, &metrics);
         let origin = Origin::new(OriginConfig {
             settings: Arc::clone(&shared),
             resolver: Arc::new(SystemResolver::new("/etc/hosts")),
@@ -345,7 +346,12 @@ impl Opened {
             source = Arc::new(Chain::new(before_all(prepared, &via, &tasks, &readiness, &metrics), source));
         }
         let service = service.map(|service| service.start(&tasks, &readiness));
+        let is_service = service.is_some();
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
+        if let Some((pins, times)) = kept.filter(|_| is_service) {
+            let (keeping, shutdown) = ((*puller).clone().keep_pulled(pins, times), tasks.shutdown().clone());
+            tasks.spawn("pulls", async move { _ = shutdown.run_until_cancelled_owned(keeping).await });
+        }
 
         let text: MetricsText = {
             let (metrics, puller) = (Arc::clone(&metrics), Arc::clone(&puller));

@@ -46,6 +46,39 @@ fn log_format(text: &str) -> Result<Format, String> {
 pub(crate) enum Command {
     /// Serves until SIGTERM, then lets what is under way end.
     Run(Box<RunArgs>),
+    /// Forgets a cluster that is no more: its pins, tags and evidence leave the bucket, so that nothing waits for it any more.
+    ///
+    /// As long as a cluster on a bucket is silent nothing is removed for any of them. One that declared its pins within the hour is refused. What its pins kept goes a day or two later, unless somebody else
+    /// wants it; so many pins less may set off the brake (release-brake).
+    ForgetCluster(ForgetArgs),
+    /// Says that so few pins as there are now are right, after a sudden drop stopped all removal.
+    ///
+    /// More than a quarter fewer pins than before are more often somebody's mistake (a controller that lost its state, a cluster that came back empty) than a wish. Then nothing leaves the bucket until this is
+    /// said, in each cluster that waits for it.
+    ReleaseBrake(ReleaseArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// The cluster's --store-cluster.
+    #[arg(value_name = "ID")]
+    pub(crate) cluster: String,
+    /// Says what would be forgotten, and changes nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The bucket, and whose word it is: --store-cluster is another cluster on it.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArgs {
+    /// Says how the brake stands, and changes nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The bucket, and whose word it is: --store-cluster is the cluster whose caches wait.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +167,12 @@ mod tests {
         let mut command = Typed::command().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_help());
+        for name in ["forget-cluster", "release-brake"] {
+            insta::assert_snapshot!(
+                format!("help-{name}"),
+                command.find_subcommand_mut(name).unwrap().render_long_help()
+            );
+        }
         insta::assert_snapshot!("help-run", command.find_subcommand_mut("run").unwrap().render_help());
     }
 }

@@ -65,7 +65,7 @@ mod tests {
     fn of(words: &[&str]) -> Result<ProxyConfig, String> {
         let line = ["larder-cache", "run"].iter().chain(words).map(Into::into);
         let (typed, _) = larder_process::command_line::parse::<Typed>(line).map_err(|error| error.to_string())?;
-        let Command::Run(args) = typed.command;
+        let Command::Run(args) = typed.command else { panic!("no run") };
         config(&args).map_err(|error| {
             assert!(error.is::<Usage>());
             format!("{error:#}")

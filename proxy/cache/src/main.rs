@@ -5,6 +5,7 @@
 
 mod args;
 mod config;
+mod person;
 mod store;
 
 use std::path::Path;
@@ -29,8 +30,12 @@ fn main() -> ExitCode {
     if let Some(file) = file {
         tracing::debug!(file = %file.display(), "options read");
     }
-    let Command::Run(args) = typed.command;
-    match run(&args) {
+    let done = match typed.command {
+        Command::Run(args) => run(&args),
+        Command::ForgetCluster(args) => person::forget_cluster(&args),
+        Command::ReleaseBrake(args) => person::release_brake(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("larder-cache: {error:#}");

@@ -1,13 +1,16 @@
 //! Where images are kept: what is typed about it, and what that means.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use larder_process::size::size;
 use larder_proxy::program::StoreConfig;
-use larder_proxy::store::bucket::BucketConfig;
+use larder_proxy::store::bucket::{BucketConfig, Removal};
 use larder_proxy::store::directory::{DirectoryConfig, Reserve};
+use larder_proxy::store::removal::Policy;
 
 /// What stays free on the store's disk, which is its own: enough for a file system to work well.
 const RESERVE: Reserve = Reserve::Percent(3);
@@ -46,6 +49,9 @@ pub(crate) struct StoreArgs {
     /// Certificates (PEM) that are trusted for the bucket beside the system's. Read at the start.
     #[arg(long, env = "LARDER_ENDPOINT_CA", help_heading = "Store", value_name = "FILE")]
     pub(crate) endpoint_ca: Option<PathBuf>,
+    /// Spans of removal in seconds, for tests: grace, young, declared, tombstone, sudden, every, declare, pull.
+    #[arg(long, env = "LARDER_REMOVAL_SPANS", hide = true, value_name = "SECONDS", value_delimiter = ',')]
+    pub(crate) removal_spans: Vec<u64>,
 }
 
 impl StoreArgs {
@@ -70,8 +76,18 @@ impl StoreArgs {
         }
     }
 
-    /// What a bucket's configuration is made of, for whoever wants nothing of it but the bucket.
-    pub(crate) fn bucket(&self, address: &str) -> anyhow::Result<BucketConfig> {
+    /// The bucket, for whoever wants nothing else.
+    pub(crate) fn only_bucket(&self) -> anyhow::Result<BucketConfig> {
+        match self.store.split_once(':') {
+            Some(("bucket", address)) => self.bucket(address),
+            _ => bail!(
+                "--store {}: this is about a bucket, write --store bucket:s3://NAME/PREFIX (also gs://, az://)",
+                self.store
+            ),
+        }
+    }
+
+    fn bucket(&self, address: &str) -> anyhow::Result<BucketConfig> {
         let address = address.parse().with_context(|| format!("--store {}", self.store))?;
         let Some(cluster) = &self.store_cluster else {
             bail!(
@@ -91,6 +107,9 @@ impl StoreArgs {
             ensure!(fits, "--endpoint {endpoint}: write https://HOST:PORT, or http:// where the network is trusted");
             config.endpoint = Some(endpoint.trim_end_matches('/').to_owned());
         }
+        if let Some(removal) = spans(&self.removal_spans)? {
+            config.removal = removal;
+        }
         if let Some(file) = &self.endpoint_ca {
             let pem = std::fs::read_to_string(file).with_context(|| format!("--endpoint-ca {}", file.display()))?;
             config.ca_pem = Some(pem);
@@ -105,6 +124,32 @@ impl StoreArgs {
         (config.reserve, config.reserve_files) = (RESERVE, RESERVE);
         Ok(config)
     }
+}
+
+/// A day in a few seconds.
+fn spans(seconds: &[u64]) -> anyhow::Result<Option<Removal>> {
+    if seconds.is_empty() {
+        return Ok(None);
+    }
+    let [grace, young, declared_within, tombstone, sudden, every, declare_every, pull] = *seconds else {
+        bail!("--removal-spans: eight numbers of seconds");
+    };
+    let of = Duration::from_secs;
+    let policy = Policy {
+        grace: of(grace),
+        young: of(young),
+        declared_within: of(declared_within),
+        tombstone: of(tombstone),
+        sudden: of(sudden),
+        ..Policy::default()
+    };
+    Ok(Some(Removal {
+        policy: Arc::new(policy),
+        every: of(every),
+        declare_every: of(declare_every),
+        pull: of(pull),
+        settle: of(every),
+    }))
 }
 
 /// The folder that a store needs here.

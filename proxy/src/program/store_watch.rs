@@ -4,16 +4,19 @@
 //! once, and the process stays ready.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use larder_process::readiness::Condition;
+use larder_process::readiness::{Condition, Readiness};
 use larder_process::tasks::Tasks;
 
 use super::StoreConfig;
 use crate::metrics::{BucketLabels, Metrics};
-use crate::store::bucket::{BucketStore, Operation, Outcome};
+use crate::pins::Pins;
+use crate::pull::KeepPulled;
+use crate::store::bucket::{BucketStore, Operation, Outcome, Standing};
 use crate::store::directory::{DirectoryStats, DirectoryStore};
 use crate::store::memory::MemoryStore;
+use crate::store::removal::Wait;
 use crate::store::{Store, StoreError, StoreHealth};
 
 /// How often health and numbers are looked at.
@@ -50,8 +53,17 @@ impl OpenStore {
         }
     }
 
+    /// Where pins are kept, and when what is pulled is pinned; `None`: nowhere.
+    pub(super) fn pins(&self) -> Option<(Arc<dyn Pins>, KeepPulled)> {
+        match self {
+            Self::Bucket { store, .. } => Some((store.pins(), store.keep_pulled())),
+            Self::Directory { .. } | Self::Memory { .. } => None,
+        }
+    }
+
     /// Starts what runs beside the serving.
-    pub(super) fn start(self, tasks: &Tasks, condition: Condition, metrics: &Arc<Metrics>) -> Arc<dyn Store> {
+    pub(super) fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) -> Arc<dyn Store> {
+        let condition = readiness.condition("store");
         let (store, numbers): (Arc<dyn Store>, Numbers) = match self {
             Self::Directory { store, limit } => {
                 metrics.store_limit_bytes.set(gauge(limit.unwrap_or(0)));
@@ -65,7 +77,8 @@ impl OpenStore {
                 for (name, task) in store.spawn_background(tasks.shutdown()) {
                     tasks.spawn_fallible(name, task);
                 }
-                (Arc::clone(&store) as Arc<dyn Store>, Numbers::Bucket(store))
+                let (removal, started) = (readiness.condition("removal"), Instant::now());
+                (Arc::clone(&store) as Arc<dyn Store>, Numbers::Bucket { store, removal, started })
             }
             Self::Memory { store, limit } => {
                 metrics.store_limit_bytes.set(gauge(limit));
@@ -110,7 +123,7 @@ fn show_health(health: StoreHealth, condition: &Condition, metrics: &Metrics) {
 /// Where the numbers come from.
 enum Numbers {
     Directory(Arc<DirectoryStore>),
-    Bucket(Arc<BucketStore>),
+    Bucket { store: Arc<BucketStore>, removal: Condition, started: Instant },
     Memory(Arc<MemoryStore>),
 }
 
@@ -118,7 +131,8 @@ impl Numbers {
     fn show(&self, metrics: &Metrics) {
         match self {
             Self::Directory(store) => show_folder(&store.stats(), metrics),
-            Self::Bucket(store) => {
+            Self::Bucket { store, removal, started } => {
+                show_removal(&store.standing(), *started, removal, metrics);
                 let stats = store.stats();
                 show_folder(&stats.copies, metrics);
                 metrics.bucket_owed.set(i64::try_from(stats.owed_blobs + stats.owed_records).unwrap_or(i64::MAX));
@@ -140,6 +154,25 @@ impl Numbers {
     }
 }
 
+/// What keeps everything is shown, and none of it keeps anybody from pulling.
+fn show_removal(standing: &Standing, started: Instant, condition: &Condition, metrics: &Metrics) {
+    metrics.bucket_pins.set(gauge(standing.pins));
+    metrics.bucket_condemned.inc_by(standing.condemned.saturating_sub(metrics.bucket_condemned.get()));
+    metrics.bucket_removed.inc_by(standing.removed.saturating_sub(metrics.bucket_removed.get()));
+    metrics.bucket_removal_age.set(gauge(standing.ended.unwrap_or(started).elapsed().as_secs()));
+    metrics.bucket_brake.set(i64::from(standing.brake_is_on()));
+    match &standing.waits {
+        // They pass by themselves.
+        None | Some(Wait::Unanswered | Wait::NothingToCompare) => _ = condition.clear(),
+        Some(wait) => {
+            let text = format!("nothing leaves the bucket: {wait}");
+            if condition.set(text.clone()) {
+                tracing::warn!("store: {text}");
+            }
+        }
+    }
+}
+
 fn show_folder(stats: &DirectoryStats, metrics: &Metrics) {
     metrics.store_bytes.set(gauge(stats.bytes + stats.partial_bytes));
     metrics.store_evictions.inc_by(stats.evicted_blobs.saturating_sub(metrics.store_evictions.get()));
@@ -152,9 +185,8 @@ fn gauge(value: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use larder_process::readiness::Readiness;
-
     use super::*;
+    use crate::store::removal::{BucketTime, Reference};
 
     #[test]
     fn a_store_that_takes_nothing_is_shown_and_the_proxy_stays_ready() {
@@ -166,6 +198,22 @@ mod tests {
         assert_eq!(metrics.store_writable.get(), 0);
         show_health(StoreHealth::Ok, &condition, &metrics);
         assert_eq!((readiness.report().to_string().as_str(), metrics.store_writable.get()), ("ready\n", 1));
+    }
+
+    #[test]
+    fn a_brake_that_waits_for_a_person_is_shown_with_what_to_type() {
+        let (readiness, metrics) = (Readiness::new(), Metrics::new());
+        let condition = readiness.condition("removal");
+        let reference = Reference { pins: 100, since: BucketTime(1) };
+        let standing =
+            Standing { waits: Some(Wait::Brake { reference, pins: 3 }), pins: 3, removed: 7, ..Standing::default() };
+        show_removal(&standing, Instant::now(), &condition, &metrics);
+        let report = readiness.report();
+        assert!(report.ready && report.to_string().contains("there are 3 pins where there were 100"), "{report}");
+        assert!(report.to_string().contains("larder-cache release-brake"), "{report}");
+        assert_eq!((metrics.bucket_brake.get(), metrics.bucket_pins.get(), metrics.bucket_removed.get()), (1, 3, 7));
+        show_removal(&Standing::default(), Instant::now(), &condition, &metrics);
+        assert_eq!((readiness.report().to_string().as_str(), metrics.bucket_brake.get()), ("ready\n", 0));
     }
 
     #[tokio::test]

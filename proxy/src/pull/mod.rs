@@ -32,6 +32,7 @@ mod recent;
 mod referrers;
 mod table;
 mod tag;
+mod uses;
 mod whole;
 
 #[cfg(test)]
@@ -58,9 +59,11 @@ use freshness::Freshness;
 use moves::Moves;
 use promises::Promises;
 use recent::Recent;
+use uses::Uses;
 
 pub use limits::Limits;
 pub use table::{Asked, Conditions, Decision, decide};
+pub use uses::KeepPulled;
 
 /// Answers pulls. A clone is another handle of the same.
 #[derive(Clone)]
@@ -82,6 +85,7 @@ struct Shared {
     moves: Moves,
     promises: Arc<Promises>,
     broken: Broken,
+    uses: Uses,
     recent_tags: Recent<Result<NamedHead, SourceError>>,
     recent_refusals: Recent<(StatusCode, &'static str)>,
     recent_answers: Recent<()>,
@@ -122,6 +126,7 @@ impl Puller {
             moves: Moves::default(),
             promises: Arc::new(Promises::new(limits.quiet)),
             broken: Broken::default(),
+            uses: Uses::default(),
             recent_tags: Recent::default(),
             recent_refusals: Recent::default(),
             recent_answers: Recent::default(),
@@ -152,6 +157,9 @@ impl Puller {
             ManifestReference::Tag(tag) => self.shared.by_tag(name, tag, &method, deadline).await,
             ManifestReference::Digest(digest) => self.shared.by_digest(name, digest, &method, deadline).await,
         };
+        if let Some(given) = answer.given.as_ref().filter(|_| method == Method::GET) {
+            self.shared.uses.note(name, &given.digest);
+        }
         answer::to_method(answer.reply, &method)
     }
 }

@@ -19,7 +19,6 @@ pub(super) const VERSION: u64 = 1;
 pub(super) const MAXIMUM_LENGTH: usize = 64 << 10;
 
 /// More than any pin's document has: [`crate::pins::MAXIMUM_DIGESTS`] twice, in the longer algorithm.
-#[expect(dead_code, reason = "written by the directory and the bucket, which learn of pins next")]
 pub(super) const MAXIMUM_PIN_LENGTH: usize = 5 << 20;
 
 /// Why bytes are no document that this program reads.
@@ -144,7 +143,6 @@ impl From<ContentDocument> for Content {
     }
 }
 
-#[expect(dead_code, reason = "written by the directory and the bucket, which learn of pins next")]
 impl PinDocument {
     pub(super) fn new(kept: KeptPin) -> Self {
         let KeptPin { pin: Pin { name, platforms, put_at, content }, complete, older } = kept;

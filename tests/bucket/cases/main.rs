@@ -10,6 +10,7 @@
     reason = "tests may fail loudly"
 )]
 
+mod churn;
 mod client;
 mod killed;
 mod large;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         let error = Command::new(this).args(std::env::args_os().skip(1)).envs(CREDENTIALS).exec();
         panic!("this program could not be run again: {error}");
     }
-    if let Some(code) = killed::child() {
+    if let Some(code) = killed::child().or_else(churn::child) {
         return code;
     }
     let arguments = Arguments::from_args();
@@ -62,6 +63,13 @@ fn main() -> ExitCode {
                 assert!(stats.answers && stats.owed_blobs == 0 && stats.owed_records == 0, "{stats:?}");
             }));
         }
+        for (case, run) in larder_proxy::pins::conformance::cases() {
+            let world = world.clone();
+            trials.push(trial(format!("{name}::conformance::{case}"), async move || {
+                let replica = world.replica().await;
+                run((replica.store.pins(), Arc::clone(&replica.store) as Arc<dyn Store>)).await;
+            }));
+        }
         for (case, run) in [
             large::cases(),
             replicas::cases(),
@@ -70,6 +78,7 @@ fn main() -> ExitCode {
             killed::cases(),
             pulls::cases(),
             programs::cases(),
+            churn::cases(kind),
             listing::cases(kind),
         ]
         .concat()

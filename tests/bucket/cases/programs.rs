@@ -12,7 +12,10 @@ use crate::client::{ask, metric, pull};
 use crate::world::{Case, World, until};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![("two_processes_share_a_bucket_and_another_cluster_shares_bytes_only", |world| Box::pin(shared(world)))]
+    vec![
+        ("two_processes_share_a_bucket_and_another_cluster_shares_bytes_only", |world| Box::pin(shared(world))),
+        ("what_was_pulled_stays_while_it_is_used_and_a_dead_cluster_is_forgotten", |world| Box::pin(let_go(world))),
+    ]
 }
 
 /// A process of a cluster.
@@ -83,5 +86,97 @@ async fn shared(world: World) {
     for digest in &images[0].host_platform().blobs {
         assert_eq!(block_in_place(|| origin.blob_gets(digest)), 1, "a HEAD is evidence enough");
     }
+    block_in_place(|| drop(origin));
+}
+
+/// A day in a second or two: grace, young, declared, tombstone, sudden, every, declare, pull.
+const SPANS: &str = "1,1,8,60,1,1,1,8";
+
+async fn let_go(world: World) {
+    let world = world.fresh();
+    let origin = Origin::start();
+    let registry = origin.registry();
+    let images: Vec<Image> = (11..17)
+        .map(|seed| Image::build(&ImageSpec { layers: vec![2_000, 1_500_000], seed, ..ImageSpec::default() }))
+        .collect();
+    for (number, image) in images.iter().enumerate() {
+        origin.push("team/app", &format!("v{number}"), image);
+    }
+    let start = |cluster| {
+        let environment = vec![("LARDER_REMOVAL_SPANS".to_owned(), SPANS.to_owned())];
+        Cache::start(CacheSettings { environment, ..settings(&world, cluster, &registry) }).unwrap()
+    };
+    let (used, mut dying) = (start("one"), start("dying"));
+    for cache in [&used, &dying] {
+        until_serving(cache).await;
+    }
+    for (number, image) in images.iter().enumerate() {
+        // The first is used by one, all others by the other.
+        let cache = if number == 0 { &used } else { &dying };
+        pull(cache.address, &registry, "team/app", &format!("v{number}"), image).await.unwrap();
+    }
+    let pins = async |expected| metric(used.admin, "larder_bucket_pins").await == Some(expected);
+    assert!(until(Duration::from_secs(30), async || pins(6).await).await, "{}", used.log());
+    dying.kill().unwrap();
+    block_in_place(|| origin.stop());
+
+    // One that is silent stops removal for all, and it is said what to do about it.
+    let waits = async |word: &str| {
+        let (status, text) = ask(used.admin, "/readyz", 0).await;
+        status == 200 && String::from_utf8(text).unwrap().contains(word)
+    };
+    assert!(
+        until(Duration::from_secs(30), async || waits("larder-cache forget-cluster").await).await,
+        "{}",
+        used.log()
+    );
+    let command = |words: &[&str]| block_in_place(|| used.command(words)).unwrap();
+    let (status, text) = command(&["forget-cluster", "dying", "--dry-run"]);
+    assert!(status == Some(0) && text.contains("holder pull: 5 pins") && !text.contains("alive"), "{status:?} {text}");
+    let (status, text) = command(&["forget-cluster", "one"]);
+    assert!(status == Some(1) && text.contains("--store-cluster itself"), "{status:?} {text}");
+    let (status, text) = command(&["forget-cluster", "dying"]);
+    assert!(status == Some(0) && text.contains("release-brake"), "{status:?} {text}");
+    assert!(
+        block_in_place(|| std::fs::read_dir(world.server().objects().join(world.prefix()).join("clusters/dying")))
+            .is_err()
+    );
+
+    // Five pins fewer at once are more than a machine decides.
+    assert!(until(Duration::from_secs(30), async || waits("larder-cache release-brake").await).await, "{}", used.log());
+    assert_eq!(metric(used.admin, "larder_bucket_brake").await, Some(1));
+    let (status, text) = command(&["release-brake", "--dry-run"]);
+    assert!(status == Some(0) && text.contains("compares with 6") && text.contains("The brake is on"), "{text}");
+    let unwanted = images[1].host_platform().blobs.clone();
+    let is_there = |digest: &larder_oci::Digest| {
+        let folder = world.server().objects().join(world.prefix()).join("blobs/sha256").join(digest.hex());
+        std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+    };
+    assert!(block_in_place(|| unwanted.iter().all(is_there)), "nothing went before the word");
+    let (status, text) = command(&["release-brake"]);
+    assert!(status == Some(0) && text.contains("Said."), "{text}");
+
+    // What only the dead cluster wanted goes; what is used stays, though its registry is away all the time.
+    let gone = async || {
+        pull(used.address, &registry, "team/app", "v0", &images[0]).await.unwrap();
+        block_in_place(|| !unwanted.iter().any(is_there))
+    };
+    assert!(until(Duration::from_secs(40), gone).await, "{}", used.log());
+    let kept = images[0].host_platform().blobs.clone();
+    assert!(block_in_place(|| kept.iter().all(is_there)));
+    assert!(metric(used.admin, "larder_bucket_removed_total").await.is_some_and(|removed| removed > 0));
+    // And when nobody has used it for long, it goes too, once a person has said that no pin at all is right.
+    assert!(
+        until(Duration::from_secs(40), async || pins(0).await && waits("release-brake").await).await,
+        "{}",
+        used.log()
+    );
+    let (status, text) = command(&["release-brake"]);
+    assert!(status == Some(0) && text.contains("Said."), "{text}");
+    assert!(
+        until(Duration::from_secs(40), async || block_in_place(|| !kept.iter().any(is_there))).await,
+        "{}",
+        used.log()
+    );
     block_in_place(|| drop(origin));
 }

@@ -109,7 +109,7 @@ fn bucket(arguments: &Arguments) -> Result<Outcome> {
     command.args(["test", "--package", "larder-test-bucket"]).env("LARDER_CACHE", larder_cache);
     command.env("LARDER_S3_SERVERS", servers.join(","));
     if arguments.all {
-        command.env("LARDER_TEST_RECORDS", "100000");
+        command.env("LARDER_TEST_RECORDS", "100000").env("LARDER_BUCKET_MINUTES", "5");
     }
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);

@@ -12,7 +12,9 @@ use futures_util::stream::BoxStream;
 use object_store::MultipartId;
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{
+    CopyOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::budget::RetryBudget;
@@ -71,9 +73,20 @@ impl Client {
         StoreError::Bucket { operation, place: format!("{} {key}", self.place), reason }
     }
 
-    /// Runs `work` until it has an answer, `limit` is over, or the budget of retries is spent.
     async fn attempt<T, F: Future<Output = object_store::Result<T>> + Send>(
         &self,
+        who: Who,
+        operation: (&'static str, &str),
+        limit: Duration,
+        work: impl Fn(Path) -> F + Send + Sync,
+    ) -> Result<Result<T, Error>, StoreError> {
+        self.attempt_at_most(TRIES, who, operation, limit, work).await
+    }
+
+    /// Runs `work` until it has an answer, `limit` is over, or the tries or the budget of retries are spent.
+    async fn attempt_at_most<T, F: Future<Output = object_store::Result<T>> + Send>(
+        &self,
+        mut tries: u32,
         who: Who,
         (operation, key): (&'static str, &str),
         limit: Duration,
@@ -81,7 +94,7 @@ impl Client {
     ) -> Result<Result<T, Error>, StoreError> {
         let location = path(key)?;
         let until = Instant::now() + limit;
-        let (mut pause, mut tries) = (PAUSE, TRIES);
+        let mut pause = PAUSE;
         loop {
             if who == Who::Anybody {
                 self.gate.check(operation, &self.place)?;
@@ -201,6 +214,67 @@ impl Client {
         match self.attempt(Who::Anybody, ("remove", key), self.limits.write, delete).await? {
             Ok(()) => Ok(()),
             Err(error) => self.absent("remove", key, error),
+        }
+    }
+
+    /// Writes an object, over an older one, by one request. An error leaves open whether it is or will be there.
+    pub(super) async fn put_once(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.send_once(key, bytes, PutMode::Overwrite).await?.map_err(|error| self.error("write", key, &shown(&error)))
+    }
+
+    /// The same for a key that nobody else has, with the condition that there is none (If-None-Match). That there is one means that the request
+    /// arrived twice.
+    pub(super) async fn create_once(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        match self.send_once(key, bytes.clone(), PutMode::Create).await? {
+            Ok(()) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
+            // The condition is not known: it was an answer, and nothing is there.
+            Err(_) => self.put_once(key, bytes).await,
+        }
+    }
+
+    async fn send_once(&self, key: &str, bytes: Bytes, mode: PutMode) -> Result<Result<(), Error>, StoreError> {
+        let put = |location: Path| {
+            let (payload, mode) = (PutPayload::from(bytes.clone()), mode.clone());
+            async move { self.remote.put_opts(&location, payload, PutOptions::from(mode)).await }
+        };
+        let put = self.attempt_at_most(1, Who::Anybody, ("write", key), self.limits.write, put).await?;
+        Ok(put.map(|_| ()))
+    }
+
+    /// Removes an object by one request. An error leaves open whether it is or will be gone.
+    pub(super) async fn delete_once(&self, key: &str) -> Result<(), StoreError> {
+        let delete = |location: Path| async move { self.remote.delete(&location).await };
+        match self.attempt_at_most(1, Who::Anybody, ("remove", key), self.limits.write, delete).await? {
+            Ok(()) => Ok(()),
+            Err(error) => self.absent("remove", key, error),
+        }
+    }
+
+    /// Copies an object to a key that nobody else has, by one request; false if there is none. An error leaves open whether it is or will be there.
+    pub(super) async fn copy_once(&self, from: &str, to: &str) -> Result<bool, StoreError> {
+        let to = path(to)?;
+        let copy = |location: Path| {
+            let to = to.clone();
+            async move { self.remote.copy_opts(&location, &to, CopyOptions::default()).await }
+        };
+        // The server moves all the bytes before it answers.
+        match self.attempt_at_most(1, Who::Anybody, ("copy", from), self.limits.write * 4, copy).await? {
+            Ok(()) => Ok(true),
+            Err(error) => self.absent("copy", from, error).map(|()| false),
+        }
+    }
+
+    /// The folders in a folder, by their last names; at most so many.
+    pub(super) async fn folders(&self, folder: &str, most: usize) -> Result<Vec<String>, StoreError> {
+        let list = |location: Path| async move { self.remote.list_with_delimiter(Some(&location)).await };
+        match self.attempt(Who::Anybody, ("list", folder), self.limits.read * 5, list).await? {
+            Ok(listed) if listed.common_prefixes.len() > most => {
+                Err(self.error("list", folder, &format!("it has more than {most} folders")))
+            }
+            Ok(listed) => {
+                Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+            }
+            Err(error) => self.absent("list", folder, error).map(|()| Vec::new()),
         }
     }
 

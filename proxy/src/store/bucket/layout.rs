@@ -11,6 +11,7 @@ use larder_oci::{Algorithm, Digest, Tag};
 use object_store::path::Path;
 
 use super::address::ClusterId;
+use crate::store::removal::{Key, Owner, PinName, Unique};
 use crate::store::{Name, StoreError};
 
 /// Layout version that this program writes, and the newest that it reads.
@@ -55,6 +56,17 @@ impl Generation {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What names are made of that nobody else has.
+    pub(super) fn seed(&self) -> &str {
+        self.0.split_once('.').map_or(&self.0, |(seed, _)| seed)
+    }
+}
+
+impl From<&Unique> for Generation {
+    fn from(unique: &Unique) -> Self {
+        Self(unique.to_string())
+    }
 }
 
 /// Keys of one cluster in one bucket.
@@ -69,6 +81,32 @@ impl Layout {
     pub(super) fn new(prefix: &str, cluster: ClusterId) -> Self {
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Self { prefix, cluster }
+    }
+
+    /// A key or folder of the removal protocol, which has no slash at its end here.
+    pub(super) fn below(&self, key: &str) -> String {
+        format!("{}{}", self.prefix, key.strip_suffix('/').unwrap_or(key))
+    }
+
+    /// The other way round.
+    pub(super) fn within<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.prefix)
+    }
+
+    /// The note that a pin is complete; `None` if it is no pin.
+    pub(super) fn completed(&self, pin: &Key) -> Option<String> {
+        let Key::Pin(name, unique) = pin else { return None };
+        Some(format!("{}/{unique}", self.completed_of(name)))
+    }
+
+    /// The notes of the pins of a name.
+    pub(super) fn completed_of(&self, name: &PinName) -> String {
+        format!("{}/{}", self.completed_by(&name.owner), name.image)
+    }
+
+    /// Those of a holder's pins.
+    pub(super) fn completed_by(&self, owner: &Owner) -> String {
+        format!("{}clusters/{}/complete/{}", self.prefix, owner.cluster, owner.holder)
     }
 
     pub(super) fn version(&self) -> String {

@@ -12,7 +12,7 @@
 //!   served, what is not counts as absent, and what comes meanwhile is owed to the bucket (`owed`, `records`).
 //!
 //! The flow: [`BucketStore`] → `shared` (what the bucket has) → `small` or `fill` (from the bucket), `partial` → `upload` (to it) →
-//! `client` (limits in time, retries, the gate) → `transport` (HTTP, counted). `upkeep` runs beside.
+//! `client` (limits in time, retries, the gate) → `transport` (HTTP, counted). `upkeep` runs beside. Pins, and what leaves the bucket: `keeping`.
 
 mod address;
 mod budget;
@@ -21,6 +21,7 @@ mod connect;
 mod credentials;
 mod fill;
 mod gate;
+mod keeping;
 mod layout;
 mod owed;
 mod partial;
@@ -49,15 +50,20 @@ use tokio_util::sync::CancellationToken;
 
 use self::client::{Client, Limits};
 use self::connect::Remote;
+use self::keeping::BucketPins;
 use self::layout::Layout;
 use self::partial::BucketPartial;
 use self::shared::Shared;
 use self::transport::{Counts, Transport};
 use super::directory::{DirectoryConfig, DirectoryStats, DirectoryStore};
 use super::document::{LinkDocument, TagDocument};
+use super::removal::Run;
 use super::{Checksums, Link, Name, PartialBlob, Store, StoreError, StoreHealth, StoredBlob, TagRecord};
+use crate::pins::Pins;
+use crate::pull::KeepPulled;
 
 pub use address::{AddressError, BucketAddress, ClusterId, ClusterIdError, Provider};
+pub use keeping::{Brake, BucketPerson, Cluster, ForgetError, Removal, Standing};
 pub use transport::{Operation, Outcome};
 
 /// How a [`BucketStore`] behaves. [`Self::new`] has what suits a cluster cache.
@@ -103,6 +109,8 @@ pub struct BucketConfig {
     pub upload_age: Duration,
     /// Between two looks for such uploads.
     pub upload_look: Duration,
+    /// When what leaves the bucket.
+    pub removal: Removal,
 }
 
 impl BucketConfig {
@@ -129,6 +137,7 @@ impl BucketConfig {
             owed_bytes: 4 << 30,
             upload_age: Duration::from_hours(24),
             upload_look: Duration::from_hours(1),
+            removal: Removal::default(),
         }
     }
 }
@@ -144,6 +153,23 @@ pub struct BucketStats {
     pub owed_blobs: usize,
     /// Records that wait for it.
     pub owed_records: usize,
+}
+
+/// By which requests are sent, and counted.
+fn client_of(config: &BucketConfig) -> Result<(Client, Arc<Counts>), StoreError> {
+    let plain = config.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    // Nobody to trust, nothing to read.
+    let roots = if plain { rustls::RootCertStore::empty() } else { crate::origin::platform_roots() };
+    let tls = connect::tls(&config.address, roots, config.ca_pem.as_deref())?;
+    let counts = Arc::<Counts>::default();
+    let transport = Transport::new(tls, Arc::clone(&counts));
+    let remote = connect::remote(&config.address, config.endpoint.as_deref(), transport)?;
+    Ok((client_on(remote, config), counts))
+}
+
+fn client_on(remote: Arc<dyn Remote>, config: &BucketConfig) -> Client {
+    let limits = Limits { read: config.read_within, write: config.write_within };
+    Client::new(remote, limits, config.address.to_string())
 }
 
 /// A store in a bucket.
@@ -162,22 +188,14 @@ impl BucketStore {
     /// Opens or makes the folder with copies, and reads the environment for credentials. Blocks on the disk, needs no runtime, and
     /// sends nothing: until [`Self::prepare`] was called the bucket is not used.
     pub fn open(config: BucketConfig) -> Result<Arc<Self>, StoreError> {
-        let plain = config.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-        // Nobody to trust, nothing to read.
-        let roots = if plain { rustls::RootCertStore::empty() } else { crate::origin::platform_roots() };
-        let tls = connect::tls(&config.address, roots, config.ca_pem.as_deref())?;
-        let counts = Arc::<Counts>::default();
-        let transport = Transport::new(tls, Arc::clone(&counts));
-        let remote = connect::remote(&config.address, config.endpoint.as_deref(), transport)?;
-        Self::of(remote, counts, config)
+        let (client, counts) = client_of(&config)?;
+        Self::of(client, counts, config)
     }
 
-    fn of(remote: Arc<dyn Remote>, counts: Arc<Counts>, config: BucketConfig) -> Result<Arc<Self>, StoreError> {
-        let limits = Limits { read: config.read_within, write: config.write_within };
-        let client = Client::new(remote, limits, config.address.to_string());
+    fn of(client: Client, counts: Arc<Counts>, config: BucketConfig) -> Result<Arc<Self>, StoreError> {
         let layout = Layout::new(&config.address.prefix, config.cluster.clone());
         let local = DirectoryStore::open(config.copies.clone())?;
-        Ok(Arc::new(Self { shared: Arc::new(Shared::new(client, layout, local, config)), counts }))
+        Ok(Arc::new(Self { shared: Arc::new(Shared::new(client, layout, local, config)?), counts }))
     }
 
     /// Looks at the bucket for the first time: refuses one that a newer Larder has written. One that does not answer is no error, and is
@@ -201,6 +219,8 @@ impl BucketStore {
         tasks.push(spawn("bucket health", Box::pin(upkeep::health(shared()))));
         tasks.push(spawn("bucket debts", Box::pin(upkeep::settle(shared()))));
         tasks.push(spawn("bucket uploads", Box::pin(upkeep::uploads(shared()))));
+        tasks.push(spawn("bucket pulls", Box::pin(keeping::hold_pulls(shared()))));
+        tasks.push(spawn("bucket removal", Box::pin(keeping::collect(shared()))));
         tasks
     }
 
@@ -212,6 +232,27 @@ impl BucketStore {
             owed_blobs: self.shared.owed.count(),
             owed_records: self.shared.records.owed(),
         }
+    }
+
+    /// This cluster's pins.
+    pub fn pins(&self) -> Arc<dyn Pins> {
+        Arc::new(BucketPins { shared: Arc::clone(&self.shared) })
+    }
+
+    /// When what is pulled is pinned.
+    pub fn keep_pulled(&self) -> KeepPulled {
+        let removal = &self.shared.config.removal;
+        KeepPulled { settle: removal.settle, renew: removal.pull / 30 }
+    }
+
+    /// One run of a collector, now.
+    pub async fn collect(&self) -> Result<Run, StoreError> {
+        self.shared.collect().await
+    }
+
+    /// How removal stands.
+    pub fn standing(&self) -> Standing {
+        self.shared.standings.get()
     }
 
     /// Requests of a kind since the start, retries included.
@@ -279,7 +320,7 @@ impl Store for BucketStore {
         Box::pin(async move {
             // Asked by those who answer for it: nothing older than a moment counts.
             self.shared.forget_age(&digest);
-            Ok(!self.shared.kept(&digest, Duration::ZERO).await?.is_empty())
+            Ok(!self.shared.usable(&digest, Duration::ZERO).await?.is_empty())
         })
     }
 

@@ -101,7 +101,7 @@ impl Shared {
 }
 
 /// Those of the bytes as they are read and checked.
-async fn checksums_of(blob: &StoredBlob) -> Option<Checksums> {
+pub(super) async fn checksums_of(blob: &StoredBlob) -> Option<Checksums> {
     let mut range = crate::store::CheckedRange::new(blob.clone(), 0..blob.len());
     let mut summing = Summing::default();
     while let Some(bytes) = std::future::poll_fn(|context| range.poll_next(context)).await {

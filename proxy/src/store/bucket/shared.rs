@@ -4,20 +4,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use larder_oci::Digest;
 use rustls::crypto::aws_lc_rs;
 use tokio::sync::{Notify, Semaphore};
 
-use super::BucketConfig;
 use super::client::Client;
 use super::fill::Fill;
+use super::keeping::Standings;
 use super::layout::{Generation, Layout};
 use super::owed::Owed;
 use super::recent::Recent;
 use super::records::Records;
 use super::turns::Turns;
+use super::{BucketConfig, ClusterId};
+use crate::pins::Pin;
 use crate::store::directory::DirectoryStore;
 use crate::store::lease::lock;
+use crate::store::removal::{Key, Label, Names, Prefix};
 use crate::store::{Store as _, StoreError, StoredBlob};
 
 /// Digests of which it is remembered what the bucket has.
@@ -26,6 +30,8 @@ const KNOWN: usize = 50_000;
 const DISTRUSTED: usize = 10_000;
 /// Generations of one digest that are looked at. There is one, or two after two replicas wrote at once.
 const GENERATIONS: usize = 64;
+/// Pins that are remembered; those of more are read again by each run of a collector.
+const PINS: usize = 10_000;
 
 /// An upload of a blob that is complete: the bucket shows nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +62,58 @@ pub(super) struct Shared {
     pub(super) confirming: Arc<Semaphore>,
     /// Something is owed, and the bucket may take it now.
     pub(super) due: Notify,
+    /// Whose records are read and written, in the words of the removal protocol.
+    pub(super) cluster: Label,
+    /// What was read of pins, which never change.
+    pub(super) pins: Recent<Key, Arc<Pin>>,
+    /// How removal stands.
+    pub(super) standings: Standings,
+}
+
+/// A cluster in the words of the removal protocol.
+pub(super) fn label(cluster: &ClusterId) -> Result<Label, StoreError> {
+    Label::parse(cluster.as_str()).ok_or_else(|| StoreError::Bucket {
+        operation: "use",
+        place: cluster.as_str().to_owned(),
+        reason: "no cluster is called so".to_owned(),
+    })
+}
+
+fn random(place: &str) -> Result<[u8; 16], StoreError> {
+    let mut random = [0; 16];
+    let filled = aws_lc_rs::default_provider().secure_random.fill(&mut random);
+    filled.map_err(|_| StoreError::Bucket {
+        operation: "name something in",
+        place: place.to_owned(),
+        reason: "the system gives no random bytes".to_owned(),
+    })?;
+    Ok(random)
+}
+
+fn new_generation(place: &str) -> Result<Generation, StoreError> {
+    Ok(Generation::new(SystemTime::now(), random(place)?))
+}
+
+pub(super) fn new_names(place: &str) -> Result<Names, StoreError> {
+    let generation = new_generation(place)?;
+    Names::new(generation.seed()).ok_or_else(|| StoreError::Bucket {
+        operation: "name something in",
+        place: place.to_owned(),
+        reason: "the clock is beyond all years".to_owned(),
+    })
 }
 
 impl Shared {
-    pub(super) fn new(client: Client, layout: Layout, local: Arc<DirectoryStore>, config: BucketConfig) -> Self {
-        Self {
+    pub(super) fn new(
+        client: Client,
+        layout: Layout,
+        local: Arc<DirectoryStore>,
+        config: BucketConfig,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            cluster: label(&config.cluster)?,
+            pins: Recent::new(PINS),
+            standings: Standings::default(),
             client,
             layout,
             local,
@@ -76,22 +129,24 @@ impl Shared {
             confirming: Arc::new(Semaphore::new(2)),
             due: Notify::new(),
             config,
-        }
+        })
     }
 
     pub(super) fn new_generation(&self) -> Result<Generation, StoreError> {
-        let mut random = [0; 16];
-        let filled = aws_lc_rs::default_provider().secure_random.fill(&mut random);
-        filled.map_err(|_| StoreError::Bucket {
-            operation: "name an upload to",
-            place: self.client.place.clone(),
-            reason: "the system gives no random bytes".to_owned(),
-        })?;
-        Ok(Generation::new(SystemTime::now(), random))
+        new_generation(&self.client.place)
     }
 
-    /// The generations of a blob that may be read, newest first: here it is that the removal protocol will leave out those that are
-    /// condemned. That there are none is believed for `absent` since it was seen.
+    /// For a machine of the removal protocol.
+    pub(super) fn new_names(&self) -> Result<Names, StoreError> {
+        new_names(&self.client.place)
+    }
+
+    pub(super) fn random(&self) -> Result<[u8; 16], StoreError> {
+        random(&self.client.place)
+    }
+
+    /// The generations of a blob that may be read, newest first: those that are condemned, too, as long as they are there. Who wants to rely on one asks
+    /// [`Self::usable`]. That there are none is believed for `absent` since it was seen.
     pub(super) async fn kept(&self, digest: &Digest, absent: Duration) -> Result<Vec<Kept>, StoreError> {
         let fresh =
             |kept: &Vec<Kept>, age: Duration| age <= if kept.is_empty() { absent } else { self.config.fresh_for };
@@ -117,6 +172,12 @@ impl Shared {
         kept
     }
 
+    /// The same as the bucket shows it now.
+    pub(super) async fn listed(&self, digest: &Digest) -> Result<Vec<Kept>, StoreError> {
+        self.forget_age(digest);
+        self.kept(digest, Duration::ZERO).await
+    }
+
     /// This upload is complete.
     pub(super) fn note_kept(&self, digest: &Digest, kept: Kept) {
         self.known.note(digest.clone(), vec![kept]);
@@ -135,13 +196,20 @@ impl Shared {
         self.known.forget(digest);
     }
 
-    /// An upload's bytes are not those of the digest. It is not read again by this process; the removal protocol is what
-    /// takes it from the bucket.
-    pub(super) fn distrust(&self, digest: &Digest, generation: &Generation) {
+    /// An upload's bytes are not those of the digest. It is not read again by this process, and condemned, so that nobody relies on it; what takes it
+    /// from the bucket is a collector.
+    pub(super) fn distrust(self: &Arc<Self>, digest: &Digest, generation: &Generation) {
         tracing::warn!(%digest, generation = generation.as_str(), bucket = self.client.place,
             "store: an object in the bucket does not have the bytes of its digest; it is not read any more");
         self.distrusted.note((digest.clone(), generation.clone()), ());
         self.confirmed.forget(digest);
+        let (shared, folder) = (Arc::clone(self), Prefix::MarksOf(digest.clone()));
+        let mark = self.layout.below(&format!("{folder}{}", generation.as_str()));
+        tokio::spawn(async move {
+            if let Err(error) = shared.client.put(&mark, Bytes::new()).await {
+                tracing::debug!(%error, "store: an object with wrong bytes could not be condemned");
+            }
+        });
     }
 
     /// Whoever asks next goes to the origin.

@@ -1,7 +1,9 @@
 //! Small blobs from the bucket, which are manifests mostly: read whole and verified before anybody gets a byte.
 
+use std::collections::HashSet;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use larder_oci::Digest;
@@ -19,13 +21,16 @@ impl Shared {
         digest: &Digest,
         kept: Vec<Kept>,
     ) -> Result<Option<StoredBlob>, StoreError> {
-        for Kept { generation, .. } in kept {
+        let (mut kept, mut tried) = (kept, HashSet::new());
+        while let Some(Kept { generation, .. }) = kept.iter().find(|kept| !tried.contains(&kept.generation)).cloned() {
+            tried.insert(generation.clone());
             let key = self.layout.blob(digest, &generation);
             let bytes = match self.client.get(Who::Anybody, &key, self.config.small).await {
                 Ok(Some(bytes)) => bytes,
-                // Removed since it was listed.
+                // Removed since it was listed: there may be another one since.
                 Ok(None) => {
                     self.forget(digest);
+                    kept = self.kept(digest, Duration::ZERO).await?;
                     continue;
                 }
                 Err(error) => {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
-use super::client::{Created, Who};
-use super::layout::VERSION;
+use super::client::{Client, Created, Who};
+use super::layout::{Layout, VERSION};
 use super::shared::Shared;
 use crate::store::StoreError;
 
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks at what is owed.
 const SETTLE: Duration = Duration::from_secs(30);
-const LARGEST_VERSION: u64 = 4096;
+pub(super) const LARGEST_VERSION: u64 = 4096;
 
 #[derive(Serialize, Deserialize)]
 struct VersionRecord {
@@ -40,7 +40,7 @@ impl Shared {
             };
         }
         match found {
-            Ok(bytes) => self.check_version(&bytes.unwrap_or_default())?,
+            Ok(bytes) => check_version(&self.client, &self.layout, &bytes.unwrap_or_default())?,
             Err(error) => {
                 self.client.gate.stays_closed(&error.to_string());
                 return Ok(());
@@ -49,20 +49,20 @@ impl Shared {
         self.client.gate.open(&self.client.place);
         Ok(())
     }
+}
 
-    fn check_version(&self, bytes: &[u8]) -> Result<(), StoreError> {
-        let place = self.client.place.clone();
-        let wrong =
-            |reason: String| StoreError::Bucket { operation: "read the version of", place: place.clone(), reason };
-        match serde_json::from_slice::<VersionRecord>(bytes) {
-            Ok(VersionRecord { version }) if version == VERSION => Ok(()),
-            Ok(VersionRecord { version }) if version > VERSION => {
-                Err(StoreError::NewerLayout { path: place.into(), found: version, known: VERSION })
-            }
-            Ok(VersionRecord { version }) => Err(wrong(format!("there never was a layout version {version}"))),
-            Err(error) => {
-                Err(wrong(format!("{} is not ours ({error}): give Larder a prefix of its own", self.layout.version())))
-            }
+/// Whether a store of this version may be used.
+pub(super) fn check_version(client: &Client, layout: &Layout, bytes: &[u8]) -> Result<(), StoreError> {
+    let place = client.place.clone();
+    let wrong = |reason: String| StoreError::Bucket { operation: "read the version of", place: place.clone(), reason };
+    match serde_json::from_slice::<VersionRecord>(bytes) {
+        Ok(VersionRecord { version }) if version == VERSION => Ok(()),
+        Ok(VersionRecord { version }) if version > VERSION => {
+            Err(StoreError::NewerLayout { path: place.into(), found: version, known: VERSION })
+        }
+        Ok(VersionRecord { version }) => Err(wrong(format!("there never was a layout version {version}"))),
+        Err(error) => {
+            Err(wrong(format!("{} is not ours ({error}): give Larder a prefix of its own", layout.version())))
         }
     }
 }

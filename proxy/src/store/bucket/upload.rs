@@ -52,10 +52,21 @@ impl Shared {
         blob: &StoredBlob,
         checksums: &Checksums,
     ) -> Result<(), StoreError> {
-        if self.kept(digest, UNSEEN).await?.iter().any(|kept| kept.length == blob.len()) {
+        if self.usable(digest, UNSEEN).await?.iter().any(|kept| kept.length == blob.len()) {
+            self.confirmed.note(digest.clone(), ());
             return Ok(());
         }
-        let generation = self.new_generation()?;
+        self.upload_as(digest, self.new_generation()?, blob, checksums).await
+    }
+
+    /// Under a generation that nobody has used yet.
+    pub(super) async fn upload_as(
+        &self,
+        digest: &Digest,
+        generation: Generation,
+        blob: &StoredBlob,
+        checksums: &Checksums,
+    ) -> Result<(), StoreError> {
         let key = self.layout.blob(digest, &generation);
         if blob.len() > self.config.small {
             let encoded = Bytes::from(checksums.encode(digest));

@@ -16,6 +16,13 @@ pub struct Reference {
     pub since: BucketTime,
 }
 
+impl Reference {
+    /// Whether so many pins, compared with it, are a sudden drop that a person has to answer for.
+    pub fn stops_at(&self, pins: u64, policy: &Policy) -> bool {
+        is_sudden(self.pins, pins, policy)
+    }
+}
+
 /// A person's word: compared with this reference, so few pins are right. It is good for that reference only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Word {

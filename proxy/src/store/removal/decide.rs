@@ -44,19 +44,21 @@ pub enum Wait {
     #[error("there is no cluster on this bucket: nothing is removed before one has declared its pins")]
     NoCluster,
     /// A cluster has records and no holder.
-    #[error("cluster {0} has declared nothing: start its cache, or forget the cluster")]
+    #[error(
+        "cluster {0} has declared nothing: start its cache, or forget the cluster (larder-cache forget-cluster {0})"
+    )]
     NoHolder(Label),
     /// A holder has pins and no declaration.
-    #[error("holder {} of cluster {} has pins and never declared them complete: start it, or forget the cluster", .0.holder, .0.cluster)]
+    #[error("holder {} of cluster {} has pins and never declared them complete: start it, or forget the cluster (larder-cache forget-cluster)", .0.holder, .0.cluster)]
     NeverDeclared(Owner),
     /// A holder has not declared its set for too long.
-    #[error("holder {} of cluster {} last declared its pins complete as of {} (seconds since 1970, the bucket's clock): start it, or forget the cluster", .0.holder, .0.cluster, .1.0)]
+    #[error("holder {} of cluster {} last declared its pins complete as of {} (seconds since 1970, the bucket's clock): start it, or forget the cluster (larder-cache forget-cluster)", .0.holder, .0.cluster, .1.0)]
     Stale(Owner, BucketTime),
     /// The first run of a cluster's collectors only writes down how many pins there are.
     #[error("the number of pins was written down for the first time; the next run compares with it")]
     NothingToCompare,
     /// The brake.
-    #[error("there are {pins} pins where there were {}: if that is right, say so by a word for this reference", reference.pins)]
+    #[error("there are {pins} pins where there were {}: if that is right, say so (larder-cache release-brake)", reference.pins)]
     Brake {
         /// What was compared with.
         reference: Reference,

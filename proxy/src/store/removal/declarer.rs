@@ -20,7 +20,8 @@ pub enum Declared {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Declarer {
     owner: Owner,
-    clock: Unique,
+    /// Until it has told the time to whoever looks now.
+    clock: Option<Unique>,
     declaration: Unique,
     older: Vec<Key>,
     as_of: Option<BucketTime>,
@@ -42,16 +43,33 @@ impl Declarer {
     /// Begins a declaration of `owner`.
     pub fn new(owner: Owner, mut names: Names) -> Self {
         let (clock, declaration) = (names.take(), names.take());
-        Self { owner, clock, declaration, older: Vec::new(), as_of: None, stage: Stage::Clock }
+        Self { owner, clock: Some(clock), declaration, older: Vec::new(), as_of: None, stage: Stage::Clock }
+    }
+
+    /// The end of one that another machine began, which has told the time: the holder has looked since.
+    pub fn looked(owner: Owner, as_of: BucketTime, mut names: Names) -> Self {
+        let (older, stage) = (Vec::new(), Stage::Older { after: None });
+        Self { owner, clock: None, declaration: names.take(), older, as_of: Some(as_of), stage }
+    }
+
+    /// The time of which it will speak, once it is known, and what told it, which is not needed any more.
+    pub fn time(&self) -> Option<(BucketTime, Key)> {
+        Some((self.as_of?, self.clock_key()?))
+    }
+
+    fn clock_key(&self) -> Option<Key> {
+        Some(Key::Clock(self.owner.cluster.clone(), self.clock.clone()?))
     }
 
     /// What it wants next.
     pub fn next(&self) -> Step<Declared> {
         let list = |prefix, after: &Option<Key>| Operation::List { prefix, after: after.clone() };
         let cluster = || self.owner.cluster.clone();
-        let clock = || Key::Clock(cluster(), self.clock.clone());
         Step::Do(match &self.stage {
-            Stage::Clock => Operation::Put(clock(), Body::Empty),
+            Stage::Clock => match self.clock_key() {
+                Some(clock) => Operation::Put(clock, Body::Empty),
+                None => return Step::Done(Declared::Unanswered),
+            },
             Stage::Time { after } => list(Prefix::Removal(cluster()), after),
             Stage::Look => return Step::Done(Declared::Look),
             Stage::Older { after } => list(Prefix::Holders(cluster()), after),
@@ -80,7 +98,7 @@ impl Declarer {
             (Stage::Clock, Answer::Done) => Stage::Time { after: None },
             (Stage::Time { .. }, Answer::Page { entries, last, .. }) => {
                 let after = entries.last().map(|entry| entry.key.clone());
-                let own = |key: &Key| matches!(key, Key::Clock(_, unique) if *unique == self.clock);
+                let own = |key: &Key| matches!(key, Key::Clock(_, unique) if Some(unique) == self.clock.as_ref());
                 let time = entries.iter().find(|entry| own(&entry.key)).map(|entry| entry.modified);
                 self.as_of = self.as_of.or(time);
                 match (last, self.as_of) {
@@ -91,12 +109,16 @@ impl Declarer {
             }
             (Stage::Older { .. }, Answer::Page { entries, last, .. }) => {
                 let after = entries.last().map(|entry| entry.key.clone());
-                let same = |key: &Key| matches!(key, Key::Declaration(owner, ..) if *owner == self.owner);
+                // One that speaks of a later time says more than this one.
+                let as_of = self.as_of.unwrap_or(BucketTime(0));
+                let same =
+                    |key: &Key| matches!(key, Key::Declaration(owner, of, _) if *owner == self.owner && *of <= as_of);
                 self.older.extend(entries.into_iter().map(|entry| entry.key).filter(same));
                 if last { Stage::Put } else { Stage::Older { after } }
             }
             (Stage::Put, Answer::Done) => {
-                self.older.push(Key::Clock(self.owner.cluster.clone(), self.clock.clone()));
+                let clock = self.clock_key();
+                self.older.extend(clock);
                 Stage::Release
             }
             (Stage::Release, _) => {

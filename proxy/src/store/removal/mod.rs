@@ -7,7 +7,7 @@
 //!
 //! Everything here is a value. A machine ([`Pinner`], [`Unpinner`], [`Reader`], [`Collector`], [`Declarer`], [`Forgetter`]) says
 //! by `next` which one [`Operation`] on the bucket it wants, and is fed the [`Answer`]; the shell that carries operations out is
-//! the bucket store's (not built yet), and `tests` explores every order in which they can happen, with the very same machines.
+//! the bucket store's (`bucket/keeping`), and `tests` explores every order in which they can happen, with the very same machines.
 //!
 //! Invariants, as explored: a blob that a completed pin reaches is readable; no deleted key is written again; nothing goes
 //! while a holder is missing or stale, or while the brake is on; what nothing pins goes in the end.

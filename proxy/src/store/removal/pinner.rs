@@ -17,8 +17,8 @@ use super::{Answer, Body, Held, Key, Names, Operation, PinName, Prefix, Step, Un
 pub enum Pinned {
     /// Every blob is there and stays as long as this pin does.
     Complete(Key),
-    /// The pin is written, but this blob is nowhere, and its origin does not deliver it now. To be tried again.
-    Lacking(Digest),
+    /// The pin is written, but these blobs are nowhere, and their origin does not deliver them now. To be tried again.
+    Lacking(BTreeSet<Digest>),
 }
 
 /// Writes a pin, or writes it anew (a renewal, an image that means something else now): the older ones of its name go after.
@@ -37,6 +37,8 @@ pub struct Pinner {
     written: bool,
     /// Not looked for yet.
     todo: BTreeSet<Digest>,
+    /// Looked for, and nowhere.
+    lacking: BTreeSet<Digest>,
     stage: Stage,
 }
 
@@ -61,7 +63,7 @@ enum Stage {
         from: BTreeSet<Held>,
     },
     Release,
-    Lacking(Digest),
+    Lacking,
 }
 
 impl Pinner {
@@ -75,7 +77,29 @@ impl Pinner {
         let pin = if rules.keep(Rule::NewPinKey) { pin } else { Unique::lowest() };
         let (older, todo) = (BTreeSet::new(), digests.clone());
         let stage = Stage::Older { after: None, complete: false };
-        Self { rules, name, digests, names, pin, generation, older, written: false, todo, stage }
+        let lacking = BTreeSet::new();
+        Self { rules, name, digests, names, pin, generation, older, written: false, todo, lacking, stage }
+    }
+
+    /// The same from a later step, for whoever has listed the older pins of the name himself: before this one was written (`own`: it is the pin that
+    /// this one goes on with; each of `older` is one that `own` replaces, whoever goes on with whichever), or before this began. As if it had paused there.
+    pub fn knowing(
+        name: PinName,
+        digests: BTreeSet<Digest>,
+        older: BTreeSet<Key>,
+        own: Option<Unique>,
+        names: Names,
+    ) -> Self {
+        let mut pinner = Self::new(name, digests, names);
+        pinner.older = older;
+        pinner.stage = match own {
+            Some(own) => {
+                (pinner.pin, pinner.written) = (own, true);
+                pinner.look_for_next()
+            }
+            None => Stage::Write,
+        };
+        pinner
     }
 
     /// The pin that is complete, from the moment on that it is: releasing older ones comes after.
@@ -102,7 +126,7 @@ impl Pinner {
                 Some(key) => Operation::Delete(key.clone()),
                 None => return Step::Done(Pinned::Complete(self.own())),
             },
-            Stage::Lacking(digest) => return Step::Done(Pinned::Lacking(digest.clone())),
+            Stage::Lacking => return Step::Done(Pinned::Lacking(self.lacking.clone())),
         })
     }
 
@@ -153,7 +177,10 @@ impl Pinner {
             }
             (Stage::Make { digest, mut from }, Answer::NotFound) => match from.pop_last() {
                 Some(_) => Stage::Make { digest, from },
-                None => Stage::Lacking(digest),
+                None => {
+                    self.lacking.insert(digest);
+                    self.look_for_next()
+                }
             },
             // Whatever is there by now, it is looked at anew; what is written then has another generation.
             (Stage::Look { digest, .. } | Stage::Make { digest, .. }, _) => {
@@ -164,7 +191,7 @@ impl Pinner {
                 self.older.pop_first();
                 Stage::Release
             }
-            (stage @ (Stage::Older { .. } | Stage::Lacking(_)), _) => stage,
+            (stage @ (Stage::Older { .. } | Stage::Lacking), _) => stage,
         };
     }
 
@@ -180,6 +207,7 @@ impl Pinner {
         match self.todo.pop_first() {
             Some(digest) => self.look_for(digest),
             None if !self.written => Stage::Write,
+            None if !self.lacking.is_empty() => Stage::Lacking,
             None if self.rules.keep(Rule::ReleasesOnlyOlder) => Stage::Release,
             None => Stage::Older { after: None, complete: true },
         }

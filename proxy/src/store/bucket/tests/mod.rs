@@ -2,6 +2,8 @@
 
 mod generations;
 mod memory;
+mod pins;
+mod removal;
 
 use std::sync::Arc;
 
@@ -36,7 +38,7 @@ pub(super) async fn store_on(
     let copies = TempDir::new().unwrap();
     let mut config = config(&copies);
     change(&mut config);
-    let store = BucketStore::of(remote, Arc::default(), config).unwrap();
+    let store = BucketStore::of(client_on(remote, &config), Arc::default(), config).unwrap();
     store.prepare().await.unwrap();
     let shutdown = CancellationToken::new();
     store.spawn_background(&shutdown);

@@ -1,0 +1,396 @@
+//! This cluster's pins on a bucket.
+//!
+//! A pin is written once under a key of its own and never changes; of several of one name the newest wish counts, and an older one goes once a newer
+//! is complete. That one is complete is a note beside it (`clusters/<id>/complete/…`), which removal does not look at.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use object_store::ObjectMeta;
+
+use super::machine::run;
+use super::operations::{OfStore, digests, modified};
+use crate::pins::kept::follow;
+use crate::pins::{
+    AsOf, Declared, Holder, KeptPin, MAXIMUM_DIGESTS, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put,
+};
+use crate::store::bucket::shared::Shared;
+use crate::store::removal::{
+    self, Answer, BucketTime, Declarer, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner,
+};
+
+/// Pins of one name. There is one, or a few after replicas met.
+const OF_ONE_NAME: usize = 1000;
+/// Keys that are listed at a time.
+const BATCH: usize = 2000;
+/// Holders of one cluster.
+const HOLDERS: usize = 1000;
+
+/// See [`Pins`].
+pub(in crate::store::bucket) struct BucketPins {
+    pub(in crate::store::bucket) shared: Arc<Shared>,
+}
+
+/// One pin of a name.
+#[derive(Debug, Clone)]
+struct Version {
+    key: Key,
+    unique: Unique,
+    pin: Arc<Pin>,
+    complete: bool,
+}
+
+impl Version {
+    /// Older wishes first; what is known to be an image after the bare wish for it.
+    fn order(&self) -> (std::time::SystemTime, bool, &Unique) {
+        (self.pin.put_at, self.pin.content.is_some(), &self.unique)
+    }
+}
+
+fn unanswered() -> PinsError {
+    PinsError::Unanswered("the bucket did not say what came of it".to_owned())
+}
+
+/// What the pins of one name come to.
+fn newest(versions: &[Version]) -> Option<KeptPin> {
+    let (newest, older) = versions.split_last()?;
+    let older = older.iter().rev().find(|version| version.complete).filter(|_| !newest.complete);
+    Some(KeptPin {
+        pin: (*newest.pin).clone(),
+        complete: newest.complete,
+        older: older.and_then(|version| version.pin.content.clone()),
+    })
+}
+
+impl BucketPins {
+    fn owner(&self, holder: &Holder) -> Result<Owner, PinsError> {
+        let holder = Label::parse(holder.as_str()).ok_or_else(unanswered)?;
+        Ok(Owner { cluster: self.shared.cluster.clone(), holder })
+    }
+
+    fn name_at(&self, place: &Place) -> Result<removal::PinName, PinsError> {
+        let image = Label::parse(place.key()).ok_or_else(unanswered)?;
+        Ok(removal::PinName { owner: self.owner(place.holder())?, image })
+    }
+
+    fn names(&self) -> Result<Names, PinsError> {
+        Ok(self.shared.new_names()?)
+    }
+
+    fn of_store<'a>(&'a self, pin: Option<&'a Pin>) -> OfStore<'a> {
+        OfStore { shared: &self.shared, pin }
+    }
+
+    /// The pins of a name, the newest last. One that cannot be read counts as absent, and stays.
+    async fn versions(&self, place: &Place) -> Result<Vec<Version>, PinsError> {
+        let name = self.name_at(place)?;
+        let (client, layout) = (&self.shared.client, &self.shared.layout);
+        let folder = layout.below(&Prefix::PinsOf(name.clone()).to_string());
+        let pins = client.list(&folder, None, OF_ONE_NAME).await?;
+        if pins.is_empty() {
+            return Ok(Vec::new());
+        }
+        let notes = client.list(&layout.completed_of(&name), None, OF_ONE_NAME).await?;
+        let notes = notes.iter().filter_map(|note| note.location.filename().map(str::to_owned)).collect();
+        self.read(&pins, &notes).await
+    }
+
+    async fn read(&self, pins: &[ObjectMeta], notes: &HashSet<String>) -> Result<Vec<Version>, PinsError> {
+        let plain = self.shared.plain();
+        let mut versions = Vec::new();
+        for object in pins {
+            let Some(key) = plain.key(object) else { continue };
+            let Key::Pin(_, unique) = &key else { continue };
+            let unique = unique.clone();
+            if let Ok(pin) = self.shared.pin(&key).await? {
+                let complete = notes.contains(&unique.to_string());
+                versions.push(Version { key, unique, pin, complete });
+            }
+        }
+        versions.sort_by(|one, other| one.order().cmp(&other.order()));
+        Ok(versions)
+    }
+
+    async fn put(&self, pin: Pin) -> Result<Put, PinsError> {
+        if let Some(content) = &pin.content
+            && content.digests.len() > MAXIMUM_DIGESTS
+        {
+            return Err(PinsError::TooLarge(content.digests.len()));
+        }
+        let place = pin.name.place();
+        let versions = self.versions(&place).await?;
+        let Some(KeptPin { pin, .. }) = follow(newest(&versions), pin) else { return Ok(Put::Superseded) };
+        let name = self.name_at(&place)?;
+        let written = versions.last().filter(|newest| *newest.pin == pin);
+        if pin.content.is_none() {
+            if written.is_none() {
+                self.wish(&name, &pin).await?;
+            }
+            return Ok(Put::Incomplete(BTreeSet::new()));
+        }
+        let own = written.map(|version| version.unique.clone());
+        let older = versions.iter().filter(|version| Some(&version.unique) != own.as_ref());
+        let older = older.map(|version| version.key.clone()).collect();
+        let mut pinner = Pinner::knowing(name.clone(), digests(&pin), older, own, self.names()?);
+        match run(&mut pinner, &self.of_store(Some(&pin)), |_, _| {}).await.map_err(|_| unanswered())? {
+            Pinned::Complete(key) => {
+                self.note_complete(&key).await?;
+                Ok(Put::Complete)
+            }
+            Pinned::Lacking(missing) => {
+                if let Some(version) = written.filter(|version| version.complete)
+                    && let Some(note) = self.shared.layout.completed(&version.key)
+                {
+                    self.shared.client.delete(&note).await?;
+                }
+                Ok(Put::Incomplete(missing))
+            }
+        }
+    }
+
+    /// A pin of which it is not known yet what it reaches: nothing is looked for, and no older one goes.
+    async fn wish(&self, name: &removal::PinName, pin: &Pin) -> Result<(), PinsError> {
+        let mut wisher = Pinner::knowing(name.clone(), BTreeSet::new(), BTreeSet::new(), None, self.names()?);
+        run(&mut wisher, &self.of_store(Some(pin)), |_, _| {}).await.map_err(|_| unanswered())?;
+        Ok(())
+    }
+
+    async fn note_complete(&self, key: &Key) -> Result<(), PinsError> {
+        if let Some(note) = self.shared.layout.completed(key) {
+            self.shared.client.put(&note, Bytes::new()).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_at(&self, place: &Place) -> Result<(), PinsError> {
+        let mut unpinner = Unpinner::new(self.name_at(place)?);
+        run(&mut unpinner, &self.of_store(None), |_, _| {}).await.map_err(|_| unanswered())
+    }
+
+    async fn holders(&self) -> Result<BTreeSet<Holder>, PinsError> {
+        let pins = self.shared.layout.below(&Prefix::Pins(self.shared.cluster.clone()).to_string());
+        let names = self.shared.client.folders(&pins, HOLDERS).await?;
+        Ok(names.iter().filter_map(|name| Holder::parse(name).ok()).collect())
+    }
+
+    /// The names of a holder's pins behind `after`, with the objects of each and whether there is a note for the only one. At most so many keys are looked
+    /// at; where the next page begins.
+    async fn groups(
+        &self,
+        holder: &Holder,
+        after: Option<&str>,
+    ) -> Result<(BTreeMap<String, Vec<ObjectMeta>>, HashSet<String>, bool), PinsError> {
+        let (client, layout) = (&self.shared.client, &self.shared.layout);
+        let owner = self.owner(holder)?;
+        let pins = layout.below(&format!("{}{holder}", Prefix::Pins(owner.cluster.clone())));
+        let notes = layout.completed_by(&owner);
+        // The character behind the slash: all that lies below that name comes before.
+        let behind = |folder: &str| after.map(|key| format!("{folder}/{key}0"));
+        let listed = client.list(&pins, behind(&pins).as_deref(), BATCH).await?;
+        let noted = client.list(&notes, behind(&notes).as_deref(), BATCH * 2).await?;
+        let last = listed.len() < BATCH;
+        let mut groups: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
+        for object in listed {
+            if let Some(Key::Pin(name, _)) = self.shared.plain().key(&object) {
+                groups.entry(name.image.to_string()).or_default().push(object);
+            }
+        }
+        // What is listed of the last name may not be all.
+        if !last && groups.len() > 1 {
+            groups.pop_last();
+        }
+        let noted = noted.iter().filter_map(|note| note.location.filename().map(str::to_owned)).collect();
+        Ok((groups, noted, last))
+    }
+
+    async fn page(
+        &self,
+        holder: Option<&Holder>,
+        after: Option<&Place>,
+        limit: usize,
+        incomplete_only: bool,
+    ) -> Result<Page, PinsError> {
+        let limit = limit.clamp(1, MAXIMUM_PAGE);
+        let holders = match holder {
+            Some(holder) => BTreeSet::from([holder.clone()]),
+            None => self.holders().await?,
+        };
+        let mut page = Page::default();
+        let mut place = after.cloned();
+        for holder in holders {
+            if after.is_some_and(|after| holder < *after.holder()) {
+                continue;
+            }
+            let mut key = after.filter(|after| *after.holder() == holder).map(|after| after.key().to_owned());
+            loop {
+                let (groups, noted, last) = self.groups(&holder, key.as_deref()).await?;
+                let ended = groups.is_empty();
+                for (image, objects) in groups {
+                    if page.pins.len() == limit {
+                        page.next = place;
+                        return Ok(page);
+                    }
+                    key = Some(image.clone());
+                    let here = Place::new(holder.clone(), &image);
+                    let only = if let [only] = objects.as_slice() { only.location.filename() } else { None };
+                    let is_complete = only.is_some_and(|unique| noted.contains(unique));
+                    if !(incomplete_only && is_complete)
+                        && let Some(kept) = newest(&self.read(&objects, &noted).await?)
+                        && !(incomplete_only && kept.complete)
+                    {
+                        page.pins.push(kept);
+                    }
+                    place = here.or(place);
+                }
+                if last || ended {
+                    break;
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    async fn begin(&self, holder: &Holder) -> Result<AsOf, PinsError> {
+        let mut declarer = Declarer::new(self.owner(holder)?, self.names()?);
+        let hands = self.of_store(None);
+        match run(&mut declarer, &hands, |_, _| {}).await.map_err(|_| unanswered())? {
+            removal::Declared::Look => {}
+            removal::Declared::Done | removal::Declared::Unanswered => return Err(unanswered()),
+        }
+        let (as_of, clock) = declarer.time().ok_or_else(unanswered)?;
+        self.shared.client.delete(&self.shared.plain().place(&clock)).await?;
+        Ok(AsOf(as_of.0))
+    }
+
+    async fn declare(&self, holder: &Holder, as_of: AsOf) -> Result<Declared, PinsError> {
+        if as_of > self.begin(holder).await? {
+            return Ok(Declared::Future);
+        }
+        if let Some(kept) = self.page(Some(holder), None, 1, true).await?.pins.pop() {
+            return Ok(Declared::Incomplete(kept.pin.name));
+        }
+        if self.declared(holder).await?.is_some_and(|declared| declared >= as_of) {
+            return Ok(Declared::Done);
+        }
+        let mut declarer = Declarer::looked(self.owner(holder)?, BucketTime(as_of.0), self.names()?);
+        match run(&mut declarer, &self.of_store(None), |_, _| {}).await {
+            Ok(removal::Declared::Done) => Ok(Declared::Done),
+            Ok(removal::Declared::Look | removal::Declared::Unanswered) | Err(_) => Err(unanswered()),
+        }
+    }
+
+    async fn declared(&self, holder: &Holder) -> Result<Option<AsOf>, PinsError> {
+        let owner = self.owner(holder)?;
+        let mut newest = None;
+        let mut after = None;
+        loop {
+            let prefix = Prefix::Holders(owner.cluster.clone());
+            let Answer::Page { entries, last, .. } = self.shared.plain().page(&prefix, after.as_ref()).await? else {
+                return Err(unanswered());
+            };
+            for entry in &entries {
+                if let Key::Declaration(of, as_of, _) = &entry.key
+                    && *of == owner
+                {
+                    newest = newest.max(Some(AsOf(as_of.0)));
+                }
+            }
+            after = entries.last().map(|entry| entry.key.clone());
+            if last {
+                return Ok(newest);
+            }
+        }
+    }
+
+    /// What the holder `pull` wants, which is what was used not long ago: its other pins go, those that are not complete are seen to once more, and then it declares.
+    pub(super) async fn hold_pulls(&self) -> Result<(), PinsError> {
+        let holder = Holder::pull();
+        let as_of = self.begin(&holder).await?;
+        let mut key: Option<String> = None;
+        loop {
+            let (groups, noted, last) = self.groups(&holder, key.as_deref()).await?;
+            let ended = groups.is_empty();
+            for (image, objects) in groups {
+                key = Some(image.clone());
+                let Some(place) = Place::new(holder.clone(), &image) else { continue };
+                let used = objects.iter().map(modified).max().unwrap_or(BucketTime(0));
+                if used.is_past(self.shared.config.removal.pull, BucketTime(as_of.0)) {
+                    tracing::debug!(%place, "store: a pull was not used for long; its image may go");
+                    self.delete_at(&place).await?;
+                    continue;
+                }
+                let only = if let [only] = objects.as_slice() { only.location.filename() } else { None };
+                if only.is_some_and(|unique| noted.contains(unique)) {
+                    continue;
+                }
+                let kept = newest(&self.versions(&place).await?);
+                let Some(kept) = kept.filter(|kept| !kept.complete) else { continue };
+                if self.put(kept.pin).await? != Put::Complete {
+                    // What was pulled and is not there any more is nobody's wish: the next pull brings it again.
+                    self.delete_at(&place).await?;
+                }
+            }
+            if last || ended {
+                break;
+            }
+        }
+        match self.declare(&holder, as_of).await? {
+            Declared::Done => Ok(()),
+            // Somebody began another one meanwhile.
+            Declared::Incomplete(_) | Declared::Future => Err(unanswered()),
+        }
+    }
+}
+
+impl Pins for BucketPins {
+    fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>> {
+        Box::pin(self.put(pin))
+    }
+
+    fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
+        let place = name.place();
+        Box::pin(async move { Ok(newest(&self.versions(&place).await?)) })
+    }
+
+    fn list(
+        &self,
+        holder: Option<&Holder>,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, PinsError>> {
+        let (holder, after) = (holder.cloned(), after.cloned());
+        Box::pin(async move { self.page(holder.as_ref(), after.as_ref(), limit, false).await })
+    }
+
+    fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
+        let after = after.cloned();
+        Box::pin(async move { self.page(None, after.as_ref(), limit, true).await })
+    }
+
+    fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {
+        let place = name.place();
+        Box::pin(async move {
+            let folder = self.shared.layout.below(&Prefix::PinsOf(self.name_at(&place)?).to_string());
+            let was_there = !self.shared.client.list(&folder, None, 1).await?.is_empty();
+            self.delete_at(&place).await?;
+            Ok(was_there)
+        })
+    }
+
+    fn begin_declaration(&self, holder: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {
+        let holder = holder.clone();
+        Box::pin(async move { self.begin(&holder).await })
+    }
+
+    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        let holder = holder.clone();
+        Box::pin(async move { self.declare(&holder, as_of).await })
+    }
+
+    fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
+        let holder = holder.clone();
+        Box::pin(async move { self.declared(&holder).await })
+    }
+}
