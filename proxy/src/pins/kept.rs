@@ -44,6 +44,11 @@ impl Kept {
         }
     }
 
+    /// Whether no pin reaches anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pull.is_empty() && self.holders.is_empty()
+    }
+
     /// One more pin.
     pub(crate) fn add(&mut self, kept: &KeptPin) {
         let counts = self.of(kept);

@@ -30,7 +30,7 @@ pub(super) struct Entry {
 /// When a blob may be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Removal {
-    /// Unless somebody has it open.
+    /// Unless somebody has it open, or a pin reaches it.
     Eviction,
     /// In any case.
     Damaged,
@@ -151,12 +151,27 @@ impl Blobs {
         Ok(lease)
     }
 
-    /// Removes a blob; what that freed, or `None` if it stays or was not there.
-    pub(super) fn remove(&self, folder: &Folder, digest: &Digest, why: Removal) -> Result<Option<u64>, StoreError> {
+    /// Whether a blob is there. It is not while it is being removed.
+    pub(super) fn has(&self, folder: &Folder, digest: &Digest) -> Result<bool, StoreError> {
+        let Some(shard) = self.shards.get(layout::shard(digest)) else { return Ok(false) };
+        let _no_removal = lock(shard);
+        let facts = folder.facts(&layout::blob(digest))?;
+        Ok(facts.is_some_and(|facts| facts.regular && !self.is_condemned(digest, facts.inode)))
+    }
+
+    /// Removes a blob; what that freed, or `None` if it stays or was not there. What `is_kept` stays where it would be evicted.
+    pub(super) fn remove(
+        &self,
+        folder: &Folder,
+        digest: &Digest,
+        why: Removal,
+        is_kept: impl Fn(&Digest) -> bool,
+    ) -> Result<Option<u64>, StoreError> {
         let Some(shard) = self.shards.get(layout::shard(digest)) else { return Ok(None) };
         let path = layout::blob(digest);
         let mut sums = lock(shard);
         let _leaving = match why {
+            Removal::Eviction if is_kept(digest) => return Ok(None),
             Removal::Eviction => match self.leases.leave_unless_held(digest) {
                 Some(leaving) => leaving,
                 None => return Ok(None),

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{Folder, Owner};
+use crate::pins::{Holder, Place};
 use crate::store::{Name, StoreError};
 
 /// Layout version that this program writes, and the newest that it reads.
@@ -28,6 +29,9 @@ pub(super) const TEMPORARY: &str = "temporary";
 pub(super) const NAMES: &str = "names";
 pub(super) const LINKS: &str = "_links";
 pub(super) const TAGS: &str = "_tags";
+pub(super) const PINS: &str = "pins";
+pub(super) const INCOMPLETE: &str = "incomplete";
+const DECLARED: &str = "declared";
 pub(super) const SCRUB: &str = "scrub";
 pub(super) const CEILING: &str = "ceiling";
 const LOCK: &str = "lock";
@@ -119,6 +123,19 @@ pub(super) fn tags(name: &Name) -> String {
 
 pub(super) fn tag(name: &Name, tag: &Tag) -> String {
     format!("{}/{}.json", tags(name), tag.as_str())
+}
+
+/// One of the folders of a holder's pins; `below` is [`PINS`] or [`INCOMPLETE`].
+pub(super) fn pin_folder(below: &str, holder: &Holder, number: usize) -> String {
+    format!("{below}/{holder}/{number:02x}")
+}
+
+pub(super) fn pin(below: &str, place: &Place) -> String {
+    format!("{below}/{}/{}/{}.json", place.holder(), place.key().get(..2).unwrap_or_default(), place.key())
+}
+
+pub(super) fn declaration(holder: &Holder) -> String {
+    format!("{DECLARED}/{holder}.json")
 }
 
 #[derive(Serialize, Deserialize)]

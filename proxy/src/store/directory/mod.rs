@@ -4,7 +4,7 @@
 //! at a time. The folder's layout is in `docs/store.md`.
 //!
 //! [`DirectoryStore`] (here) hands every operation to the `gate`, which runs it on a blocking thread with a time limit; `shared` holds
-//! what they share. `blobs` (with a `sidecar` each), `partials` and `record` are the three kinds of content, `room` decides what must go, `upkeep` and
+//! what they share. `blobs` (with a `sidecar` each), `partials` and `record` are the three kinds of content, `pins` says what stays, `room` decides what must go, `upkeep` and
 //! `scrub` run in the background.
 
 mod blobs;
@@ -14,6 +14,7 @@ mod gate;
 mod layout;
 mod occupancy;
 mod partials;
+mod pins;
 mod record;
 mod room;
 mod scrub;
@@ -140,6 +141,10 @@ pub struct DirectoryStats {
     pub partials: u64,
     /// Links and tags that the last sweep found.
     pub records: u64,
+    /// Bytes of blobs that holders pinned, as of the last count.
+    pub pinned_bytes: u64,
+    /// Bytes of blobs that are pinned only because they were pulled through, as of the last count.
+    pub pulled_bytes: u64,
     /// Bytes that the disk had left when it was last asked.
     pub disk_available: u64,
     /// Evicted since the store was opened.
@@ -188,6 +193,7 @@ impl DirectoryStore {
         };
         let shared = || Arc::clone(&self.shared);
         vec![
+            spawn("store pins", Box::pin(upkeep::pins(shared()))),
             spawn("store health", Box::pin(upkeep::health(shared()))),
             spawn("store room", Box::pin(upkeep::room(shared()))),
             spawn("store sweep", Box::pin(upkeep::sweep(shared()))),
@@ -206,6 +212,8 @@ impl DirectoryStore {
             partial_bytes: shared.occupancy.unfinished(),
             partials: shared.partials.count(),
             records: stats.records.load(Ordering::Relaxed),
+            pinned_bytes: stats.pinned_bytes.load(Ordering::Relaxed),
+            pulled_bytes: stats.pulled_bytes.load(Ordering::Relaxed),
             disk_available: stats.disk_available.load(Ordering::Relaxed),
             evicted_blobs: stats.evicted_blobs.load(Ordering::Relaxed),
             evicted_bytes: stats.evicted_bytes.load(Ordering::Relaxed),

@@ -16,6 +16,7 @@ use super::folder::Folder;
 use super::layout;
 use super::room::Oldest;
 use super::shared::Shared;
+use crate::pins::kept::KeptBy;
 use crate::store::document::{self, LinkDocument, MAXIMUM_LENGTH, TagDocument};
 use crate::store::lease::lock;
 use crate::store::{Link, MAXIMUM_LISTED_TAGS, Name, StoreError, TagRecord};
@@ -28,7 +29,16 @@ struct About {
 
 /// A record; `None` if there is none that can be read.
 pub(super) fn read<T: DeserializeOwned>(folder: &Folder, path: &str) -> Result<Option<T>, StoreError> {
-    let bytes = match folder.read(path, MAXIMUM_LENGTH) {
+    read_bounded(folder, path, MAXIMUM_LENGTH)
+}
+
+/// The same of one that may have `maximum` bytes.
+pub(super) fn read_bounded<T: DeserializeOwned>(
+    folder: &Folder,
+    path: &str,
+    maximum: usize,
+) -> Result<Option<T>, StoreError> {
+    let bytes = match folder.read(path, maximum) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(None),
         Err(StoreError::Damaged { path, reason }) => {
@@ -48,12 +58,28 @@ pub(super) fn read<T: DeserializeOwned>(folder: &Folder, path: &str) -> Result<O
 
 /// Writes a record, whole and durable.
 pub(super) fn write(shared: &Shared, path: &str, record: &impl Serialize) -> Result<(), StoreError> {
+    write_bounded(shared, path, record, MAXIMUM_LENGTH, None)
+}
+
+/// The same of one that may have `maximum` bytes, as if it were of `time`.
+pub(super) fn write_bounded(
+    shared: &Shared,
+    path: &str,
+    record: &impl Serialize,
+    maximum: usize,
+    time: Option<SystemTime>,
+) -> Result<(), StoreError> {
     let unfit = |reason: String| StoreError::Damaged { path: shared.folder.shown(path), reason };
     let bytes = serde_json::to_vec(record).map_err(|error| unfit(error.to_string()))?;
-    if bytes.len() > MAXIMUM_LENGTH {
+    if bytes.len() > maximum {
         return Err(unfit(format!("a record of {} bytes would never be read", bytes.len())));
     }
     let temporary = shared.folder.write_temporary(&bytes)?;
+    if let Some(time) = time
+        && let Some(file) = shared.folder.open_file(&temporary)?
+    {
+        let _ = Folder::touch(&file, time);
+    }
     let moved = {
         let _no_sweep = lock(&shared.records);
         shared.folder.move_into_place(&temporary, path)
@@ -105,6 +131,7 @@ pub(super) fn tags(shared: &Shared, name: &Name) -> Result<Vec<Tag>, StoreError>
 /// One sweep through all records, a folder at a time, so that no step takes long.
 pub(super) struct Sweep {
     folders: Vec<String>,
+    found: u64,
     oldest: Oldest<String>,
 }
 
@@ -113,7 +140,7 @@ const MAXIMUM_REMOVED: usize = 4096;
 
 impl Sweep {
     pub(super) fn new() -> Self {
-        Self { folders: vec![layout::NAMES.to_owned()], oldest: Oldest::new(MAXIMUM_REMOVED) }
+        Self { folders: vec![layout::NAMES.to_owned()], found: 0, oldest: Oldest::new(MAXIMUM_REMOVED) }
     }
 
     /// Goes through one folder; `false` when there is none left.
@@ -134,7 +161,10 @@ impl Sweep {
                 if expired(shared, kind, &path, &name, facts.modified)? && remove(shared, &path, facts.modified)? {
                     continue;
                 }
-                self.oldest.show(facts.modified, facts.length, path);
+                self.found += 1;
+                if !is_pinned(shared, kind, &path, &name)? {
+                    self.oldest.show(facts.modified, facts.length, path);
+                }
             }
             empty = false;
         }
@@ -144,9 +174,9 @@ impl Sweep {
         Ok(true)
     }
 
-    /// Removes the oldest of too many.
+    /// Removes the oldest of too many. Those of what is pinned stay: without them it could not be given to anybody.
     pub(super) fn finish(self, shared: &Arc<Shared>) -> Result<(), StoreError> {
-        let found = self.oldest.shown();
+        let found = self.found;
         shared.stats.records.store(found, Ordering::Relaxed);
         let too_many = usize::try_from(found.saturating_sub(shared.config.maximum_records)).unwrap_or(usize::MAX);
         for (modified, _, path) in self.oldest.into_sorted().into_iter().take(too_many) {
@@ -175,13 +205,25 @@ fn expired(shared: &Shared, kind: Kind, path: &str, name: &str, modified: System
     if age < shared.config.record_grace {
         return Ok(false);
     }
+    let Some(digest) = digest_of(shared, kind, path, name)? else { return Ok(true) };
+    Ok(!shared.partials.is_open(&digest) && shared.folder.facts(&layout::blob(&digest))?.is_none())
+}
+
+fn is_pinned(shared: &Shared, kind: Kind, path: &str, name: &str) -> Result<bool, StoreError> {
+    if shared.pins.keep_nothing() {
+        return Ok(false);
+    }
+    let digest = digest_of(shared, kind, path, name)?;
+    Ok(digest.is_some_and(|digest| shared.pins.by(&digest) != KeptBy::Nobody))
+}
+
+/// What a record is about.
+fn digest_of(shared: &Shared, kind: Kind, path: &str, name: &str) -> Result<Option<Digest>, StoreError> {
     // A tag may look like a digest and mean another one.
-    let digest = match kind {
+    Ok(match kind {
         Kind::Tags => read::<About>(&shared.folder, path)?.map(|about| about.digest),
         Kind::Links | Kind::Folders => name.strip_suffix(".json").and_then(layout::flat_digest),
-    };
-    let Some(digest) = digest else { return Ok(true) };
-    Ok(!shared.partials.is_open(&digest) && shared.folder.facts(&layout::blob(&digest))?.is_none())
+    })
 }
 
 fn remove(shared: &Shared, path: &str, modified: SystemTime) -> Result<bool, StoreError> {

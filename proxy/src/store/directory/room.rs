@@ -83,27 +83,20 @@ pub(super) struct Oldest<T> {
     capacity: usize,
     // The newest of the kept on top.
     kept: BinaryHeap<(SystemTime, u64, T)>,
-    shown: u64,
 }
 
 impl<T: Ord> Oldest<T> {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, kept: BinaryHeap::new(), shown: 0 }
+        Self { capacity, kept: BinaryHeap::new() }
     }
 
     pub(super) fn show(&mut self, last_use: SystemTime, length: u64, item: T) {
-        self.shown += 1;
         if self.kept.len() < self.capacity {
             self.kept.push((last_use, length, item));
         } else if self.kept.peek().is_some_and(|(newest, ..)| last_use < *newest) {
             self.kept.pop();
             self.kept.push((last_use, length, item));
         }
-    }
-
-    /// How many it has seen.
-    pub(super) fn shown(&self) -> u64 {
-        self.shown
     }
 
     /// Oldest first.

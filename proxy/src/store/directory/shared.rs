@@ -20,8 +20,10 @@ use super::gate::Gate;
 use super::layout;
 use super::occupancy::Occupancy;
 use super::partials::Partials;
+use super::pins::{self, Counted};
 use super::room::{Need, Oldest, Situation, footprint};
 use super::sidecar;
+use crate::pins::kept::KeptBy;
 use crate::store::blob::Keeper;
 use crate::store::checksums::{Check, Checksums, is_chunked};
 use crate::store::lease::{Lease, lock};
@@ -41,6 +43,8 @@ pub(super) struct Sums {
     pub(super) records: AtomicU64,
     pub(super) records_written: AtomicU64,
     pub(super) disk_available: AtomicU64,
+    pub(super) pinned_bytes: AtomicU64,
+    pub(super) pulled_bytes: AtomicU64,
 }
 
 pub(super) struct Shared {
@@ -50,6 +54,7 @@ pub(super) struct Shared {
     pub(super) occupancy: Arc<Occupancy>,
     pub(super) blobs: Blobs,
     pub(super) partials: Partials,
+    pub(super) pins: Counted,
     /// Held while a record is moved into place and while one is swept away.
     pub(super) records: Mutex<()>,
     pub(super) stats: Sums,
@@ -93,6 +98,7 @@ impl Shared {
         let lock = layout::prepare(&folder, config.owner)?;
         let occupancy = Arc::<Occupancy>::default();
         let partials = Partials::load(&folder, Arc::clone(&occupancy))?;
+        let pins = Counted::new(&folder)?;
         let ceiling = Ceiling::load(&folder)?;
         Ok(Self {
             config,
@@ -101,6 +107,7 @@ impl Shared {
             blobs: Blobs::new(Arc::clone(&occupancy)),
             occupancy,
             partials,
+            pins,
             records: Mutex::default(),
             stats: Sums::default(),
             wake: Notify::new(),
@@ -183,7 +190,7 @@ impl Shared {
     }
 
     pub(super) fn remove_damaged(&self, digest: &Digest, why: Removal) -> Result<(), StoreError> {
-        if self.blobs.remove(&self.folder, digest, why)?.is_some() {
+        if self.blobs.remove(&self.folder, digest, why, |_| false)?.is_some() {
             self.stats.damaged_blobs.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%digest, "store: a damaged blob was dropped");
         }
@@ -250,7 +257,11 @@ impl Shared {
         let limit =
             self.config.limit.map_or_else(|| "no limit".to_owned(), |limit| format!("a limit of {limit} bytes"));
         Err(StoreError::Full {
-            reason: format!("{} bytes used with {limit}, nothing left that may be evicted", self.used()),
+            reason: format!(
+                "{} bytes used with {limit} ({} of them pinned), nothing left that may be evicted",
+                self.used(),
+                self.stats.pinned_bytes.load(Ordering::Relaxed)
+            ),
         })
     }
 
@@ -288,7 +299,8 @@ impl Shared {
         }
     }
 
-    /// Unfinished blobs first, the longest unused ones of both kinds first; whether at least `required` was reached.
+    /// Unfinished blobs first, then what nobody pins, then what only `pull` pins; the longest unused ones of each kind first. Whether at least
+    /// `required` was reached.
     fn evict(&self, mut goal: Need, mut required: Need) -> bool {
         for (_, digest, _) in self.partials.idle() {
             if goal.is_met() {
@@ -298,13 +310,14 @@ impl Shared {
                 (goal, required) = (goal.after(bytes), required.after(bytes));
             }
         }
-        while !goal.is_met() {
+        while !goal.is_met() && self.pins.all() {
             let mut any = false;
             for (_, _, digest) in self.oldest_blobs() {
                 if goal.is_met() {
                     break;
                 }
-                match self.blobs.remove(&self.folder, &digest, Removal::Eviction) {
+                let is_kept = |digest: &Digest| self.pins.by(digest) != KeptBy::Nobody;
+                match self.blobs.remove(&self.folder, &digest, Removal::Eviction, is_kept) {
                     Ok(Some(bytes)) => {
                         any = true;
                         (goal, required) = (goal.after(bytes), required.after(bytes));
@@ -316,7 +329,7 @@ impl Shared {
                     Err(error) => tracing::warn!(%digest, %error, "store: a blob could not be evicted"),
                 }
             }
-            if !any {
+            if !any && !pins::give_way(self, goal.bytes.max(1)) {
                 break;
             }
         }
@@ -329,7 +342,8 @@ impl Shared {
             match self.blobs.list(&self.folder, shard) {
                 Ok(entries) => {
                     for entry in entries {
-                        if !self.blobs.leases().is_held(&entry.digest) {
+                        if !self.blobs.leases().is_held(&entry.digest) && self.pins.by(&entry.digest) == KeptBy::Nobody
+                        {
                             oldest.show(entry.last_use, entry.length, entry.digest);
                         }
                     }
@@ -397,6 +411,7 @@ impl Shared {
         let folder = Folder::open(root).map_err(|error| self.gone(&error))?;
         let taken = layout::prepare(&folder, self.config.owner).map_err(|error| self.gone(&error))?;
         self.folder.adopt(&folder);
+        self.pins.forget();
         *lock(&self.lock) = taken;
         // All is counted anew, by being listed.
         self.oldest_blobs();

@@ -8,8 +8,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::layout;
+use super::pins;
 use super::record::Sweep;
+use super::room::footprint;
 use super::shared::Shared;
+use crate::pins::kept::KeptBy;
 use crate::store::{StoreError, StoreHealth};
 
 /// How often an overdue operation is looked for; others' threads cannot be given a limit of their own.
@@ -41,6 +44,19 @@ pub(super) async fn health(shared: Arc<Shared>) {
             probe = start_probe(&shared);
         }
     }
+}
+
+/// Counts what pins keep, once, and then waits for ever.
+pub(super) async fn pins(shared: Arc<Shared>) {
+    loop {
+        let at = Arc::clone(&shared);
+        match shared.gate.run("count pins", shared.config.durable_within, move || pins::load(&at)).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(_) => sleep(shared.config.recheck_every).await,
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Keeps room ahead of those who write, for ever.
@@ -125,16 +141,28 @@ async fn rest(shared: &Shared) {
 }
 
 async fn count(shared: &Arc<Shared>) {
+    let (mut pinned, mut pulled) = (0, 0);
     for shard in 0..layout::SHARDS {
         loop {
             let at = Arc::clone(shared);
             let listed =
                 shared.gate.run("count blobs", shared.config.durable_within, move || at.blobs.list(&at.folder, shard));
             match listed.await {
-                Ok(_) => break,
+                Ok(entries) => {
+                    for entry in entries.iter().filter(|_| shared.pins.all()) {
+                        match shared.pins.by(&entry.digest) {
+                            KeptBy::Holder => pinned += footprint(entry.length),
+                            KeptBy::Pull => pulled += footprint(entry.length),
+                            KeptBy::Nobody => {}
+                        }
+                    }
+                    break;
+                }
                 // It cannot be read now; the sums stay unfinished until it can.
                 Err(_) => sleep(shared.config.recheck_every).await,
             }
         }
     }
+    shared.stats.pinned_bytes.store(pinned, Ordering::Relaxed);
+    shared.stats.pulled_bytes.store(pulled, Ordering::Relaxed);
 }

@@ -6,6 +6,7 @@ mod eviction;
 mod health;
 mod kill;
 mod opening;
+mod pins;
 mod upkeep;
 
 use std::any::Any;

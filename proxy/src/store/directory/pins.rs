@@ -1,0 +1,409 @@
+//! Pins on the disk: a record for each, a mark beside those that are not complete, and who is kept by them, in memory.
+//!
+//! A record lies in one of 256 folders of its holder, by the hash of its reference, so a listing reads one folder at a time. The marks
+//! (empty files of the same names) are how what is incomplete is found among a million that are complete: one is durable before its record is, and
+//! goes after the record says that it is complete.
+//!
+//! What pins reach is counted in memory, beside the serving ([`load`]); until that is done no blob is evicted. A pin is counted before its blobs
+//! are looked for, and eviction looks at the counts under the lock of the blob's folder, under which the blobs are looked for, too: one of
+//! the two always sees the other.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use larder_oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::folder::Folder;
+use super::record;
+use super::room::Oldest;
+use super::shared::Shared;
+use super::{DirectoryStore, layout};
+use crate::pins::kept::{Kept, KeptBy, follow};
+use crate::pins::{
+    AsOf, Declared, Holder, KeptPin, MAXIMUM_DIGESTS, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put,
+};
+use crate::store::StoreError;
+use crate::store::document::{self, MAXIMUM_PIN_LENGTH, PinDocument};
+use crate::store::lease::lock;
+use futures_util::future::BoxFuture;
+
+/// Folders of a holder.
+pub(super) const FOLDERS: usize = 256;
+
+/// Names that one page of a listing looks at beyond those that it lists: one that finds little ends early, and the next goes on.
+const MAXIMUM_LOOKS: usize = 4096;
+
+/// Pins of `pull` that one walk can choose to let go of.
+const MAXIMUM_GIVING_WAY: usize = 1024;
+
+/// Who is kept, and how far the count of it is.
+pub(super) struct Counted {
+    kept: Mutex<Kept>,
+    /// Pins up to here (holder, folder) are counted; those after it will be when their turn comes.
+    until: Mutex<Option<(String, usize)>>,
+    all: AtomicBool,
+    /// One for each number of a folder: held while a record in it is read and replaced, or counted.
+    writing: Vec<Mutex<()>>,
+}
+
+impl Counted {
+    /// Nobody is kept yet; where the store has no pins that is all.
+    pub(super) fn new(folder: &Folder) -> Result<Self, StoreError> {
+        let all = folder.names(layout::PINS)?.is_empty();
+        Ok(Self {
+            kept: Mutex::default(),
+            until: Mutex::default(),
+            all: AtomicBool::new(all),
+            writing: (0..FOLDERS).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    /// After the store's folder was removed: there are no pins.
+    pub(super) fn forget(&self) {
+        *lock(&self.kept) = Kept::default();
+    }
+
+    /// Whether every pin is counted.
+    pub(super) fn all(&self) -> bool {
+        self.all.load(Ordering::SeqCst)
+    }
+
+    /// Whether there is no pin at all.
+    pub(super) fn keep_nothing(&self) -> bool {
+        self.all() && lock(&self.kept).is_empty()
+    }
+
+    /// Who keeps a blob; before all is counted it may be anybody.
+    pub(super) fn by(&self, digest: &Digest) -> KeptBy {
+        if self.all() { lock(&self.kept).by(digest) } else { KeptBy::Holder }
+    }
+
+    /// Whether pins in that folder have been counted. To be asked with its lock held.
+    fn includes(&self, holder: &str, number: usize) -> bool {
+        self.all()
+            || lock(&self.until).as_ref().is_some_and(|(last, until)| (holder, number) <= (last.as_str(), *until))
+    }
+
+    fn lock(&self, place: &Place) -> Option<MutexGuard<'_, ()>> {
+        self.writing.get(number(place)).map(lock)
+    }
+}
+
+fn number(place: &Place) -> usize {
+    place.key().get(..2).and_then(|hex| usize::from_str_radix(hex, 16).ok()).unwrap_or(0)
+}
+
+/// Counts the pins of one folder, the next one; `false` when all are counted.
+pub(super) fn load(shared: &Shared) -> Result<bool, StoreError> {
+    let after = lock(&shared.pins.until).clone();
+    let next = holders(shared, layout::PINS)?.into_iter().find_map(|holder| match &after {
+        Some((last, number)) if holder.as_str() == last => (*number + 1 < FOLDERS).then_some((holder, *number + 1)),
+        Some((last, _)) if holder.as_str() < last.as_str() => None,
+        _ => Some((holder, 0)),
+    });
+    let Some((holder, number)) = next else {
+        // A holder who came since and sorts before: everything of his was counted when it was put.
+        shared.pins.all.store(true, Ordering::SeqCst);
+        return Ok(false);
+    };
+    let Some(_writing) = shared.pins.writing.get(number).map(lock) else { return Ok(false) };
+    for place in places(shared, layout::PINS, &holder, number)? {
+        if let Some(kept) = read(shared, &place)? {
+            lock(&shared.pins.kept).add(&kept);
+        }
+    }
+    *lock(&shared.pins.until) = Some((holder.to_string(), number));
+    Ok(true)
+}
+
+/// In order.
+fn holders(shared: &Shared, below: &str) -> Result<Vec<Holder>, StoreError> {
+    let names = shared.folder.names(below)?;
+    let mut holders: Vec<Holder> = names.iter().filter_map(|name| Holder::parse(name).ok()).collect();
+    holders.sort_unstable();
+    Ok(holders)
+}
+
+/// The places of one folder, in order.
+fn places(shared: &Shared, below: &str, holder: &Holder, number: usize) -> Result<Vec<Place>, StoreError> {
+    let names = shared.folder.names(&layout::pin_folder(below, holder, number))?;
+    let mut places: Vec<Place> = names
+        .iter()
+        .filter_map(|name| Place::new(holder.clone(), name.strip_suffix(".json")?))
+        .filter(|place| self::number(place) == number)
+        .collect();
+    places.sort_unstable();
+    Ok(places)
+}
+
+fn read(shared: &Shared, place: &Place) -> Result<Option<KeptPin>, StoreError> {
+    let path = layout::pin(layout::PINS, place);
+    let document = record::read_bounded::<PinDocument>(&shared.folder, &path, MAXIMUM_PIN_LENGTH)?;
+    Ok(document.and_then(|document| document.of(place)))
+}
+
+fn put(shared: &Shared, pin: Pin) -> Result<Put, StoreError> {
+    let place = pin.name.place();
+    let Some(_writing) = shared.pins.lock(&place) else { return Ok(Put::Superseded) };
+    let old = read(shared, &place)?;
+    let Some(next) = follow(old.clone(), pin) else { return Ok(Put::Superseded) };
+    let is_counted = shared.pins.includes(place.holder().as_str(), number(&place));
+    if is_counted {
+        lock(&shared.pins.kept).add(&next);
+    }
+    let written = write(shared, &place, next.clone(), old.as_ref());
+    if is_counted {
+        let mut kept = lock(&shared.pins.kept);
+        match &written {
+            Ok((now, _)) => {
+                kept.add(now);
+                kept.remove(&next);
+                if let Some(old) = &old {
+                    kept.remove(old);
+                }
+            }
+            Err(_) => kept.remove(&next),
+        }
+    }
+    written.map(|(_, put)| put)
+}
+
+/// Writes a pin that is counted; what it is on the disk now.
+fn write(shared: &Shared, place: &Place, next: KeptPin, old: Option<&KeptPin>) -> Result<(KeptPin, Put), StoreError> {
+    let (path, mark) = (layout::pin(layout::PINS, place), layout::pin(layout::INCOMPLETE, place));
+    let (next, put) = match &next.pin.content {
+        None => (next, Put::Incomplete(BTreeSet::new())),
+        Some(content) => {
+            let mut missing = BTreeSet::new();
+            for digest in &content.digests {
+                if !shared.blobs.has(&shared.folder, digest)? {
+                    missing.insert(digest.clone());
+                }
+            }
+            if missing.is_empty() { (next.completed(), Put::Complete) } else { (next, Put::Incomplete(missing)) }
+        }
+    };
+    if old == Some(&next) {
+        return Ok((next, put));
+    }
+    let put_at = next.pin.put_at;
+    if !next.complete && old.is_none_or(|old| old.complete) {
+        shared.folder.replace(&mark, b"")?;
+    }
+    record::write_bounded(shared, &path, &PinDocument::new(next.clone()), MAXIMUM_PIN_LENGTH, Some(put_at))?;
+    if next.complete && old.is_some_and(|old| !old.complete) {
+        // One that stays is found to be of a complete pin, and goes then.
+        let _ = shared.folder.remove(&mark);
+    }
+    Ok((next, put))
+}
+
+fn delete(shared: &Shared, place: &Place) -> Result<bool, StoreError> {
+    let Some(_writing) = shared.pins.lock(place) else { return Ok(false) };
+    let old = read(shared, place)?;
+    let path = layout::pin(layout::PINS, place);
+    let was_there = shared.folder.remove(&path)?;
+    if was_there {
+        shared.folder.sync_parent(&path)?;
+    }
+    let _ = shared.folder.remove(&layout::pin(layout::INCOMPLETE, place));
+    if let Some(old) = old
+        && shared.pins.includes(place.holder().as_str(), number(place))
+    {
+        lock(&shared.pins.kept).remove(&old);
+    }
+    Ok(was_there)
+}
+
+/// A page of the pins whose names lie below `below`, of those that are wanted.
+fn list(
+    shared: &Shared,
+    below: &str,
+    holder: Option<&Holder>,
+    after: Option<&Place>,
+    limit: usize,
+    is_wanted: impl Fn(&KeptPin) -> bool,
+) -> Result<Page, StoreError> {
+    let limit = limit.clamp(1, MAXIMUM_PAGE);
+    let mut page = Page::default();
+    let mut looks = 0;
+    let holders = match holder {
+        Some(holder) => vec![holder.clone()],
+        None => holders(shared, below)?,
+    };
+    for holder in holders.into_iter().filter(|holder| after.is_none_or(|after| holder >= after.holder())) {
+        let from = after.filter(|after| *after.holder() == holder);
+        for folder in from.map_or(0, number)..FOLDERS {
+            for place in places(shared, below, &holder, folder)? {
+                if from.is_some_and(|from| place <= *from) {
+                    continue;
+                }
+                if let Some(kept) = read(shared, &place)?.filter(&is_wanted) {
+                    page.pins.push(kept);
+                } else if below == layout::INCOMPLETE {
+                    unmark(shared, &place)?;
+                }
+                looks += 1;
+                if page.pins.len() == limit || looks == MAXIMUM_LOOKS {
+                    page.next = Some(place);
+                    return Ok(page);
+                }
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// Removes a mark that a crash has left of a pin that is complete, or is not there.
+fn unmark(shared: &Shared, place: &Place) -> Result<(), StoreError> {
+    let Some(_writing) = shared.pins.lock(place) else { return Ok(()) };
+    if read(shared, place)?.is_none_or(|kept| kept.complete) {
+        shared.folder.remove(&layout::pin(layout::INCOMPLETE, place))?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeclarationDocument {
+    version: u64,
+    holder: String,
+    as_of: u64,
+}
+
+fn declared(shared: &Shared, holder: &Holder) -> Result<Option<AsOf>, StoreError> {
+    let document = record::read::<DeclarationDocument>(&shared.folder, &layout::declaration(holder))?;
+    Ok(document.filter(|document| document.holder == holder.as_str()).map(|document| AsOf(document.as_of)))
+}
+
+fn declare(shared: &Shared, holder: &Holder, as_of: AsOf) -> Result<Declared, StoreError> {
+    if as_of > seconds(shared.now()) {
+        return Ok(Declared::Future);
+    }
+    let mut after = None;
+    loop {
+        let page = list(shared, layout::INCOMPLETE, Some(holder), after.as_ref(), 1, |kept| !kept.complete)?;
+        if let Some(kept) = page.pins.into_iter().next() {
+            return Ok(Declared::Incomplete(kept.pin.name));
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if declared(shared, holder)?.is_none_or(|newest| newest < as_of) {
+        let document = DeclarationDocument { version: document::VERSION, holder: holder.to_string(), as_of: as_of.0 };
+        record::write(shared, &layout::declaration(holder), &document)?;
+    }
+    Ok(Declared::Done)
+}
+
+fn seconds(time: SystemTime) -> AsOf {
+    AsOf(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+/// Lets go of the longest unused pins of `pull`, until `bytes` are theirs; whether there was one.
+pub(super) fn give_way(shared: &Shared, bytes: u64) -> bool {
+    let holder = Holder::pull();
+    let mut oldest = Oldest::new(MAXIMUM_GIVING_WAY);
+    for folder in 0..FOLDERS {
+        for place in places(shared, layout::PINS, &holder, folder).unwrap_or_default() {
+            if let Ok(Some(facts)) = shared.folder.facts(&layout::pin(layout::PINS, &place)) {
+                oldest.show(facts.modified, facts.length, place);
+            }
+        }
+    }
+    let (mut freed, mut any) = (0_u64, false);
+    for (_, _, place) in oldest.into_sorted() {
+        let Ok(Some(kept)) = read(shared, &place) else {
+            // It keeps nothing.
+            let _ = delete(shared, &place);
+            continue;
+        };
+        match delete(shared, &place) {
+            Ok(true) => {
+                tracing::debug!(image = %kept.pin.name.image, "store: what was pulled through gives way");
+                any = true;
+                freed = freed.saturating_add(kept.pin.content.map_or(0, |content| content.bytes));
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(image = %kept.pin.name.image, %error, "store: a pin of what was pulled through cannot be removed");
+                break;
+            }
+        }
+        if any && freed >= bytes {
+            break;
+        }
+    }
+    any
+}
+
+impl DirectoryStore {
+    /// Work with pins: it may go through many files, and none of it is worth a word about the disk's health.
+    fn with_pins<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, PinsError>> {
+        let shared = Arc::clone(&self.shared);
+        let limit = self.shared.config.durable_within;
+        Box::pin(async move { Ok(self.shared.gate.run(operation, limit, move || work(&shared)).await?) })
+    }
+}
+
+impl Pins for DirectoryStore {
+    fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>> {
+        let digests = pin.content.as_ref().map_or(0, |content| content.digests.len());
+        if digests > MAXIMUM_DIGESTS {
+            return Box::pin(std::future::ready(Err(PinsError::TooLarge(digests))));
+        }
+        Box::pin(async move { Ok(self.durable("write a pin", move |shared| put(shared, pin)).await?) })
+    }
+
+    fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
+        let place = name.place();
+        self.with_pins("read a pin", move |shared| read(shared, &place))
+    }
+
+    fn list(
+        &self,
+        holder: Option<&Holder>,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page, PinsError>> {
+        let (holder, after) = (holder.cloned(), after.cloned());
+        self.with_pins("list pins", move |shared| {
+            list(shared, layout::PINS, holder.as_ref(), after.as_ref(), limit, |_| true)
+        })
+    }
+
+    fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
+        let after = after.cloned();
+        self.with_pins("list pins that are not complete", move |shared| {
+            list(shared, layout::INCOMPLETE, None, after.as_ref(), limit, |kept| !kept.complete)
+        })
+    }
+
+    fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {
+        let place = name.place();
+        self.with_pins("remove a pin", move |shared| delete(shared, &place))
+    }
+
+    fn begin_declaration(&self, _: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {
+        let now = seconds(self.shared.now());
+        Box::pin(std::future::ready(Ok(now)))
+    }
+
+    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        let holder = holder.clone();
+        self.with_pins("write a declaration", move |shared| declare(shared, &holder, as_of))
+    }
+
+    fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
+        let holder = holder.clone();
+        self.with_pins("read a declaration", move |shared| declared(shared, &holder))
+    }
+}

@@ -1,0 +1,131 @@
+//! Pins on a disk: what a restart, a crash and a damaged record leave of them.
+
+use super::*;
+use crate::pins::conformance::pins_conformance_tests;
+use crate::pins::{Content, Holder, Pin, PinName, Pins, Place, Platforms, Put};
+use crate::store::conformance::content;
+use larder_oci::ImageReference;
+
+pins_conformance_tests!(bounded; {
+    let folder = folder();
+    let store = DirectoryStore::open(DirectoryConfig { limit: Some(LIMIT), ..config(folder.path()) }).unwrap();
+    let guard = background(&store);
+    ((Arc::clone(&store) as Arc<dyn Pins>, store as Arc<dyn Store>), (folder, guard))
+});
+
+fn pin(holder: &str, image: &str, blobs: &[&Bytes]) -> Pin {
+    let name = PinName { holder: Holder::parse(holder).unwrap(), image: ImageReference::parse(image).unwrap() };
+    let digests = blobs.iter().map(|bytes| sha256(bytes)).collect();
+    let content = Content { root: sha256(blobs[0]), digests, bytes: 1 };
+    Pin { name, platforms: Platforms::All, put_at: UNIX_EPOCH, content: Some(content) }
+}
+
+async fn stored(store: &DirectoryStore, bytes: &Bytes) {
+    store.put_bytes(&sha256(bytes), bytes.clone()).await.unwrap();
+}
+
+fn is_there(root: &Path, bytes: &Bytes) -> bool {
+    root.join(layout::blob(&sha256(bytes))).exists()
+}
+
+/// More than the store may hold, of what nobody pins.
+async fn flood(store: &DirectoryStore, seed: u64) {
+    for number in 0..12 {
+        let bytes = content(seed + number, 128 << 10);
+        let _ = store.put_bytes(&sha256(&bytes), bytes).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_pinned_stays_over_a_restart_and_nothing_goes_before_the_pins_are_counted() {
+    let folder = folder();
+    let config = || DirectoryConfig { limit: Some(LIMIT), ..config(folder.path()) };
+    let (pinned, other, away) = (content(1, 128 << 10), content(2, 128 << 10), content(3, 10));
+    {
+        let store = DirectoryStore::open(config()).unwrap();
+        stored(&store, &pinned).await;
+        stored(&store, &other).await;
+        assert_eq!(store.put(pin("me", "a:1", &[&pinned])).await.unwrap(), Put::Complete);
+        assert!(matches!(store.put(pin("me", "a:2", &[&pinned, &away])).await.unwrap(), Put::Incomplete(_)));
+    }
+    let store = DirectoryStore::open(config()).unwrap();
+    // Not even what nobody pins: nobody knows that yet.
+    flood(&store, 100).await;
+    assert!(is_there(folder.path(), &pinned) && is_there(folder.path(), &other));
+    let _guard = background(&store);
+    until("pins are counted", || store.shared.pins.all()).await;
+    until("there is room again", || store.health() == crate::store::StoreHealth::Ok).await;
+    flood(&store, 200).await;
+    assert!(is_there(folder.path(), &pinned) && !is_there(folder.path(), &other));
+    let incomplete = store.incomplete(None, 10).await.unwrap();
+    assert_eq!(incomplete.pins.len(), 1);
+    assert_eq!(incomplete.pins[0].pin, pin("me", "a:2", &[&pinned, &away]));
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_of_a_mark_is_tidied_up() {
+    let folder = folder();
+    let store = DirectoryStore::open(config(folder.path())).unwrap();
+    let bytes = content(4, 100);
+    stored(&store, &bytes).await;
+    let wish = pin("me", "a:1", &[&bytes]);
+    assert_eq!(store.put(wish.clone()).await.unwrap(), Put::Complete);
+    let mark = folder.path().join(layout::pin(layout::INCOMPLETE, &wish.name.place()));
+    let nobodys = Place::parse(&format!("me/{}", "a".repeat(64))).unwrap();
+    let other = folder.path().join(layout::pin(layout::INCOMPLETE, &nobodys));
+    for mark in [&mark, &other] {
+        std::fs::create_dir_all(mark.parent().unwrap()).unwrap();
+        std::fs::write(mark, b"").unwrap();
+    }
+    assert_eq!(store.incomplete(None, 10).await.unwrap().pins, []);
+    assert!(!mark.exists() && !other.exists());
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_no_pin_and_can_be_put_again() {
+    let folder = folder();
+    let store = DirectoryStore::open(config(folder.path())).unwrap();
+    let bytes = content(5, 100);
+    stored(&store, &bytes).await;
+    let wish = pin("me", "a:1", &[&bytes]);
+    store.put(wish.clone()).await.unwrap();
+    let path = folder.path().join(layout::pin(layout::PINS, &wish.name.place()));
+    let other = pin("me", "b:1", &[&bytes]);
+    store.put(other.clone()).await.unwrap();
+    let of_other = std::fs::read(folder.path().join(layout::pin(layout::PINS, &other.name.place()))).unwrap();
+    for damage in [&b"{"[..], b"", br#"{"version":2}"#, &of_other] {
+        std::fs::write(&path, damage).unwrap();
+        assert_eq!(store.get(&wish.name).await.unwrap(), None);
+        let listed = store.list(None, None, 10).await.unwrap().pins;
+        assert_eq!(listed.len(), 1, "{}", String::from_utf8_lossy(damage));
+    }
+    assert_eq!(store.put(wish.clone()).await.unwrap(), Put::Complete);
+    assert!(store.get(&wish.name).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_records_of_what_is_pinned_are_not_swept_for_being_too_many() {
+    use crate::store::{Link, Name};
+    use larder_oci::{Registry, Repository};
+    let folder = folder();
+    let config =
+        DirectoryConfig { maximum_records: 3, sweep_every: Duration::from_millis(50), ..config(folder.path()) };
+    let store = DirectoryStore::open(config).unwrap();
+    let name =
+        Name { registry: Registry::parse("reg.example.com").unwrap(), repository: Repository::parse("a").unwrap() };
+    let bytes = content(6, 100);
+    stored(&store, &bytes).await;
+    store.put(pin("me", "reg.example.com/a:1", &[&bytes])).await.unwrap();
+    let link = |digest: Digest| Link { digest, media_type: None, size: None, public: true, confirmed_at: UNIX_EPOCH };
+    // The oldest of all.
+    store.put_link(&name, link(sha256(&bytes))).await.unwrap();
+    for number in 0..10_u8 {
+        store.put_link(&name, link(sha256(&[number]))).await.unwrap();
+    }
+    let _guard = background(&store);
+    until("records are swept", || {
+        std::fs::read_dir(folder.path().join("names/reg.example.com/a/_links")).unwrap().count() <= 3
+    })
+    .await;
+    assert!(store.link(&name, &sha256(&bytes)).await.unwrap().is_some());
+}
