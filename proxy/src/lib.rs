@@ -4,8 +4,7 @@
 //! → `source` (the trait) → `cluster_cache`, then `origin` (the registry), and comes back as a `reply`, which `server` writes to the socket.
 //! The program `larder-cache` (`../cache`) is the same as a service for a whole cluster. This crate knows no engine and no Kubernetes.
 
-pub mod certificate;
-pub mod certificates;
+pub mod authorities;
 pub mod cluster_cache;
 pub mod fetch;
 pub(crate) mod followed;
@@ -18,6 +17,7 @@ pub mod pull;
 pub mod reply;
 pub mod secret;
 pub mod server;
+pub mod server_certificate;
 pub mod settings;
 pub mod source;
 pub mod static_tokens;

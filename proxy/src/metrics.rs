@@ -104,12 +104,16 @@ pub struct ReasonLabels {
     pub reason: &'static str,
 }
 
-/// Labels of [`Metrics::cluster_cache_questions`].
+/// Labels of [`Metrics::cluster_cache_questions`] and [`Metrics::cache_token_reviews`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
-    /// `ok`, `stale`, what the registry said (`not_found`, …), `unauthorized`, `unanswered` or `own`.
+    /// Of questions: `ok`, `stale`, what the registry said (`not_found`, …), `unauthorized`, `unanswered` or `own`. Of tokens: `accepted`,
+    /// `refused`, `unanswered`, and by saved keys `saved_keys_accepted`, `saved_keys_refused`.
     pub outcome: &'static str,
 }
+
+/// Of a number that some processes have and others do not.
+pub type NoLabels = [(&'static str, &'static str); 0];
 
 /// Buckets for times from half a millisecond to half a minute.
 #[derive(Clone)]
@@ -157,6 +161,10 @@ pub struct Metrics {
 
     /// Questions to the cluster cache, by how they ended.
     pub cluster_cache_questions: Family<OutcomeLabels, Counter>,
+    /// Tokens that the cluster cache had reviewed, or looked at itself with saved keys, by how that ended.
+    pub cache_token_reviews: Family<OutcomeLabels, Counter>,
+    /// When the certificate ends that is shown, in seconds since 1970; nothing where none is.
+    pub cache_certificate_expiry: Family<NoLabels, Gauge>,
 
     /// Fetches that run now, each for any number of readers.
     pub fetches_running: Gauge,
@@ -226,6 +234,8 @@ impl Metrics {
             origin_queue_hurried: Family::default(),
             origin_held_back: Family::default(),
             cluster_cache_questions: Family::default(),
+            cache_token_reviews: Family::default(),
+            cache_certificate_expiry: Family::default(),
             fetches_running: Gauge::default(),
             fetch_resumes: Family::default(),
             fetch_mismatches: Family::default(),
@@ -268,6 +278,8 @@ impl Metrics {
             origin_queue_hurried,
             origin_held_back,
             cluster_cache_questions,
+            cache_token_reviews,
+            cache_certificate_expiry,
             fetches_running,
             fetch_resumes,
             fetch_mismatches,
@@ -347,6 +359,17 @@ impl Metrics {
             "cluster_cache_questions",
             "Questions to the cluster cache, by how they ended",
             cluster_cache_questions.clone(),
+        );
+        list.register(
+            "cache_token_reviews",
+            "Tokens of callers that the API server, or saved keys, had to say something about, by what they said",
+            cache_token_reviews.clone(),
+        );
+        list.register_with_unit(
+            "cache_certificate_expiry_timestamp",
+            "When the certificate ends that callers are shown, since 1970",
+            Unit::Seconds,
+            cache_certificate_expiry.clone(),
         );
         list.register("fetches_running", "Fetches that run now", fetches_running.clone());
         list.register("fetch_resumes", "Fetches continued after the origin broke off", fetch_resumes.clone());
@@ -548,6 +571,8 @@ mod tests {
         metrics.origin_queue_hurried.get_or_create(&lane).inc();
         metrics.origin_held_back.get_or_create(&labels).inc_by(0.5);
         metrics.cluster_cache_questions.get_or_create(&OutcomeLabels { outcome: "ok" }).inc();
+        metrics.cache_token_reviews.get_or_create(&OutcomeLabels { outcome: "accepted" }).inc();
+        metrics.cache_certificate_expiry.get_or_create(&[]).set(1);
         metrics.fetch_resumes.get_or_create(&labels).inc();
         metrics.fetch_mismatches.get_or_create(&labels).inc();
         metrics.promises_broken.get_or_create(&labels).inc();

@@ -6,6 +6,7 @@
 //! on, then fetches that the store still profits from, all within [`ProxyLimits::drain`].
 
 mod answer;
+mod certificate_watch;
 mod measured;
 mod origin_metrics;
 #[cfg(test)]
@@ -33,8 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::measured::Measured;
 use self::origin_metrics::OriginMetrics;
 use self::store_watch::OpenStore;
-use crate::certificate::{Certificate, CertificateError};
-use crate::certificates::{CertificateFileError, authorities_of};
+use crate::authorities::{CertificateFileError, authorities_of};
 use crate::cluster_cache::{
     self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
 };
@@ -45,12 +45,13 @@ use crate::origin::{
     platform_roots,
 };
 use crate::pull::{Limits as PullLimits, Puller};
-use crate::server::gate::Gate;
+use crate::server::gate::{AnyOf, Callers, Gate};
 use crate::server::probe::{KeyError, Probe, ProbeKey};
 use crate::server::{BindError, Server, ServerParts, Service};
+use crate::server_certificate::{ServerCertificate, ServerCertificateError};
 use crate::settings::{Settings, SettingsFile, SettingsFileError};
 use crate::source::{Chain, Source};
-use crate::static_tokens::{NoTokens, StaticTokens, TokenFileError};
+use crate::static_tokens::{StaticTokens, TokenFileError};
 use crate::store::StoreError;
 use crate::store::bucket::BucketConfig;
 use crate::store::directory::DirectoryConfig;
@@ -100,12 +101,28 @@ pub struct ProxyConfig {
 /// What a proxy needs that serves others than its own node.
 #[derive(Debug, Clone)]
 pub struct ServiceConfig {
-    /// Certificate and key; `None`: plain HTTP.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What is shown to those who ask; `None`: plain HTTP.
+    pub tls: Option<CertificateConfig>,
     /// Tokens and whose they are.
     pub tokens: Option<PathBuf>,
+    /// Whoever else knows tokens, asked where the file does not name one.
+    pub callers: Option<Arc<dyn Callers>>,
     /// Networks whose machines need no token.
     pub anonymous: Vec<ipnet::IpNet>,
+}
+
+/// Where a service's certificate is from.
+#[derive(Debug, Clone)]
+pub enum CertificateConfig {
+    /// Files, read again when they change.
+    Files {
+        /// With those that vouch for it.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// Whoever holds the other end shows it.
+    Held(Arc<ServerCertificate>),
 }
 
 /// For how long a service says that it is about to stop, so that those who ask it go elsewhere by themselves.
@@ -187,7 +204,7 @@ pub enum OpenError {
     ClusterCache(#[from] ClusterCacheError),
     /// The certificate.
     #[error(transparent)]
-    Certificate(#[from] CertificateError),
+    Certificate(#[from] ServerCertificateError),
     /// TLS as such.
     #[error("TLS cannot be spoken: {0}")]
     Tls(rustls::Error),
@@ -199,42 +216,47 @@ pub enum OpenError {
 /// A service whose files were read.
 #[derive(Debug)]
 struct OpenService {
-    certificate: Option<(Arc<Certificate>, Arc<rustls::ServerConfig>)>,
+    certificate: Option<(Arc<ServerCertificate>, Arc<rustls::ServerConfig>)>,
     tokens: Option<Arc<StaticTokens>>,
+    callers: Option<Arc<dyn Callers>>,
     anonymous: Vec<ipnet::IpNet>,
 }
 
 impl OpenService {
     fn open(config: ServiceConfig) -> Result<Self, OpenError> {
         let certificate = match config.tls {
-            Some((certificate, key)) => {
-                let certificate = Certificate::open(&certificate, &key)?;
+            Some(config) => {
+                let certificate = match config {
+                    CertificateConfig::Files { certificate, key } => ServerCertificate::open(&certificate, &key)?,
+                    CertificateConfig::Held(certificate) => certificate,
+                };
                 let server = certificate.server_config().map_err(OpenError::Tls)?;
                 Some((certificate, server))
             }
             None => None,
         };
         let tokens = config.tokens.map(|path| StaticTokens::open(&path)).transpose()?;
-        Ok(Self { certificate, tokens, anonymous: config.anonymous })
+        Ok(Self { certificate, tokens, callers: config.callers, anonymous: config.anonymous })
     }
 
     /// Starts following the files.
-    fn start(self, tasks: &Tasks, readiness: &Readiness) -> Service {
-        let Self { certificate, tokens, anonymous } = self;
+    fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) -> Service {
+        let Self { certificate, tokens, callers, anonymous } = self;
         if let Some(tokens) = tokens.clone() {
             let load = move || tokens.load().map_err(|error| error.to_string());
             tasks.spawn("tokens", followed::follow(load, readiness.condition("tokens"), tasks.shutdown().clone()));
         }
         let tls = certificate.map(|(certificate, server)| {
+            let watch =
+                certificate_watch::watch(Arc::clone(&certificate), readiness, metrics, tasks.shutdown().clone());
+            tasks.spawn("certificate watch", watch);
             let load = move || certificate.load().map_err(|error| error.to_string());
             let condition = readiness.condition("certificate");
             tasks.spawn("certificate", followed::follow(load, condition, tasks.shutdown().clone()));
             server
         });
-        let gate = match tokens {
-            Some(callers) => Gate { callers, anonymous },
-            None => Gate { callers: Arc::new(NoTokens), anonymous },
-        };
+        let tokens = tokens.map(|tokens| tokens as Arc<dyn Callers>);
+        let gate = Gate { callers: Arc::new(AnyOf(tokens.into_iter().chain(callers).collect())), anonymous };
         Service { gate, tls, notice: NOTICE }
     }
 }
@@ -253,6 +275,8 @@ pub struct Opened {
     cluster_cache: Option<Prepared>,
     service: Option<OpenService>,
     limits: ProxyLimits,
+    readiness: Readiness,
+    counted: Arc<Metrics>,
 }
 
 /// Takes everything. Blocks; call it before privileges go and before a runtime is there.
@@ -291,7 +315,22 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
     let admin = AdminServer::bind(admin, Scope::All)?;
     let metrics = metrics.map(MetricsServer::bind);
     let server = Server::bind(&listen)?;
-    Ok(Opened { store, settings, key, server, admin, metrics, proxies, roots, cluster_cache, service, limits })
+    let (readiness, counted) = (Readiness::new(), Arc::new(Metrics::new()));
+    Ok(Opened {
+        store,
+        settings,
+        key,
+        server,
+        admin,
+        metrics,
+        proxies,
+        roots,
+        cluster_cache,
+        service,
+        limits,
+        readiness,
+        counted,
+    })
 }
 
 impl Opened {
@@ -303,6 +342,16 @@ impl Opened {
     /// Where operators ask, with the real port.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
+    }
+
+    /// What `/readyz` says, for parts of the program that this crate does not know.
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// What `/metrics` says, for the same.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.counted
     }
 
     /// Serves until `shutdown`, then drains. Cancels `shutdown` itself when a part ends by itself, and says which.
@@ -319,8 +368,9 @@ impl Opened {
             cluster_cache,
             service,
             limits,
+            readiness,
+            counted: metrics,
         } = self;
-        let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::new()));
         store.prepare().await?;
         let serving = readiness.latch("server");
         let tasks = Tasks::new(shutdown.clone());
@@ -345,7 +395,7 @@ impl Opened {
         if let Some(prepared) = cluster_cache {
             source = Arc::new(Chain::new(before_all(prepared, &via, &tasks, &readiness, &metrics), source));
         }
-        let service = service.map(|service| service.start(&tasks, &readiness));
+        let service = service.map(|service| service.start(&tasks, &readiness, &metrics));
         let is_service = service.is_some();
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
         if let Some((pins, times)) = kept.filter(|_| is_service) {

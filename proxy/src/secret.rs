@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderValue;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// The largest file of secrets, in bytes.
@@ -45,5 +47,35 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(…)")
+    }
+}
+
+/// What is remembered in the place of a token: a keyed hash, whose key is random and this process's own.
+pub struct TokenHasher(Zeroizing<[u8; 32]>);
+
+impl TokenHasher {
+    /// With a new key. `None`: the system gives no random bytes.
+    pub fn random() -> Option<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut *key).ok()?;
+        Some(Self(key))
+    }
+
+    /// The hash of a token.
+    pub fn hash(&self, token: &str) -> Option<[u8; 32]> {
+        Some(self.keyed(token)?.finalize().into_bytes().into())
+    }
+
+    /// The same, for a comparison in constant time.
+    pub(crate) fn keyed(&self, token: &str) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).ok()?;
+        mac.update(token.as_bytes());
+        Some(mac)
+    }
+}
+
+impl fmt::Debug for TokenHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHasher(…)")
     }
 }

@@ -11,12 +11,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac as _;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
-use crate::secret::{self, Token};
+use crate::secret::{self, Token, TokenHasher};
 use crate::server::gate::{Caller, Callers, Unaccepted};
 
 /// Shorter ones can be guessed.
@@ -57,7 +55,7 @@ pub enum TokenFileError {
 /// Callers of a file.
 pub struct StaticTokens {
     path: PathBuf,
-    key: Zeroizing<[u8; 32]>,
+    hasher: TokenHasher,
     known: ArcSwap<Vec<Known>>,
 }
 
@@ -76,10 +74,8 @@ impl fmt::Debug for StaticTokens {
 impl StaticTokens {
     /// Reads the file; an error is one to stop for.
     pub fn open(path: &Path) -> Result<Arc<Self>, TokenFileError> {
-        let mut key = Zeroizing::new([0; 32]);
-        let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
-        random.fill(&mut *key).map_err(|_| TokenFileError::Random)?;
-        let tokens = Self { path: path.to_owned(), key, known: ArcSwap::default() };
+        let hasher = TokenHasher::random().ok_or(TokenFileError::Random)?;
+        let tokens = Self { path: path.to_owned(), hasher, known: ArcSwap::default() };
         tokens.load()?;
         Ok(Arc::new(tokens))
     }
@@ -106,8 +102,8 @@ impl StaticTokens {
             if !names.insert(name) {
                 return Err(wrong("this caller has a line already"));
             }
-            let hash = self.hash(token).ok_or_else(|| wrong("it cannot be used"))?;
-            known.push(Known { name: name.to_owned(), hash: hash.finalize().into_bytes().into() });
+            let hash = self.hasher.hash(token).ok_or_else(|| wrong("it cannot be used"))?;
+            known.push(Known { name: name.to_owned(), hash });
         }
         if known.is_empty() {
             return Err(TokenFileError::Nobody { path: path() });
@@ -119,14 +115,8 @@ impl StaticTokens {
         Ok(())
     }
 
-    fn hash(&self, token: &str) -> Option<Hmac<Sha256>> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.as_slice()).ok()?;
-        mac.update(token.as_bytes());
-        Some(mac)
-    }
-
     fn find(&self, token: &Token) -> Option<Caller> {
-        let given = self.hash(token.expose())?;
+        let given = self.hasher.keyed(token.expose())?;
         let mut found = None;
         for known in self.known.load().iter() {
             // In constant time, and to the end of the list.
@@ -144,18 +134,10 @@ impl Callers for StaticTokens {
     }
 }
 
-/// Nobody has a token: where chosen networks are all that may ask.
-#[derive(Debug, Clone, Copy)]
-pub struct NoTokens;
-
-impl Callers for NoTokens {
-    fn caller<'a>(&'a self, _: &'a Token) -> BoxFuture<'a, Result<Caller, Unaccepted>> {
-        Box::pin(std::future::ready(Err(Unaccepted::Unknown)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     fn caller(tokens: &StaticTokens, token: &str) -> Option<String> {

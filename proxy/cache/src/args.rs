@@ -4,10 +4,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use larder_process::logging::Format;
+use rustls_pki_types::ServerName;
+
+use crate::kubernetes::name::ObjectName;
 
 use crate::store::StoreArgs;
 
@@ -40,6 +44,23 @@ pub(crate) struct Typed {
 
 fn log_format(text: &str) -> Result<Format, String> {
     text.parse().map_err(|error| format!("{error}"))
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let unit = match text.get(number.len()..) {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 60 * 60,
+        Some("d") => 24 * 60 * 60,
+        _ => return Err("write a number with s, m, h or d, for example 24h".to_owned()),
+    };
+    let number = number.parse::<u32>().map_err(|error| error.to_string())?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
+}
+
+fn certificate_name(text: &str) -> Result<String, String> {
+    ServerName::try_from(text).map(|_| text.to_owned()).map_err(|_| "write a DNS name or an address".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +154,41 @@ pub(crate) struct RunArgs {
     /// Who may ask, one a line: NAME TOKEN. Read again when it changes.
     #[arg(long, env = "LARDER_TOKEN_FILE", help_heading = "Who may ask", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Accounts of Kubernetes may ask by tokens for this audience, looked at by TokenReview; repeatable. The API server is that of the Pod,
+    /// or of KUBECONFIG.
+    #[arg(
+        long,
+        env = "LARDER_TOKEN_AUDIENCE",
+        help_heading = "Who may ask",
+        value_name = "AUDIENCE",
+        value_delimiter = ',',
+        requires = "accounts"
+    )]
+    pub(crate) token_audience: Vec<String>,
+    /// Whose tokens these may be: ServiceAccounts; repeatable.
+    #[arg(
+        long,
+        env = "LARDER_ACCOUNTS",
+        help_heading = "Who may ask",
+        value_name = "NAMESPACE/NAME",
+        value_delimiter = ',',
+        requires = "token_audience"
+    )]
+    pub(crate) accounts: Vec<ObjectName>,
+    /// A folder for what is needed while the API server is away: the keys that tokens are signed with, and the own certificate.
+    #[arg(long, env = "LARDER_SAVED_KEYS", help_heading = "Who may ask", value_name = "DIR")]
+    pub(crate) saved_keys: Option<PathBuf>,
+    /// How long saved keys are good for after the API server's last answer: 90m, 24h. Until then a token may be over, since nobody could
+    /// renew it.
+    #[arg(
+        long,
+        env = "LARDER_SAVED_KEYS_FOR",
+        help_heading = "Who may ask",
+        value_name = "TIME",
+        default_value = "24h",
+        value_parser = time
+    )]
+    pub(crate) saved_keys_for: Duration,
     /// Networks whose machines may ask without a token: 10.0.0.0/8; repeatable.
     #[arg(
         long,
@@ -142,6 +198,37 @@ pub(crate) struct RunArgs {
         value_delimiter = ','
     )]
     pub(crate) anonymous_networks: Vec<IpNet>,
+    /// Makes and renews an authority and a certificate of its own in this Secret, which is there and empty at first. Several replicas share
+    /// it.
+    #[arg(
+        long,
+        env = "LARDER_OWN_CERTIFICATE",
+        help_heading = "Own certificate",
+        value_name = "NAMESPACE/SECRET",
+        requires = "own_certificate_names",
+        conflicts_with = "tls_certificate"
+    )]
+    pub(crate) own_certificate: Option<ObjectName>,
+    /// What it is for: the host of the address that nodes have (--cache); repeatable.
+    #[arg(
+        long,
+        env = "LARDER_OWN_CERTIFICATE_NAMES",
+        help_heading = "Own certificate",
+        value_name = "DNS",
+        value_delimiter = ',',
+        requires = "own_certificate",
+        value_parser = certificate_name
+    )]
+    pub(crate) own_certificate_names: Vec<String>,
+    /// The ConfigMap where nodes find the authority (ca.crt); it is there and empty at first.
+    #[arg(
+        long,
+        env = "LARDER_AUTHORITY_CONFIGMAP",
+        help_heading = "Own certificate",
+        value_name = "NAMESPACE/NAME",
+        requires = "own_certificate"
+    )]
+    pub(crate) authority_configmap: Option<ObjectName>,
     /// Settings of registries (endpoints, CA, insecure, skip; allow and deny), TOML. Read again when it changes.
     #[arg(long, env = "LARDER_REGISTRIES", help_heading = "Registries", value_name = "FILE")]
     pub(crate) registries: Option<PathBuf>,

@@ -4,9 +4,20 @@ use std::fmt;
 
 use anyhow::{Context as _, ensure};
 use larder_proxy::origin::ProxyVariables;
-use larder_proxy::program::{ProxyConfig, ProxyLimits, ServiceConfig};
+use larder_proxy::program::{CertificateConfig, ProxyConfig, ProxyLimits, ServiceConfig};
 
 use crate::args::RunArgs;
+use crate::callers::Whose;
+use crate::kubernetes::KubernetesConfig;
+use crate::own_certificate::OwnCertificateConfig;
+
+/// All that is meant.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) proxy: ProxyConfig,
+    /// What of it is Kubernetes'.
+    pub(crate) kubernetes: Option<KubernetesConfig>,
+}
 
 /// What was typed makes no sense: exit status 2, as for a flag that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,26 +30,29 @@ impl fmt::Display for Usage {
 }
 
 /// The proxy as a service.
-pub(crate) fn config(args: &RunArgs) -> anyhow::Result<ProxyConfig> {
+pub(crate) fn config(args: &RunArgs) -> anyhow::Result<Config> {
     checked(args).context(Usage)
 }
 
-fn checked(args: &RunArgs) -> anyhow::Result<ProxyConfig> {
+fn checked(args: &RunArgs) -> anyhow::Result<Config> {
     let tls = args.tls_certificate.clone().zip(args.tls_key.clone());
-    if tls.is_none() && !args.plain_http {
+    let tls = tls.map(|(certificate, key)| CertificateConfig::Files { certificate, key });
+    let kubernetes = kubernetes(args);
+    if tls.is_none() && args.own_certificate.is_none() && !args.plain_http {
         for address in &args.listen {
             ensure!(
                 address.ip().to_canonical().is_loopback(),
-                "--listen {address}: tokens would cross the network in the clear; give --tls-certificate and --tls-key, or \
-                 --plain-http where something else speaks TLS"
+                "--listen {address}: tokens would cross the network in the clear; give --tls-certificate and --tls-key, \
+                 --own-certificate, or --plain-http where something else speaks TLS"
             );
         }
     }
     ensure!(
-        args.token_file.is_some() || !args.anonymous_networks.is_empty(),
-        "nobody may ask: give --token-file FILE (NAME TOKEN, one a line) or --anonymous-networks CIDR"
+        args.token_file.is_some() || !args.token_audience.is_empty() || !args.anonymous_networks.is_empty(),
+        "nobody may ask: give --token-file FILE (NAME TOKEN, one a line), --token-audience with --accounts, or \
+         --anonymous-networks CIDR"
     );
-    Ok(ProxyConfig {
+    let proxy = ProxyConfig {
         listen: args.listen.clone(),
         admin: args.admin,
         metrics: args.metrics,
@@ -51,10 +65,30 @@ fn checked(args: &RunArgs) -> anyhow::Result<ProxyConfig> {
         service: Some(ServiceConfig {
             tls,
             tokens: args.token_file.clone(),
+            callers: None,
             anonymous: args.anonymous_networks.clone(),
         }),
         limits: ProxyLimits::default(),
-    })
+    };
+    Ok(Config { proxy, kubernetes })
+}
+
+/// `None`: nothing of it needs the API server.
+fn kubernetes(args: &RunArgs) -> Option<KubernetesConfig> {
+    let whose = (!args.token_audience.is_empty()).then(|| Whose::new(args.token_audience.clone(), &args.accounts));
+    let own_certificate = args.own_certificate.clone().map(|secret| OwnCertificateConfig {
+        secret,
+        names: args.own_certificate_names.iter().cloned().collect(),
+        authority: args.authority_configmap.clone(),
+    });
+    let config = KubernetesConfig {
+        callers: whose,
+        saved: args.saved_keys.clone(),
+        without: args.saved_keys_for,
+        own_certificate,
+    };
+    let needed = config.callers.is_some() || config.own_certificate.is_some();
+    needed.then_some(config)
 }
 
 #[cfg(test)]
@@ -62,7 +96,7 @@ mod tests {
     use super::*;
     use crate::args::{Command, Typed};
 
-    fn of(words: &[&str]) -> Result<ProxyConfig, String> {
+    fn of(words: &[&str]) -> Result<Config, String> {
         let line = ["larder-cache", "run"].iter().chain(words).map(Into::into);
         let (typed, _) = larder_process::command_line::parse::<Typed>(line).map_err(|error| error.to_string())?;
         let Command::Run(args) = typed.command else { panic!("no run") };
@@ -88,6 +122,27 @@ mod tests {
         assert!(of(&[&tls[..], &["--token-file", "/t"]].concat()).is_ok());
         assert!(of(&["--plain-http", "--token-file", "/t"]).is_ok());
         let open = of(&["--listen", "127.0.0.1:1,[::1]:1", "--anonymous-networks", "127.0.0.0/8,::1/128"]).unwrap();
-        assert_eq!((open.listen.len(), open.service.unwrap().anonymous.len()), (2, 2));
+        assert_eq!((open.proxy.listen.len(), open.proxy.service.unwrap().anonymous.len()), (2, 2));
+        assert!(open.kubernetes.is_none(), "who does not ask for it needs no API server");
+    }
+
+    #[test]
+    fn what_kubernetes_is_asked_for_has_to_be_said_in_full() {
+        let callers = ["--token-audience", "larder-cache", "--accounts", "larder/node,larder/debug"];
+        let own = ["--own-certificate", "larder/certificate", "--own-certificate-names", "cache.larder.svc,10.0.0.7"];
+        for part in [&callers[..2], &callers[2..], &own[..2], &own[2..]] {
+            assert!(of(&[part, &["--plain-http", "--token-file", "/t"]].concat()).is_err(), "{part:?}");
+        }
+        let both = of(&[&callers[..], &own[..], &["--saved-keys-for", "90m"]].concat()).unwrap();
+        let kubernetes = both.kubernetes.unwrap();
+        let accounts = ["larder/node", "larder/debug"].map(|name| name.parse().unwrap());
+        assert_eq!(kubernetes.callers, Some(Whose::new(vec!["larder-cache".to_owned()], &accounts)));
+        assert_eq!(kubernetes.without.as_secs(), 5400);
+        assert_eq!(kubernetes.own_certificate.unwrap().names.len(), 2);
+        let files = ["--tls-certificate", "/c", "--tls-key", "/k"];
+        assert!(of(&[&callers[..], &own[..], &files[..]].concat()).is_err(), "two certificates");
+        for wrong in [["--own-certificate-names", "a/b"], ["--accounts", "node"], ["--saved-keys-for", "24"]] {
+            assert!(of(&[&callers[..], &own[..], &wrong[..]].concat()).unwrap_err().contains("write"), "{wrong:?}");
+        }
     }
 }

@@ -1,22 +1,32 @@
 //! The program `larder-cache`: the proxy as a service for a whole cluster.
 //!
 //! Text becomes what was typed ([`args`]), that becomes what is meant ([`config`]), and the rest is
-//! [`larder_proxy::program`], as on a node. Exit status: 0 done, 1 failed, 2 wrong usage.
+//! [`larder_proxy::program`], as on a node, and what only this program knows: [`kubernetes`]. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod args;
+mod callers;
 mod config;
+mod kubernetes;
+mod own_certificate;
 mod person;
 mod store;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use larder_process::signals::stop_on_signals;
-use larder_proxy::program;
+use larder_process::tasks::Tasks;
+use larder_proxy::program::{self, CertificateConfig};
 use tokio_util::sync::CancellationToken;
 
 use args::{Command, RunArgs, Typed};
+use config::Config;
+use kubernetes::Kubernetes;
+
+/// For parts that ask the API server, which hold nothing that has to end well.
+const AFTER_SERVING: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let (typed, file) = match larder_process::command_line::parse::<Typed>(std::env::args_os()) {
@@ -46,16 +56,28 @@ fn main() -> ExitCode {
 
 /// Until SIGTERM.
 fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let config = config::config(args)?;
-    if let Some(folder) = store::folder(&config.store) {
+    let Config { mut proxy, kubernetes } = config::config(args)?;
+    if let Some(folder) = store::folder(&proxy.store) {
         let parent = folder.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     }
-    let opened = program::open(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
+    let kubernetes = kubernetes.map(|config| runtime.block_on(Kubernetes::open(config))).transpose()?;
+    if let (Some(kubernetes), Some(service)) = (&kubernetes, &mut proxy.service) {
+        service.callers = kubernetes.callers();
+        service.tls = service.tls.take().or(kubernetes.certificate().map(CertificateConfig::Held));
+    }
+    let opened = program::open(proxy)?;
     let shutdown = CancellationToken::new();
     runtime.block_on(async {
         stop_on_signals(&shutdown).context("listen to signals")?;
-        opened.run(shutdown).await.map_err(anyhow::Error::from)
+        let tasks = Tasks::new(shutdown.clone());
+        if let Some(kubernetes) = kubernetes {
+            kubernetes.start(&tasks, opened.readiness(), opened.metrics());
+        }
+        let served = opened.run(shutdown).await;
+        let ended = tasks.finish(AFTER_SERVING).await;
+        served?;
+        ended.map_err(anyhow::Error::from)
     })
 }

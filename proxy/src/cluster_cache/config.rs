@@ -9,7 +9,7 @@ use thiserror::Error;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use crate::certificates;
+use crate::authorities;
 use crate::origin::{platform_roots, tls};
 use crate::secret::{self, Token};
 
@@ -79,7 +79,7 @@ impl ClusterCacheConfig {
     /// Blocks.
     pub(super) fn read(&self) -> Result<Read, ClusterCacheError> {
         let unread = |path: &Path, error| ClusterCacheError::Read { path: path.to_owned(), error };
-        let ca_pem = self.ca.as_ref().map(|path| certificates::read(path).map_err(|error| unread(path, error)));
+        let ca_pem = self.ca.as_ref().map(|path| authorities::read(path).map_err(|error| unread(path, error)));
         let ca_pem = ca_pem.transpose()?;
         let token = match &self.token {
             Some(path) => {

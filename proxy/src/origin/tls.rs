@@ -8,7 +8,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
 
-use crate::certificates::{CertificateError, authorities};
+use crate::authorities::{CertificateError, authorities};
 
 /// Why a registry's TLS settings cannot be used.
 #[derive(Debug, Error)]

@@ -36,9 +36,30 @@ pub enum Unaccepted {
 }
 
 /// Who has which token.
-pub trait Callers: Send + Sync + 'static {
+pub trait Callers: fmt::Debug + Send + Sync + 'static {
     /// Whose token this is.
     fn caller<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<Caller, Unaccepted>>;
+}
+
+/// Several who know tokens, asked one after the other. Without any, nobody has a token.
+#[derive(Debug, Clone)]
+pub struct AnyOf(pub Vec<Arc<dyn Callers>>);
+
+impl Callers for AnyOf {
+    fn caller<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<Caller, Unaccepted>> {
+        Box::pin(async move {
+            let mut why = Unaccepted::Unknown;
+            for callers in &self.0 {
+                match callers.caller(token).await {
+                    Ok(caller) => return Ok(caller),
+                    // Another one may know it; if not, it is true that it cannot be told.
+                    Err(reason @ Unaccepted::CannotTell(_)) => why = reason,
+                    Err(Unaccepted::Unknown) => {}
+                }
+            }
+            Err(why)
+        })
+    }
 }
 
 /// Where a connection comes from; `None` if the system did not say.
@@ -129,6 +150,7 @@ mod tests {
     use super::*;
 
     /// Knows one token.
+    #[derive(Debug)]
     struct One;
 
     impl Callers for One {
@@ -168,6 +190,32 @@ mod tests {
         }
         assert_eq!(admit(None, outside).await, Err(401));
         assert_eq!(admit(Some("Bearer later"), outside).await, Err(503));
+    }
+
+    #[tokio::test]
+    async fn of_several_who_know_tokens_it_is_enough_that_one_knows_it() {
+        /// Knows another one.
+        #[derive(Debug)]
+        struct Other;
+
+        impl Callers for Other {
+            fn caller<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Result<Caller, Unaccepted>> {
+                let known = matches!(token.expose(), "other" | "later");
+                let caller = Caller { name: "node-2".to_owned() };
+                Box::pin(std::future::ready(if known { Ok(caller) } else { Err(Unaccepted::Unknown) }))
+            }
+        }
+
+        let both = AnyOf(vec![Arc::new(One), Arc::new(Other)]);
+        let ask = async |callers: &AnyOf, text: &str| {
+            callers.caller(&Token::new(Zeroizing::new(text.to_owned()))).await.map(|caller| caller.name)
+        };
+        assert_eq!(ask(&both, "right").await.as_deref(), Ok("node-1"));
+        assert_eq!(ask(&both, "other").await.as_deref(), Ok("node-2"));
+        assert_eq!(ask(&both, "later").await.as_deref(), Ok("node-2"), "the first could not tell");
+        assert_eq!(ask(&both, "wrong").await, Err(Unaccepted::Unknown));
+        assert!(matches!(ask(&AnyOf(vec![Arc::new(One)]), "later").await, Err(Unaccepted::CannotTell(_))));
+        assert_eq!(ask(&AnyOf(Vec::new()), "right").await, Err(Unaccepted::Unknown));
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::pattern::Pattern;
 use super::{Policy, RegistrySettings, Settings};
-use crate::certificates::{authorities, read};
+use crate::authorities::{authorities, read};
 
 /// Largest registries file that is read, in bytes.
 pub(super) const LARGEST: u64 = 1024 * 1024;

@@ -41,7 +41,7 @@ impl RegistrySettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificates::SOUND;
+    use crate::authorities::SOUND;
     use larder_oci::Registry;
 
     const DAMAGED: &str = "[registries.\"a.example\"]\nca = \"a.pem\"\n[registries.\"b.example\"]\ninsecure = true\n";

@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(metrics.settings_invalid.get(), 1);
 
         // The registries file itself stays as it is.
-        std::fs::write(folder.path().join("ca.pem"), crate::certificates::SOUND).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), crate::authorities::SOUND).unwrap();
         until("the mended one counts", || !of("quay.io").skip).await;
         until("nothing shows", || readiness.report().lines.is_empty()).await;
         shutdown.cancel();

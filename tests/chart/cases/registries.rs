@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("registries::a_text_stays_a_text", a_text_stays_a_text),
 ];
 
-const CERTIFICATE: &str = include_str!("../../../proxy/src/certificates/sound.pem");
+const CERTIFICATE: &str = include_str!("../../../proxy/src/authorities/sound.pem");
 
 /// The file that is on the node with these values.
 fn file(helm: &Helm, values: &str) -> Result<String> {

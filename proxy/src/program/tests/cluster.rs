@@ -79,8 +79,9 @@ impl Cluster {
 
     fn cache_config(&self) -> ProxyConfig {
         let service = ServiceConfig {
-            tls: Some((self.path("tls.crt"), self.path("tls.key"))),
+            tls: Some(CertificateConfig::Files { certificate: self.path("tls.crt"), key: self.path("tls.key") }),
             tokens: Some(self.path("tokens")),
+            callers: None,
             anonymous: Vec::new(),
         };
         ProxyConfig {
@@ -215,7 +216,8 @@ async fn a_cache_that_accepts_and_never_answers_costs_a_pull_some_seconds_once()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_anything_of_it_without_a_token_and_the_origin_is_not_asked() {
     let cluster = Cluster::start();
-    let service = ServiceConfig { tls: None, tokens: Some(cluster.path("tokens")), anonymous: Vec::new() };
+    let service =
+        ServiceConfig { tls: None, tokens: Some(cluster.path("tokens")), callers: None, anonymous: Vec::new() };
     let plain = Running::start(ProxyConfig {
         registries: Some(cluster.path(REGISTRIES)),
         service: Some(service),

@@ -62,7 +62,7 @@ async fn a_proxy_that_opens_tls_is_trusted_with_its_certificate_and_not_without(
     assert!(manifest.contains("schemaVersion"), "{manifest}");
 
     // A registry with an authority of its own keeps it beside the others.
-    let own = format!("[registries.\"{REGISTRY}\"]\nca_pem = '''{}'''", crate::certificates::SOUND);
+    let own = format!("[registries.\"{REGISTRY}\"]\nca_pem = '''{}'''", crate::authorities::SOUND);
     fs::write(&settings, own).unwrap();
     assert_eq!(pull(proxy, Some(ca), &settings).await.0, 200);
     tokio::task::block_in_place(|| drop(interceptor));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-use crate::certificates::SOUND as CERTIFICATE;
+use crate::authorities::SOUND as CERTIFICATE;
 
 fn parse(text: &str) -> Result<Settings, SettingsError> {
     Settings::parse_toml(text, Path::new("/nowhere"))

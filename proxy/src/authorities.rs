@@ -81,7 +81,7 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
 
 /// One that is sound, for tests.
 #[cfg(test)]
-pub(crate) const SOUND: &str = include_str!("certificates/sound.pem");
+pub(crate) const SOUND: &str = include_str!("authorities/sound.pem");
 
 #[cfg(test)]
 mod tests {

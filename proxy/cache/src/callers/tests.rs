@@ -1,0 +1,256 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use larder_process::readiness::Readiness;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::testing::{ISSUER, NODE, Signer, whose};
+use super::*;
+use crate::kubernetes::api_server::{Published, Reviewed};
+use crate::kubernetes::saved_folder::SavedFolder;
+
+const DAY: Duration = Duration::from_hours(24);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mood {
+    Answers,
+    Slow,
+    Away,
+    RefusesReviews,
+}
+
+/// An API server that accepts what its key signed and is not over.
+struct Api {
+    signer: Signer,
+    mood: Mutex<Mood>,
+    audiences: Mutex<Vec<String>>,
+    reviews: AtomicUsize,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Api")
+    }
+}
+
+impl Api {
+    fn new() -> Arc<Self> {
+        let (mood, audiences) = (Mutex::new(Mood::Answers), Mutex::new(vec!["larder-cache".to_owned()]));
+        Arc::new(Self { signer: Signer::new("a"), mood, audiences, reviews: AtomicUsize::new(0) })
+    }
+
+    fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    fn reviews(&self) -> usize {
+        self.reviews.load(Ordering::Relaxed)
+    }
+
+    async fn mood(&self) -> Result<Mood, ApiError> {
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Away => Err(ApiError::Away("refused".to_owned())),
+            Mood::Slow => {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                Ok(mood)
+            }
+            _ => Ok(mood),
+        }
+    }
+
+    /// Of a node, until some seconds from now.
+    fn token(&self, until: i64) -> Token {
+        self.token_of(&json!({"sub": NODE}), until)
+    }
+
+    fn token_of(&self, more: &Value, until: i64) -> Token {
+        let mut claims =
+            json!({"iss": ISSUER, "aud": ["larder-cache"], "exp": now().checked_add_signed(until).unwrap()});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Token::new(Zeroizing::new(self.signer.sign(&claims)))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl Reviews for Api {
+    fn review<'a>(&'a self, token: &'a Token, _: &'a [String]) -> BoxFuture<'a, Result<Option<Reviewed>, ApiError>> {
+        Box::pin(async move {
+            self.reviews.fetch_add(1, Ordering::Relaxed);
+            if self.mood().await? == Mood::RefusesReviews {
+                return Err(ApiError::Refused { code: 403, message: "cannot create tokenreviews".to_owned() });
+            }
+            tokio::task::yield_now().await;
+            let claims = self.signer.keys().verify(token, &whose(), SystemTime::now(), false);
+            let audiences = self.audiences.lock().unwrap().clone();
+            Ok(claims.ok().map(|claims| Reviewed { username: claims.sub, audiences }))
+        })
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Published, ApiError>> {
+        Box::pin(async move { self.mood().await.map(|_| self.signer.published()) })
+    }
+}
+
+struct Cache {
+    api: Arc<Api>,
+    keys: Arc<SavedKeys>,
+    callers: TokenCallers,
+}
+
+impl Cache {
+    fn new(api: &Arc<Api>, folder: Option<SavedFolder>) -> Self {
+        let keys = Arc::new(SavedKeys::open(Arc::clone(api) as Arc<_>, folder, DAY));
+        let callers = TokenCallers::new(whose(), Arc::clone(api) as Arc<_>, Arc::clone(&keys), Counts::default());
+        Self { api: Arc::clone(api), keys, callers: callers.unwrap() }
+    }
+
+    async fn ready() -> Self {
+        let cache = Self::new(&Api::new(), None);
+        assert!(!cache.keys.check().await);
+        cache
+    }
+
+    async fn ask(&self, token: &Token) -> Result<String, Unaccepted> {
+        self.callers.caller(token).await.map(|caller| caller.name)
+    }
+
+    /// The same, as the metrics would count it: accepted, refused, cannot tell.
+    async fn asked(&self, token: &Token) -> &'static str {
+        match self.ask(token).await {
+            Ok(_) => "accepted",
+            Err(Unaccepted::Unknown) => "refused",
+            Err(Unaccepted::CannotTell(_)) => "cannot tell",
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_come_with_one_token_are_one_review_and_it_is_remembered_for_a_while() {
+    let cache = Cache::ready().await;
+    let token = cache.api.token(3600);
+    for answer in futures_util::future::join_all((0..100).map(|_| cache.ask(&token))).await {
+        assert_eq!(answer, Ok("larder/node".to_owned()));
+    }
+    assert_eq!(cache.api.reviews(), 1);
+    tokio::time::advance(ACCEPTED).await;
+    assert_eq!(cache.asked(&token).await, "accepted");
+    assert_eq!(cache.api.reviews(), 2);
+    let over = cache.api.token(-100);
+    for _ in 0..10 {
+        assert_eq!(cache.asked(&over).await, "refused");
+    }
+    assert_eq!(cache.api.reviews(), 3, "a refusal is remembered, too");
+    tokio::time::advance(REFUSED).await;
+    assert_eq!(cache.asked(&over).await, "refused");
+    assert_eq!(cache.api.reviews(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_ours_is_refused_without_a_review() {
+    let cache = Cache::ready().await;
+    for wrong in [json!({"sub": NODE, "aud": ["other"]}), json!({"sub": "system:serviceaccount:larder:other"})] {
+        assert_eq!(cache.asked(&cache.api.token_of(&wrong, 3600)).await, "refused");
+    }
+    assert_eq!(cache.asked(&Token::new(Zeroizing::new("garbage".to_owned()))).await, "refused");
+    assert_eq!(cache.api.reviews(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_look_at_audiences_says_nothing() {
+    let cache = Cache::ready().await;
+    cache.api.audiences.lock().unwrap().clear();
+    assert_eq!(cache.asked(&cache.api.token(3600)).await, "refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_long_for_an_api_server_that_does_not_answer_and_then_not_at_all() {
+    let cache = Cache::ready().await;
+    cache.api.is(Mood::Slow);
+    let began = Instant::now();
+    assert_eq!(cache.asked(&cache.api.token(3600)).await, "accepted");
+    assert!(began.elapsed() <= Duration::from_millis(1600), "{:?}", began.elapsed());
+    let (began, reviews) = (Instant::now(), cache.api.reviews());
+    assert_eq!(cache.asked(&cache.api.token(3601)).await, "accepted");
+    assert_eq!((began.elapsed(), cache.api.reviews()), (Duration::ZERO, reviews));
+    cache.api.is(Mood::Answers);
+    assert!(!cache.keys.check().await);
+    assert_eq!(cache.asked(&cache.api.token(3602)).await, "accepted");
+    assert_eq!(cache.api.reviews(), reviews + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_api_server_a_day_changes_nothing_and_more_than_a_day_does() {
+    let cache = Cache::ready().await;
+    cache.api.is(Mood::Away);
+    let (fresh, over) = (cache.api.token(7 * 24 * 3600), cache.api.token(-3600));
+    assert_eq!(cache.asked(&over).await, "accepted", "nobody could renew it");
+    let another = Token::new(Zeroizing::new(
+        Signer::new("a").sign(&json!({"iss": ISSUER, "sub": NODE, "aud": ["larder-cache"], "exp": now() + 60})),
+    ));
+    assert_eq!(cache.asked(&another).await, "refused", "of another cluster");
+    tokio::time::advance(Duration::from_secs(24 * 3600 - 1)).await;
+    assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("accepted", "accepted"));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("cannot tell", "cannot tell"));
+    cache.api.is(Mood::Answers);
+    cache.keys.check().await;
+    assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("refused", "accepted"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_refuses_us_is_not_away() {
+    let cache = Cache::ready().await;
+    let readiness = Readiness::new();
+    cache.callers.tell(readiness.condition("token reviews"));
+    cache.api.is(Mood::RefusesReviews);
+    assert_eq!(cache.asked(&cache.api.token(3600)).await, "accepted", "its own time is not over");
+    assert_eq!(cache.asked(&cache.api.token(-3600)).await, "refused", "an old token does not work for ever");
+    let report = readiness.report().to_string();
+    assert!(report.contains("refuses (403)") && report.contains("may this account create tokenreviews?"), "{report}");
+    cache.api.is(Mood::Answers);
+    assert_eq!(cache.asked(&cache.api.token(3601)).await, "accepted");
+    assert_eq!(readiness.report().to_string(), "ready\n");
+}
+
+#[tokio::test]
+async fn a_restart_without_the_api_server_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = SavedFolder::open(&folder.path().join("saved")).unwrap();
+    let (readiness, shutdown) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
+    let api = Api::new();
+    let first = Cache::new(&api, Some(folder.clone()));
+    let condition = readiness.condition("API server");
+    let following = tokio::spawn(Arc::clone(&first.keys).follow(condition.clone(), shutdown.clone()));
+    while folder.read("keys.json").unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shutdown.cancel();
+    following.await.unwrap();
+    api.is(Mood::Away);
+    let second = Cache::new(&api, Some(folder.clone()));
+    assert_eq!(second.asked(&api.token(-3600)).await, "accepted");
+
+    let mut old: Value = serde_json::from_str(&folder.read("keys.json").unwrap().unwrap()).unwrap();
+    old["reached"] = json!(now() - 24 * 3600);
+    folder.write("keys.json", &old.to_string()).unwrap();
+    let third = Cache::new(&api, Some(folder.clone()));
+    assert_eq!(third.asked(&api.token(-3600)).await, "cannot tell", "the day is over, restart or not");
+
+    folder.remove("keys.json").unwrap();
+    let fourth = Cache::new(&api, Some(folder));
+    assert_eq!(fourth.asked(&api.token(3600)).await, "cannot tell");
+    let (shutdown, readiness) = (tokio_util::sync::CancellationToken::new(), Readiness::new());
+    let following = tokio::spawn(fourth.keys.follow(readiness.condition("API server"), shutdown.clone()));
+    while readiness.report().lines.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let report = readiness.report().to_string();
+    assert!(report.contains("API server is away since") && report.contains("no keys are saved"), "{report}");
+    shutdown.cancel();
+    following.await.unwrap();
+}

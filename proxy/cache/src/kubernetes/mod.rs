@@ -1,0 +1,105 @@
+//! All that the cluster cache knows of Kubernetes: whose a token is ([`callers`](crate::callers)), and its own certificate
+//! ([`own_certificate`](crate::own_certificate)).
+//!
+//! [`Kubernetes::open`] reads what there is without the API server, so a start never waits for it; [`Kubernetes::start`] begins to ask it.
+
+pub(crate) mod api_server;
+pub(crate) mod name;
+pub(crate) mod saved_folder;
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use larder_process::readiness::Readiness;
+use larder_process::tasks::Tasks;
+use larder_proxy::metrics::{Metrics, OutcomeLabels};
+use larder_proxy::server::gate::Callers;
+use larder_proxy::server_certificate::ServerCertificate;
+
+use self::api_server::ApiServer;
+use self::saved_folder::SavedFolder;
+use crate::callers::{SavedKeys, TokenCallers, Whose};
+use crate::own_certificate::{OwnCertificate, OwnCertificateConfig};
+
+/// What a person says of it.
+#[derive(Debug, Clone)]
+pub(crate) struct KubernetesConfig {
+    /// Who may ask for images.
+    pub(crate) callers: Option<Whose>,
+    /// Where things are kept for the time without the API server.
+    pub(crate) saved: Option<PathBuf>,
+    /// How long that time may be.
+    pub(crate) without: Duration,
+    /// Its own certificate.
+    pub(crate) own_certificate: Option<OwnCertificateConfig>,
+}
+
+/// Connected as far as the machine alone allows.
+#[derive(Debug)]
+pub(crate) struct Kubernetes {
+    keys: Arc<SavedKeys>,
+    callers: Option<Arc<TokenCallers>>,
+    certificate: Option<OwnCertificate>,
+    counts: Counts,
+}
+
+/// Where outcomes are counted, once there is a place.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counts(Arc<OnceLock<Arc<Metrics>>>);
+
+impl Counts {
+    pub(crate) fn count(&self, outcome: &'static str) {
+        if let Some(metrics) = self.0.get() {
+            metrics.cache_token_reviews.get_or_create(&OutcomeLabels { outcome }).inc();
+        }
+    }
+}
+
+impl Kubernetes {
+    /// Reads credentials for the API server and what was saved. Needs a runtime; asks nobody.
+    pub(crate) async fn open(config: KubernetesConfig) -> anyhow::Result<Self> {
+        let KubernetesConfig { callers, saved, without, own_certificate } = config;
+        let api = Arc::new(ApiServer::connect().await?);
+        let folder = match saved {
+            Some(path) => Some(SavedFolder::open(&path).with_context(|| format!("--saved-keys {}", path.display()))?),
+            None => None,
+        };
+        let keys = Arc::new(SavedKeys::open(Arc::clone(&api) as Arc<_>, folder.clone(), without));
+        let counts = Counts::default();
+        let of = |whose: Whose| {
+            TokenCallers::new(whose, Arc::clone(&api) as Arc<_>, Arc::clone(&keys), counts.clone()).map(Arc::new)
+        };
+        Ok(Self {
+            callers: callers.map(of).transpose()?,
+            certificate: own_certificate.map(|config| OwnCertificate::open(config, Arc::clone(&api) as Arc<_>, folder)),
+            keys,
+            counts,
+        })
+    }
+
+    /// Who may ask for images.
+    pub(crate) fn callers(&self) -> Option<Arc<dyn Callers>> {
+        self.callers.clone().map(|callers| callers as Arc<dyn Callers>)
+    }
+
+    /// The certificate to show; there may be none yet.
+    pub(crate) fn certificate(&self) -> Option<Arc<ServerCertificate>> {
+        self.certificate.as_ref().map(OwnCertificate::shown)
+    }
+
+    /// Begins to ask the API server.
+    pub(crate) fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) {
+        let Self { keys, callers, certificate, counts } = self;
+        let _ = counts.0.set(Arc::clone(metrics));
+        if let Some(callers) = callers {
+            callers.tell(readiness.condition("token reviews"));
+            tasks.spawn("saved keys", keys.follow(readiness.condition("API server"), tasks.shutdown().clone()));
+        }
+        if let Some(certificate) = certificate {
+            let following = certificate.follow(readiness.condition("own certificate"), tasks.shutdown().clone());
+            tasks.spawn("own certificate", following);
+        }
+    }
+}

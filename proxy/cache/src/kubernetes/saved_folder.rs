@@ -1,0 +1,90 @@
+//! The folder of `--saved-keys`: what is there of Kubernetes while Kubernetes is not.
+//!
+//! Invariant: a file is there in full or as it was before, and only our user reads it.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use zeroize::Zeroizing;
+
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// A folder of our own.
+#[derive(Debug, Clone)]
+pub(crate) struct SavedFolder(PathBuf);
+
+impl SavedFolder {
+    /// Makes it if it is not there, and sees that it can be written: better now than in a day without the API server.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).context("it cannot be made");
+            }
+            _ => {}
+        }
+        tempfile::NamedTempFile::new_in(path).context("it cannot be written")?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The text of a file; `None` if there is none. Blocks.
+    pub(crate) fn read(&self, name: &str) -> io::Result<Option<Zeroizing<String>>> {
+        let mut text = Zeroizing::new(String::new());
+        match File::open(self.0.join(name)) {
+            Ok(file) => file.take(LARGEST).read_to_string(&mut text).map(|_| Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces a file; what was written is there after a power cut, too. Blocks.
+    pub(crate) fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        // 0600, whatever the umask.
+        let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(self.path(name)).map_err(|error| error.error)?;
+        File::open(&self.0)?.sync_all()
+    }
+
+    /// Removes a file, if it is there. Blocks.
+    #[cfg(test)]
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a file is, for what is said of it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_ours_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("saved");
+        let saved = SavedFolder::open(&path).unwrap();
+        assert!(saved.read("keys").unwrap().is_none());
+        saved.write("keys", "one").unwrap();
+        SavedFolder::open(&path).unwrap().write("keys", "two").unwrap();
+        assert_eq!(saved.read("keys").unwrap().unwrap().as_str(), "two");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&saved.path("keys"))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "nothing is left of writing");
+        let error = SavedFolder::open(&folder.path().join("no/such")).unwrap_err();
+        assert!(format!("{error:#}").starts_with("it cannot be made: No such file"), "{error:#}");
+    }
+}
