@@ -106,20 +106,21 @@ mod tests {
 
     use super::*;
 
-    fn program() -> Program {
-        Program { name: "larder-node".to_owned(), bytes: b"\x7fELF and so on".to_vec() }
+    fn programs() -> [Program; 2] {
+        ["larder-cache", "larder-node"]
+            .map(|name| Program { name: name.to_owned(), bytes: b"\x7fELF and so on".to_vec() })
     }
 
     #[test]
     fn the_same_content_makes_the_same_bytes() {
-        let (one, other) = (pack(&[program()], 1_000).unwrap(), pack(&[program()], 1_000).unwrap());
+        let (one, other) = (pack(&programs(), 1_000).unwrap(), pack(&programs(), 1_000).unwrap());
         assert!(one.compressed == other.compressed && one.diff_id == other.diff_id);
-        assert!(pack(&[program()], 1_001).unwrap().diff_id != one.diff_id);
+        assert!(pack(&programs(), 1_001).unwrap().diff_id != one.diff_id);
     }
 
     #[test]
     fn holds_what_programs_need_and_nothing_else() {
-        let layer = pack(&[program()], 1_000).unwrap();
+        let layer = pack(&programs(), 1_000).unwrap();
         let mut bytes = Vec::new();
         flate2::read::GzDecoder::new(layer.compressed.as_slice()).read_to_end(&mut bytes).unwrap();
         assert_eq!(Digest::of(Algorithm::Sha256, &bytes), layer.diff_id);
@@ -147,6 +148,7 @@ mod tests {
                 "etc/passwd 644",
                 "etc/group 644",
                 "etc/ssl/certs/ca-certificates.crt 644",
+                "usr/local/bin/larder-cache 755",
                 "usr/local/bin/larder-node 755"
             ]
         );
