@@ -1,5 +1,6 @@
 {{- /* What a schema cannot say. Included first, so that nothing is rendered from values that contradict each other. */ -}}
 {{- define "larder.checks" -}}
+{{- include "larder.cacheChecks" . -}}
 {{- $ports := list -}}
 {{- range $name, $port := .Values.ports -}}
 {{- if has (int $port) $ports -}}

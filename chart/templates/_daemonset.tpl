@@ -35,7 +35,12 @@ spec:
       serviceAccountName: {{ include "larder.serviceAccount" .root | quote }}
       # Nobody here speaks to Kubernetes.
       automountServiceAccountToken: false
+      {{- if include "larder.cache" .root }}
+      # Where the cluster cache is, without DNS.
+      enableServiceLinks: true
+      {{- else }}
       enableServiceLinks: false
+      {{- end }}
       # The engine asks the proxy on the node's loopback.
       hostNetwork: true
       # The engine is the process at the other end of its socket, and what is seen of the node is seen through /proc/<its pid>/root: no path of
@@ -82,6 +87,9 @@ spec:
           configMap:
             name: {{ include "larder.fullname" .root }}-registries
         {{- with include "larder.upstreamCaVolume" $containers }}
+        {{- . | nindent 8 }}
+        {{- end }}
+        {{- with include "larder.clusterCacheVolume" .root }}
         {{- . | nindent 8 }}
         {{- end }}
         {{- include "larder.storeVolume" .node | nindent 8 }}

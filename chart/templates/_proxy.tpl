@@ -63,6 +63,9 @@
     {{- if include "larder.upstreamCa" . }}
     - --upstream-ca=/etc/larder/upstream-ca/ca.crt
     {{- end }}
+    {{- if include "larder.asksACache" .root }}
+    {{- include "larder.clusterCacheFlags" .root | nindent 4 }}
+    {{- end }}
     - --log-format={{ .node.logFormat }}
     {{- range .node.proxy.extraArgs }}
     - {{ . | quote }}
@@ -110,6 +113,11 @@
     {{- if include "larder.upstreamCa" . }}
     - name: upstream-ca
       mountPath: /etc/larder/upstream-ca
+      readOnly: true
+    {{- end }}
+    {{- if include "larder.hasClusterCacheVolume" .root }}
+    - name: cluster-cache
+      mountPath: /etc/larder/cluster-cache
       readOnly: true
     {{- end }}
     {{- include "larder.storeMount" .node | nindent 4 }}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,19 +16,31 @@ use crate::golden::{Golden, Test};
 
 pub(crate) const TESTS: &[Test] = &[("invariants", invariants), ("hooks", hooks), ("flags", flags)];
 
-/// All kinds that the chart may ever send: nothing that intercepts requests, nothing that holds a secret, and nothing that gives a right but
-/// the one by which OpenShift lets our own Pods in (`openshift.rs`).
-const KINDS: [&str; 9] = [
+/// All kinds that the chart may ever send: nothing that intercepts requests, and nothing that gives a right but those of the cluster cache
+/// (`cluster_cache.rs`) and the one by which OpenShift lets our own Pods in (`openshift.rs`).
+const KINDS: [&str; 18] = [
+    "Certificate",
     "ClusterRole",
+    "ClusterRoleBinding",
     "ConfigMap",
     "DaemonSet",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
     "PodMonitor",
     "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "Secret",
     "SecurityContextConstraints",
     "Service",
     "ServiceAccount",
     "ServiceMonitor",
+    "StatefulSet",
 ];
+
+/// Those of the whole cluster, which are in no namespace.
+const OF_THE_CLUSTER: [&str; 3] = ["ClusterRole", "ClusterRoleBinding", "SecurityContextConstraints"];
 
 fn invariants(helm: &Helm, case: &Golden) -> Result<()> {
     let mut selectors = BTreeSet::new();
@@ -35,7 +48,9 @@ fn invariants(helm: &Helm, case: &Golden) -> Result<()> {
         let name = format!("{} {}", object.kind(), object.name());
         ensure!(KINDS.contains(&object.kind()), "{name} is of a kind that the chart must not send");
         match object.kind() {
-            "ClusterRole" => ensure!(object.0["rules"] == json!([]), "{name} gives rights"),
+            "ClusterRole" if object.name() == "larder-node" => {
+                ensure!(object.0["rules"] == json!([]), "{name} gives rights");
+            }
             "ServiceAccount" => ensure!(object.0["automountServiceAccountToken"] == json!(false), "{name}: a token"),
             "DaemonSet" => {
                 daemonset(&object).with_context(|| name.clone())?;
@@ -46,7 +61,7 @@ fn invariants(helm: &Helm, case: &Golden) -> Result<()> {
             }
             _ => {}
         }
-        if !["ClusterRole", "SecurityContextConstraints"].contains(&object.kind()) {
+        if !OF_THE_CLUSTER.contains(&object.kind()) {
             ensure!(object.text("/metadata/namespace") == "larder-system", "{name} is in no namespace of ours");
         }
     }
@@ -92,7 +107,6 @@ fn daemonset(object: &Object) -> Result<()> {
     let spec = pod.0;
     for (key, expected) in [
         ("automountServiceAccountToken", json!(false)),
-        ("enableServiceLinks", json!(false)),
         ("hostNetwork", json!(true)),
         ("hostPID", json!(true)),
         ("dnsPolicy", json!("Default")),
@@ -110,7 +124,11 @@ fn daemonset(object: &Object) -> Result<()> {
 
     let mut paths = pod.volumes().iter().filter(|volume| volume.get("hostPath").is_some());
     ensure!(paths.all(|volume| volume["name"] == "store"), "a path of the node that is not the store's");
-    ensure!(pod.volumes().iter().all(|volume| volume.get("projected").is_none()), "a token");
+    let mut projected = pod.volumes().iter().filter(|volume| volume.get("projected").is_some());
+    ensure!(projected.all(|volume| volume["name"] == "cluster-cache"), "a token that is not for the cluster cache");
+    // Addresses of Services are of use for whoever names one, and for nobody else.
+    let named = pod.container("proxy")?.flag("--cache-address").iter().any(|address| address.starts_with("$("));
+    ensure!(spec["enableServiceLinks"] == json!(named), "enableServiceLinks is {}", spec["enableServiceLinks"]);
 
     let images: BTreeSet<&str> = pod.containers().iter().filter_map(|one| one.get("/image").as_str()).collect();
     ensure!(images.len() == 1, "containers of different images: {images:?}");
@@ -159,7 +177,9 @@ fn proxy(proxy: Container<'_>) -> Result<()> {
     }
     // Certificates are no files of the node.
     let certificates = proxy.flag("--upstream-ca").first().map(|_| ("upstream-ca", true));
-    let mounts = [Some(("run", true)), certificates, Some(("store", false))];
+    let told = ["--cache-ca", "--cache-token-file"].iter().any(|flag| !proxy.flag(flag).is_empty());
+    let cluster_cache = told.then_some(("cluster-cache", true));
+    let mounts = [Some(("run", true)), certificates, cluster_cache, Some(("store", false))];
     ensure!(proxy.mounts().into_iter().eq(mounts.into_iter().flatten()), "proxy: mounts {:?}", proxy.mounts());
     Ok(())
 }
@@ -202,9 +222,19 @@ fn ports(pod: Pod<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Where the help of a program is, as snapshots, and how their names begin.
+fn snapshots(program: &str) -> Result<(PathBuf, String)> {
+    let folder = match program.rsplit('/').next().unwrap_or_default() {
+        "larder-node" => "daemonset/src/args/snapshots",
+        "larder-cache" => "proxy/cache/src/snapshots",
+        other => anyhow::bail!("{other} is no program of the image"),
+    };
+    let name = program.rsplit('/').next().unwrap_or_default().replace('-', "_");
+    Ok((repository().join(folder), format!("{name}__args__tests__help-")))
+}
+
 /// Every flag is one that the program knows, by the snapshots of its help.
 fn flags(helm: &Helm, case: &Golden) -> Result<()> {
-    let snapshots = repository().join("daemonset/src/args/snapshots");
     for object in case.objects(helm)?.into_iter().chain(case.hooks(helm)?) {
         let Some(pod) = object.pod() else { continue };
         for container in pod.containers() {
@@ -212,12 +242,13 @@ fn flags(helm: &Helm, case: &Golden) -> Result<()> {
             let (names, words): (Vec<&str>, Vec<&str>) =
                 command.iter().skip(1).partition(|word| !word.starts_with("--"));
             let subcommand = names.join("-");
-            let snapshot = snapshots.join(format!("larder_node__args__tests__help-{subcommand}.snap"));
+            let (folder, prefix) = snapshots(command.first().copied().unwrap_or_default())?;
+            let snapshot = folder.join(format!("{prefix}{subcommand}.snap"));
             let known = fs::read_to_string(&snapshot).with_context(|| snapshot.display().to_string())?;
             for word in words {
                 let (flag, value) = word.split_once('=').unwrap_or((word, ""));
                 let said = known.split([' ', '=', '\n', '[', ',']).any(|one| one == flag);
-                ensure!(said, "{}: larder-node {subcommand} has no flag {flag}", container.name());
+                ensure!(said, "{}: {subcommand} has no flag {flag}", container.name());
                 if let Some(choices) = choices(&known, flag) {
                     ensure!(
                         choices.iter().any(|one| one == value),

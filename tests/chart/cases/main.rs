@@ -4,6 +4,7 @@
 //! renderings anew, which whoever did it then reads. An optional file `kube-version` in the folder says what it is rendered for.
 #![expect(clippy::indexing_slicing, reason = "test cases may fail loudly")]
 
+mod cluster_cache;
 mod dashboard;
 mod golden;
 mod invariants;
@@ -33,7 +34,12 @@ fn trials() -> Result<Vec<Trial>> {
     let helm = Helm::from_environment()?;
     let mut trials = Vec::new();
     for case in Golden::all()? {
-        for (name, run) in golden::TESTS.iter().chain(invariants::TESTS).chain(placement::TESTS).chain(openshift::TESTS)
+        for (name, run) in golden::TESTS
+            .iter()
+            .chain(invariants::TESTS)
+            .chain(placement::TESTS)
+            .chain(openshift::TESTS)
+            .chain(cluster_cache::TESTS)
         {
             let (helm, case) = (helm.clone(), case.clone());
             trials.push(trial(format!("{}::{name}", case.name()), move || run(&helm, &case)));

@@ -11,6 +11,8 @@ fn are_true(helm: &Helm) -> Result<()> {
     let (nobody, crio, edited) =
         ("still registry.example", "CRI-O is told of each registry", "but for the config_path");
     let openshift = "oc label namespace larder-system";
+    let (pending, emptied, alone) =
+        ("If its Pod stays Pending", "Its images go when its Pod is replaced", "what it pulled itself");
     for (values, says, does_not_say) in [
         ("{}".to_owned(), vec![nobody], vec![crio, edited, openshift]),
         ("image: {registry: harbor.corp.example}".to_owned(), vec![], vec![nobody]),
@@ -20,7 +22,24 @@ fn are_true(helm: &Helm) -> Result<()> {
         (format!("pools: [{{{POOL}, engine: crio, enabled: false}}]"), vec![], vec![crio]),
         ("agent: {engineRestart: {allow: true}}".to_owned(), vec![edited], vec![]),
         (format!("pools: [{{{POOL}, agent: {{engineRestart: {{allow: true}}}}}}]"), vec![edited], vec![]),
-        ("store: {type: emptyDir}".to_owned(), vec!["as they were found."], vec!["images stay"]),
+        (
+            "store: {type: emptyDir}".to_owned(),
+            vec!["as they were found; the cluster cache's stay"],
+            vec!["images stay"],
+        ),
+        (
+            "store: {type: emptyDir}\ncache: {enabled: false}".to_owned(),
+            vec!["as they were found.", alone],
+            vec![pending, "stay"],
+        ),
+        ("{}".to_owned(), vec![pending, "stay in the claim larder-cache."], vec![emptied, alone]),
+        ("cache: {store: {existingClaim: mine}}".to_owned(), vec!["stay in the claim mine."], vec![]),
+        ("cache: {store: {type: emptyDir}}".to_owned(), vec![emptied], vec![pending, "claim larder-cache."]),
+        (
+            "cache: {external: {url: 'https://cache.example'}}".to_owned(),
+            vec!["https://cache.example before"],
+            vec![pending, alone, "larder-cache"],
+        ),
     ] {
         let notes = helm.notes(&values)?;
         for words in says {

@@ -11,7 +11,11 @@ pub(crate) const TESTS: &[Test] = &[("placement", placement)];
 
 fn placement(helm: &Helm, case: &Golden) -> Result<()> {
     let objects = case.objects(helm)?;
-    let pods: Vec<(&str, Pod<'_>)> = objects.iter().filter_map(|one| Some((one.name(), one.pod()?))).collect();
+    let pods: Vec<(&str, Pod<'_>)> = objects
+        .iter()
+        .filter(|one| one.kind() == "DaemonSet")
+        .filter_map(|one| Some((one.name(), one.pod()?)))
+        .collect();
     let requirements: Vec<Requirements> =
         pods.iter().map(|(_, pod)| Requirements::of(*pod)).collect::<Result<_>>().context("which nodes")?;
     let nodes = all_nodes(&requirements);

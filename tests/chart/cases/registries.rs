@@ -27,7 +27,10 @@ fn file(helm: &Helm, values: &str) -> Result<String> {
     // The schema would refuse some of them earlier; this is about what stands behind it.
     let rendered = helm.template(written.path(), None, &["--skip-schema-validation"])?;
     let all = objects(&rendered)?;
-    let map = all.iter().find(|object| object.kind() == "ConfigMap").context("no ConfigMap")?;
+    let map = all
+        .iter()
+        .find(|one| one.kind() == "ConfigMap" && one.name() == "larder-registries")
+        .context("no ConfigMap")?;
     Ok(map.text("/data/registries.toml").to_owned())
 }
 

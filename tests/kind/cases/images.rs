@@ -31,6 +31,16 @@ impl<'a> Image<'a> {
         Ok(image)
     }
 
+    /// A public one with a layer of so many bytes.
+    pub(crate) fn push_large(cluster: &'a Cluster, name: &str, bytes: u64) -> Result<Self> {
+        let (registry, repository) = (cluster.origin()?, format!("cases/{name}"));
+        let folder = tempfile::tempdir()?;
+        registry
+            .push(&test_image::large(cluster.machine(), folder.path(), name, bytes)?, &format!("{repository}:1"))?;
+        let reference = registry.reference(&format!("{repository}:1"));
+        Ok(Self { registry, repository, reference })
+    }
+
     /// Moves the tag to an image with other bytes.
     pub(crate) fn put(&self, cluster: &Cluster, content: &str) -> Result<()> {
         let folder = tempfile::tempdir()?;

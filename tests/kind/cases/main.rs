@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "test cases may fail loudly")]
 
 mod agent;
+mod cluster_cache;
 mod control_plane;
 mod images;
 mod joining;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use larder_test_kind::{Cluster, machine};
+use larder_test_kind::{Cluster, Engine, machine};
 use libtest_mimic::{Arguments, Trial};
 
 use suite::{State, Suite};
@@ -39,12 +40,13 @@ pub struct Case {
     run: fn(&Cluster) -> Result<()>,
     alone: bool,
     state: Option<State>,
+    of_containerd: bool,
 }
 
 impl Case {
     /// A case that leaves alone what it has not made, and does not care whether Larder is there.
     pub const fn new(name: &'static str, run: fn(&Cluster) -> Result<()>) -> Self {
-        Self { name, run, alone: false, state: None }
+        Self { name, run, alone: false, state: None, of_containerd: false }
     }
 
     /// One that stops a registry, a node, or Larder.
@@ -57,6 +59,18 @@ impl Case {
     #[must_use]
     pub const fn bare(self) -> Self {
         Self { state: Some(State::Bare), ..self }
+    }
+
+    /// One that is about a cluster with Larder and its cluster cache.
+    #[must_use]
+    pub const fn cached(self) -> Self {
+        Self { state: Some(State::Cached), ..self }
+    }
+
+    /// One that means nothing without a node with containerd.
+    #[must_use]
+    pub const fn of_containerd(self) -> Self {
+        Self { of_containerd: true, ..self }
     }
 
     /// One that is about a cluster with Larder.
@@ -88,14 +102,19 @@ fn main() -> ExitCode {
         revisions::CASES,
         joining::CASES,
         nodes::INSTALLED,
+        cluster_cache::CASES,
         joining::BARE,
         strangers::BARE,
         values::CASES,
         removal::CASES,
     ];
+    let engines = Engine::of_workers().unwrap_or_default();
+    let has_containerd = engines.is_empty() || engines.iter().any(|engine| engine.service() == "containerd");
     let trials = lists.into_iter().flatten().map(|case| {
         let suite = Arc::clone(&suite);
-        Trial::test(format!("kind::{}", case.name), move || suite.run(case)).with_ignored_flag(unfit.is_some())
+        let means_nothing = case.of_containerd && !has_containerd;
+        Trial::test(format!("kind::{}", case.name), move || suite.run(case))
+            .with_ignored_flag(unfit.is_some() || means_nothing)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     // The cluster ends here, not with the process, which would not wait for it.

@@ -56,14 +56,14 @@ fn fifty_pods(cluster: &Cluster) -> Result<()> {
 }
 
 /// As Kubernetes writes times, which sort as text.
-fn now(cluster: &Cluster) -> Result<String> {
+pub(crate) fn now(cluster: &Cluster) -> Result<String> {
     let node = cluster.nodes().first().context("there is no node")?;
     let said = cluster.node_exec(node, &["date", "--utc", "+%Y-%m-%dT%H:%M:%SZ"])?;
     Ok(said.trim().to_owned())
 }
 
 /// When the container of each Pod was started.
-fn started(cluster: &Cluster, namespace: &Namespace<'_>) -> Result<Vec<String>> {
+pub(crate) fn started(cluster: &Cluster, namespace: &Namespace<'_>) -> Result<Vec<String>> {
     let pods = cluster.get(&["pods", "--namespace", namespace.name()])?;
     let pods = pods.pointer("/items").and_then(Value::as_array).context("there are no Pods")?;
     let at =
@@ -71,7 +71,7 @@ fn started(cluster: &Cluster, namespace: &Namespace<'_>) -> Result<Vec<String>> 
     Ok(pods.iter().filter_map(at).collect())
 }
 
-fn create_pods(
+pub(crate) fn create_pods(
     cluster: &Cluster,
     namespace: &Namespace<'_>,
     name: &str,
@@ -101,11 +101,15 @@ fn create_pods(
     Ok(names)
 }
 
-fn wait_for(cluster: &Cluster, namespace: &Namespace<'_>, pods: &[String]) -> Result<()> {
+pub(crate) fn wait_for(cluster: &Cluster, namespace: &Namespace<'_>, pods: &[String]) -> Result<()> {
     let pods: Vec<_> = pods.iter().map(String::as_str).collect();
     let wait = ["wait", "--for=condition=Ready", "--namespace", namespace.name(), "--timeout=150s"];
     cluster.kubectl(&[&wait[..], &pods].concat()).context("not every Pod started")?;
-    // None had to try twice for its image.
+    no_pull_failed(cluster, namespace)
+}
+
+/// No Pod had to try twice for its image.
+pub(crate) fn no_pull_failed(cluster: &Cluster, namespace: &Namespace<'_>) -> Result<()> {
     let events = cluster.get(&["events", "--namespace", namespace.name()])?;
     let events = events.pointer("/items").and_then(Value::as_array).context("there are no events")?;
     let failed: Vec<_> =
@@ -114,7 +118,7 @@ fn wait_for(cluster: &Cluster, namespace: &Namespace<'_>, pods: &[String]) -> Re
     Ok(())
 }
 
-fn delete(cluster: &Cluster, namespace: &Namespace<'_>, pods: &[String]) -> Result<()> {
+pub(crate) fn delete(cluster: &Cluster, namespace: &Namespace<'_>, pods: &[String]) -> Result<()> {
     let pods: Vec<_> = pods.iter().map(String::as_str).collect();
     let delete = ["delete", "--namespace", namespace.name(), "--timeout=120s"];
     cluster.kubectl(&[&delete[..], &pods].concat()).map(drop)

@@ -24,8 +24,10 @@ const SLOWEST: usize = 12;
 pub(crate) enum State {
     /// It is not.
     Bare,
-    /// It is, with nothing but the values without which no case can work.
+    /// It is, without a cluster cache, and with nothing but the values without which no case can work.
     Installed,
+    /// It is, with the cluster cache that everybody gets.
+    Cached,
 }
 
 /// The state that the cluster is in, and what could not be done.
@@ -126,7 +128,7 @@ impl Suite {
 
     fn change(&self, cluster: &Cluster, wanted: State) -> Result<()> {
         let mut now = self.now();
-        if let Some(reason) = now.no_release.as_ref().filter(|_| wanted == State::Installed) {
+        if let Some(reason) = now.no_release.as_ref().filter(|_| wanted != State::Bare) {
             anyhow::bail!("Larder could not be installed for an earlier case: {reason}");
         }
         let release = Release::of(cluster);
@@ -136,9 +138,15 @@ impl Suite {
         }
         now.state = None;
         release.uninstall().context("could not uninstall what was there")?;
-        if wanted == State::Installed
-            && let Err(error) = release.install(&json!({})).context("could not install Larder")
-        {
+        let installed = match wanted {
+            State::Bare => Ok(()),
+            State::Installed => release.install(&json!({})),
+            State::Cached => release
+                .make_volume()
+                .and_then(|()| release.install(&Release::with_cache()))
+                .and_then(|()| release.wait_for_cache()),
+        };
+        if let Err(error) = installed.context("could not install Larder") {
             let evidence = cluster.gather("install").map(|folder| folder.display().to_string());
             let reason = format!("{error:#}\n{}", evidence.unwrap_or_else(|error| format!("{error:#}")));
             now.no_release = Some(reason.clone());

@@ -2,7 +2,7 @@
 //! that change under running agents.
 
 use std::fs;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use larder_test_kind::cluster::{Namespace, Node, Pod};
@@ -21,7 +21,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("values::another_store_other_ports_and_a_pool_that_differs", all_other).bare().alone(),
     Case::new("values::an_engine_that_reads_no_folder_is_restarted_and_asks", an_engine_that_is_restarted)
         .bare()
-        .alone(),
+        .alone()
+        .of_containerd(),
 ];
 
 pub(crate) const INSTALLED: &[Case] = &[Case::new(
@@ -105,7 +106,7 @@ fn skipped_without_a_restart(cluster: &Cluster) -> Result<()> {
     release.upgrade(&json!({"registries": registries}))?;
     let skips = cluster.on_each_worker(|worker| {
         until("the engine is left to itself", Duration::from_mins(3), || {
-            look_after_pods(cluster)?;
+            release.look_after_pods()?;
             let said = answer(cluster, worker, &skipped)?;
             ensure!(said != "200", "the proxy of {} still serves it", worker.name());
             Ok(())
@@ -118,7 +119,7 @@ fn skipped_without_a_restart(cluster: &Cluster) -> Result<()> {
     only_engines_asked(&direct)?;
     at_once(agents, |(worker, agent, proxy)| {
         until("it is served again", Duration::from_mins(3), || {
-            look_after_pods(cluster)?;
+            release.look_after_pods()?;
             let said = answer(cluster, worker, &again)?;
             ensure!(said == "200", "the proxy of {} answers {said}", worker.name());
             Ok(())
@@ -144,12 +145,6 @@ fn answer(cluster: &Cluster, node: &Node, image: &Image<'_>) -> Result<String> {
     cluster.node_exec(node, &[&ask[..], &[url.as_str()]].concat())
 }
 
-/// Kubelet writes a changed `ConfigMap` into a Pod when it next looks after it, which is a minute later, or when the Pod changes.
-fn look_after_pods(cluster: &Cluster) -> Result<()> {
-    let now = format!("larder.test/looked-after={:?}", SystemTime::UNIX_EPOCH.elapsed()?);
-    cluster.kubectl(&["annotate", "pods", "--all", "--namespace", NAMESPACE, "--overwrite", &now]).map(drop)
-}
-
 /// containerd without `config_path` asks no mirror; where it is allowed the configuration is edited, and the engine restarted.
 fn an_engine_that_is_restarted(cluster: &Cluster) -> Result<()> {
     let release = Release::of(cluster);
@@ -157,7 +152,7 @@ fn an_engine_that_is_restarted(cluster: &Cluster) -> Result<()> {
     let namespace = Namespace::create(cluster, "engine-edited")?;
     // The last line with the form of configuration in which no folder is the default.
     let node = cluster.workers().filter(|worker| worker.engine().service() == "containerd").last();
-    let Some(node) = node else { return Ok(()) };
+    let node = node.context("there is no worker with containerd")?;
     let path = cluster.files(node)?.join("etc/containerd/config.toml");
     let theirs = fs::read_to_string(&path)?;
     let kept: Vec<_> = theirs.lines().filter(|line| !line.contains("config_path")).collect();

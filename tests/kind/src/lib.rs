@@ -2,7 +2,7 @@
 //!
 //! From below: [`docker`] is a Docker that runs already or one of our own; [`debian`] the file system of every node; [`node_image`] a
 //! node with one engine ([`engine`]); [`system_images`] what kubeadm wants to pull; [`registry`] a registry beside the cluster;
-//! [`requests`] what that one was asked; [`cluster`] all of it together, with what a case needs to break it and to look at it;
+//! [`requests`] what that one was asked; [`bucket`] a bucket beside it; [`cluster`] all of it together, with what a case needs to break it and to look at it;
 //! [`release`] Larder on it, as helm puts it there.
 //!
 //! Everything that takes long is built once into the cache of the parts and found again by a key over all that went into it ([`cache`]).
@@ -10,6 +10,7 @@
 
 pub mod at_once;
 pub mod bounds;
+pub mod bucket;
 pub mod cache;
 pub mod certificate;
 pub mod cluster;

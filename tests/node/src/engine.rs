@@ -140,9 +140,7 @@ pub fn start_knowing(line: EngineLine, folder: &Path, hosts: &str) -> Result<Box
         EngineLine::Containerd(line) => {
             Box::new(Containerd::start(line, folder, ContainerdOptions { hosts, ..ContainerdOptions::default() })?)
         }
-        EngineLine::Crio(line) => {
-            Box::new(Crio::start(line, folder, CrioOptions { hosts, ..CrioOptions::default() })?)
-        }
+        EngineLine::Crio(line) => Box::new(Crio::start(line, folder, CrioOptions { hosts, ..CrioOptions::default() })?),
     })
 }
 

@@ -52,7 +52,8 @@ pub fn request(method: &str, address: SocketAddr, target: &str, headers: &[(&str
 /// The sum of a metric over all its labels, or what it is with exactly the labels that are named.
 pub fn metric(page: &str, name: &str) -> Result<f64> {
     let named = |line: &&str| line.split(['{', ' ']).next() == Some(name) || line.split(' ').next() == Some(name);
-    let values: Vec<f64> = page.lines().filter(named).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    let values: Vec<f64> =
+        page.lines().filter(named).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
     ensure!(!values.is_empty(), "there is no metric {name}:\n{page}");
     Ok(values.iter().sum())
 }

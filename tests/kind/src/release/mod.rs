@@ -1,10 +1,12 @@
 //! Larder on a cluster, put there by helm as a person would.
 //!
 //! The same names are used for every installation, so whoever has the cluster has the release, installed or not. What a node's Larder says
-//! of itself is asked in [`node`].
+//! of itself is asked in [`node`], what the cluster cache does in [`cluster_cache`].
 
+mod cluster_cache;
 mod node;
 
+pub use cluster_cache::Replica;
 pub use node::Process;
 
 use std::time::Duration;
@@ -50,6 +52,8 @@ impl<'a> Release<'a> {
             "metrics": {"agent": {"enabled": true}},
             // A quarter of the default's patience, for there is a case that waits until it is lost.
             "agent": {"livenessProbe": {"periodSeconds": 5, "failureThreshold": 3}},
+            // Cases are about what a node does by itself, but for those that say so ([`Self::with_cache`]).
+            "cache": {"enabled": false},
             "test": {"image": format!("{ORIGIN}/{TESTED}:1")},
         }))
     }
@@ -130,7 +134,8 @@ impl<'a> Release<'a> {
 
     /// Deletes the namespace, which helm leaves.
     pub fn delete_namespace(&self) -> Result<()> {
-        self.cluster.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"]).map(drop)
+        self.cluster.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"])?;
+        self.delete_volume()
     }
 
     /// What helm would send for some other release of the chart.

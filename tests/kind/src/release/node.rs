@@ -120,7 +120,7 @@ impl std::fmt::Display for Process {
     }
 }
 
-fn sample(line: &str, name: &str, labels: &[&str]) -> Option<f64> {
+pub(super) fn sample(line: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let rest = line.strip_prefix(name)?;
     let (described, value) = rest.rsplit_once(' ')?;
     let described = if described.is_empty() { "" } else { described.strip_prefix('{')?.strip_suffix('}')? };

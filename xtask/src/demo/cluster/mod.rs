@@ -18,7 +18,7 @@ pub(super) fn run(keep: bool) -> Result<ExitCode> {
     if let Some(reason) = machine::unfit() {
         bail!("no cluster can be made here: {reason}");
     }
-    let mut story = Story::begin("Larder on a cluster: a Pod comes back while its registry is gone");
+    let mut story = Story::begin("Larder on a cluster: a Pod comes back on another node while its registry is gone");
     let stage =
         story.step("Get the stage ready: an image of Larder, a cluster on kind, a registry beside it", Stage::set)?;
     if let Err(error) = steps::tell(&mut story, &stage, keep) {

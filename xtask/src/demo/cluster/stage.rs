@@ -1,11 +1,11 @@
 //! What the steps share: a cluster, the registry beside it, and what its nodes looked like before.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use larder_test_kind::cluster::Node;
 use larder_test_kind::release::NAMESPACE;
-use larder_test_kind::{Cluster, Machine, test_image};
+use larder_test_kind::{Cluster, Machine, Release, test_image};
 use larder_test_node::tree::Tree;
 use larder_test_node::wait::until;
 use larder_test_parts::Parts;
@@ -36,6 +36,9 @@ impl Stage {
         told.saw(format!("cluster:  {}", lines.join(", ")));
         cluster.load_image_archive(&built.path, &built.reference)?;
         let stage = Self { before: trees(&cluster)?, cluster };
+        // This cluster has nobody who makes volumes, as a cloud has.
+        Release::of(&stage.cluster).make_volume()?;
+        told.saw("volume:   one for whoever asks for it, as every cloud has them");
         stage.push("today's frontend")?;
         told.saw(format!("registry: {}, which no node's engine was told about", stage.reference()?));
         Ok(stage)
@@ -54,11 +57,6 @@ impl Stage {
         Ok(self.cluster.origin()?.reference(IMAGE))
     }
 
-    /// The engines of the workers, on each of which a Pod of the application runs.
-    pub(super) fn engines(&self) -> String {
-        self.cluster.workers().map(|worker| worker.engine().to_string()).collect::<Vec<_>>().join(", ")
-    }
-
     /// What a person would write into a file of values: only the registry with its own authority and a private address.
     pub(super) fn values(&self) -> Result<Value> {
         let ca = std::fs::read_to_string(self.cluster.authority())?;
@@ -68,7 +66,7 @@ impl Stage {
         Ok(json!({"registries": {registry: {"ca": ca}}, "store": {"reserve": "0"}}))
     }
 
-    /// A Deployment whose image is asked for each time that a Pod starts.
+    /// A Deployment of one Pod, whose image is asked for each time that it starts.
     pub(super) fn application(&self) -> Result<Value> {
         let labels = json!({"app": APPLICATION});
         Ok(json!({
@@ -76,16 +74,12 @@ impl Stage {
             "kind": "Deployment",
             "metadata": {"name": APPLICATION},
             "spec": {
-                "replicas": self.cluster.workers().count(),
+                "replicas": 1,
                 "selector": {"matchLabels": labels},
-                // A Pod goes before its successor comes, for there is room for one on a node.
-                "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%"}},
+                "strategy": {"type": "Recreate"},
                 "template": {
                     "metadata": {"labels": labels},
                     "spec": {
-                        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
-                            "labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname",
-                        }]}},
                         "terminationGracePeriodSeconds": 1,
                         "containers": [{
                             "name": "frontend", "image": self.reference()?, "imagePullPolicy": "Always",
@@ -96,37 +90,47 @@ impl Stage {
         }))
     }
 
-    /// The image that the application's Pods have, when all of them have the same.
-    pub(super) fn running_image(&self) -> Result<String> {
+    /// The application's Pod: its node, and the image that it runs.
+    pub(super) fn running(&self) -> Result<(&Node, String)> {
         let pods = self.cluster.get(&["pods", "--selector", &format!("app={APPLICATION}")])?;
         let pods = pods.pointer("/items").and_then(Value::as_array).context("no list of Pods")?;
-        ensure!(pods.len() == self.cluster.workers().count(), "there are {} Pods", pods.len());
-        let image = |pod: &Value| {
-            let id = pod.pointer("/status/containerStatuses/0/imageID").and_then(Value::as_str).unwrap_or_default();
-            id.rsplit('@').next().unwrap_or_default().to_owned()
-        };
-        let images: BTreeSet<String> = pods.iter().map(image).collect();
-        ensure!(images.len() == 1, "they have {images:?}");
-        images.into_iter().next().context("they have no image")
+        let [pod] = pods.as_slice() else { bail!("there are {} Pods", pods.len()) };
+        let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let image = text("/status/containerStatuses/0/imageID").rsplit('@').next().unwrap_or_default().to_owned();
+        ensure!(!image.is_empty(), "it has no image");
+        let name = text("/spec/nodeName");
+        let node = self.cluster.nodes().iter().find(|node| node.name() == name);
+        Ok((node.with_context(|| format!("it is on {name:?}"))?, image))
     }
 
-    /// Waits until a Pod of the application runs on every worker.
+    /// Waits until the application runs, in one Pod.
     pub(super) fn wait_for_application(&self) -> Result<()> {
         let deployment = format!("deployment/{APPLICATION}");
         self.cluster.kubectl(&["rollout", "status", &deployment, "--timeout=90s"])?;
         // The Pod that goes is still listed for a moment.
-        until("the application has a Pod on each worker", Duration::from_secs(30), || self.running_image().map(drop))
+        until("the application runs", Duration::from_secs(30), || self.running().map(drop))
     }
 
-    /// Deletes the application's Pods, and their image from every engine before the next ones start.
-    pub(super) fn lose_pods_and_image(&self) -> Result<()> {
-        let deployment = format!("deployment/{APPLICATION}");
+    /// Has the application's Pod go, and its next one come on this node.
+    pub(super) fn move_to(&self, node: &Node) -> Result<()> {
+        for other in self.cluster.workers() {
+            let verb = if other == node { "uncordon" } else { "cordon" };
+            self.cluster.kubectl(&[verb, other.name()])?;
+        }
         let selector = format!("app={APPLICATION}");
-        self.cluster.kubectl(&["scale", &deployment, "--replicas=0"])?;
-        self.cluster.kubectl(&["wait", "--for=delete", "pod", "--selector", &selector, "--timeout=60s"])?;
-        let reference = self.reference()?;
-        let workers = self.cluster.on_each_worker(|worker| self.cluster.remove_image(worker, &reference))?.len();
-        self.cluster.kubectl(&["scale", &deployment, &format!("--replicas={workers}")]).map(drop)
+        self.cluster.kubectl(&["delete", "pod", "--selector", &selector, "--wait", "--timeout=60s"])?;
+        self.wait_for_application()?;
+        let (there, _) = self.running()?;
+        ensure!(there == node, "it came back on {}", there.name());
+        Ok(())
+    }
+
+    /// Lets Pods onto every worker again.
+    pub(super) fn open_all(&self) -> Result<()> {
+        for worker in self.cluster.workers() {
+            self.cluster.kubectl(&["uncordon", worker.name()])?;
+        }
+        Ok(())
     }
 
     /// How often the registry was asked by a program whose User-Agent holds this word.
@@ -156,6 +160,7 @@ impl Stage {
             "It is running. To play with, in another terminal:\n\n  {environment}\n  \
              kubectl -n {NAMESPACE} get pods -o wide\n  \
              kubectl -n {NAMESPACE} exec daemonset/larder-node -c agent -- /usr/local/bin/larder-node status\n  \
+             kubectl -n {NAMESPACE} logs larder-cache-0   # the cluster cache\n  \
              kubectl get pods -o wide                     # the application\n  \
              docker stop registry.larder.test             # its registry\n\nPress Enter to end it."
         );
