@@ -31,7 +31,7 @@ impl Source for ClusterCache {
     ) -> BoxFuture<'_, Result<ManifestHead, SourceError>> {
         let (name, reference) = (name.clone(), reference.clone());
         Box::pin(async move {
-            let key = key(&name, &reference);
+            let key = manifests_of(&name);
             let given = self.ask(name, key, HeadManifest(reference), waiting.min(deadline)).await?;
             Ok(ManifestHead { unconfirmed: given.unconfirmed, ..given.answer })
         })
@@ -46,7 +46,7 @@ impl Source for ClusterCache {
         let (name, reference) = (name.clone(), reference.clone());
         Box::pin(async move {
             let is_tag = matches!(reference, ManifestReference::Tag(_));
-            let key = key(&name, &reference);
+            let key = manifests_of(&name);
             let given = self.ask(name, key, GetManifest(reference), deadline).await?;
             if is_tag && given.unconfirmed.is_some() {
                 // There is no place for it in this answer, and for the registry's word of now it must not be taken.
@@ -92,7 +92,7 @@ impl Source for ClusterCache {
     fn tags(&self, name: &Name, query: Option<&str>, deadline: Instant) -> BoxFuture<'_, Result<Listing, SourceError>> {
         let (name, question) = (name.clone(), GetListing::new("tags/list".into(), query));
         Box::pin(async move {
-            let key = format!("{}/{}", name.registry, name.repository);
+            let key = manifests_of(&name);
             Ok(self.ask(name, key, question, deadline).await?.listing())
         })
     }
@@ -116,10 +116,8 @@ impl Given<Listing> {
     }
 }
 
-/// What decides the replica: the digest, or the whole reference where there is none.
-fn key(name: &Name, reference: &ManifestReference) -> String {
-    match reference {
-        ManifestReference::Digest(digest) => digest.to_string(),
-        ManifestReference::Tag(tag) => format!("{}/{}:{tag}", name.registry, name.repository),
-    }
+/// What decides the replica for manifests: the repository. Who is told what a tag means asks for that manifest next, and the tag is
+/// written down by the replica that has heard of both.
+fn manifests_of(name: &Name) -> String {
+    format!("{}/{}", name.registry, name.repository)
 }

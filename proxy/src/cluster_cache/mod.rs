@@ -144,7 +144,11 @@ impl ClusterCache {
         drop(state);
         let replicas = self.replicas.borrow().clone()?;
         let all_gone = !replicas.iter().any(|(_, replica)| replica.is_available(now));
-        all_gone.then(|| format!("{} does not answer; pulls go to the registries", self.config.url))
+        all_gone.then(|| {
+            let reason = replicas.iter().find_map(|(_, replica)| replica.reason());
+            let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            format!("{} does not answer{reason}; pulls go to the registries", self.config.url)
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

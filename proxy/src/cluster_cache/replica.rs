@@ -49,6 +49,8 @@ pub(super) struct Replica {
 #[derive(Debug, Default)]
 struct Health {
     breaker: Breaker,
+    /// How it failed last, in words for a person.
+    reason: Option<String>,
     left_alone_until: Option<Instant>,
 }
 
@@ -79,6 +81,12 @@ impl Replica {
         !health.breaker.is_open() && health.left_alone_until.is_none_or(|until| until <= now)
     }
 
+    /// Why it is not asked now, where it did not answer.
+    pub(super) fn reason(&self) -> Option<String> {
+        let health = self.health();
+        health.reason.clone().filter(|_| health.breaker.is_open())
+    }
+
     /// The head of its answer, whatever that is.
     pub(super) async fn ask(self: &Arc<Self>, wanted: &Wanted, until: Instant) -> Result<Answer, SourceError> {
         let began = Instant::now();
@@ -89,8 +97,9 @@ impl Replica {
                 answered = &mut asking => break answered,
                 lives = self.quiet() => {
                     if !lives {
-                        self.failed(Failure::Silent, began);
-                        return Err(self.dead());
+                        let dead = self.dead();
+                        self.failed(Failure::Silent, &dead, began);
+                        return Err(dead);
                     }
                 }
             }
@@ -105,14 +114,14 @@ impl Replica {
                 let replica = Arc::clone(self);
                 tokio::spawn(async move {
                     if !replica.lives().await {
-                        replica.failed(Failure::Silent, began);
+                        replica.failed(Failure::Silent, &replica.dead(), began);
                     }
                 });
                 Err(failed.error)
             }
             Err(failed) => {
                 if let Some(failure) = failed.failure {
-                    self.failed(failure, began);
+                    self.failed(failure, &failed.error, began);
                 }
                 Err(failed.error)
             }
@@ -133,7 +142,7 @@ impl Replica {
                     piece = body.next() => break piece,
                     lives = replica.quiet() => {
                         if !lives {
-                            replica.failed(Failure::Silent, began);
+                            replica.failed(Failure::Silent, &replica.dead(), began);
                             let reason = format!("the cluster cache at {} does not live any more", replica.shown);
                             break Some(Err(SourceError::Broken { reason }));
                         }
@@ -185,17 +194,19 @@ impl Replica {
         }
     }
 
-    fn failed(self: &Arc<Self>, failure: Failure, began: Instant) {
+    fn failed(self: &Arc<Self>, failure: Failure, error: &SourceError, began: Instant) {
         let opened = {
             let mut health = self.health();
             let was_open = health.breaker.is_open();
             health.breaker.failed(failure, began, Instant::now());
+            health.reason = Some(error.to_string());
             !was_open && health.breaker.is_open()
         };
         if opened {
             tracing::warn!(
                 replica = self.shown,
                 ?failure,
+                %error,
                 "the cluster cache does not answer there: not asked until it does"
             );
             tokio::spawn(until_it_lives(Arc::downgrade(self)));
