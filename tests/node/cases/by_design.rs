@@ -56,6 +56,7 @@ const ONLY_A_DAEMON: &[(&str, &str)] = &[
     ("skopeo_pulls_by_the_same_files_as_root_and_as_anybody", CLIENTS),
     ("podman_pulls_by_the_same_files", CLIENTS),
     ("buildah_pulls_by_the_same_files", CLIENTS),
+    ("the_page_of_the_cluster_cache_shows_what_works_with_curl_skopeo_and_crane", CLIENTS),
     ("of_two_engines_a_person_says_which", "which process is meant depends on no library"),
     ("found_by_its_usual_socket", "which process is meant depends on no library"),
 ];

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use larder_test_node::cache::{CacheOptions, TOKEN};
+use larder_test_node::cache::{Cache, CacheOptions, TOKEN};
 use larder_test_node::cluster::Cluster;
 use larder_test_node::http;
 use larder_test_node::wait::until;
@@ -24,6 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::any("cluster_cache_stopped_in_the_middle_of_a_layer", stopped).newest(),
     Case::any("cluster_cache_that_is_not_trusted_or_does_not_know_the_node", strangers).newest(),
     Case::any("cluster_cache_with_a_full_disk", full).newest(),
+    Case::any("a_replica_killed_while_it_leads_a_herd_and_the_other_one_alone", replicas).newest(),
 ];
 
 /// One node, and a layer that takes some seconds.
@@ -70,10 +71,10 @@ fn killed(line: EngineLine) -> Result<()> {
     let node = cluster.first();
     during_a_pull(&cluster, || cluster.cache.kill())?;
     went_on(&cluster)?;
-    node.wait_until_it_says("does not answer")?;
     let (direct, _) = cluster.push_another("direct", 11);
     let pulled = node.engine.pull(&direct)?;
-    ensure!(pulled.took < Duration::from_secs(3), "a cluster cache that is known to be gone costs {:?}", pulled.took);
+    ensure!(pulled.took < Duration::from_secs(3), "a cluster cache that is gone costs {:?}", pulled.took);
+    node.wait_until_it_says("does not answer")?;
 
     cluster.cache.start_again()?;
     let mut seed = 20;
@@ -127,26 +128,40 @@ fn stopped(line: EngineLine) -> Result<()> {
     Ok(())
 }
 
-/// Each of them is mended by a file.
+/// Each of them is mended by a file, which is read again.
 fn strangers(line: EngineLine) -> Result<()> {
     let cluster = Cluster::of(line, 0, &ImageSpec::default())?;
+    let authority = std::fs::read(cluster.trust.authority())?;
     std::fs::write(cluster.trust.authority(), private_certificate(&["127.0.0.1"]).authority)?;
     std::fs::write(cluster.trust.token(), "another-token-that-nobody-has")?;
-    let good = std::fs::read(cluster.folder.path().join("trust/tls.crt"))?;
-    drop(good);
     let node = cluster.node(1)?;
-    let direct = |name: &str, seed| -> Result<()> {
+    let pull = |name: &str, seed, limit| -> Result<f64> {
         let (reference, _) = cluster.push_another(name, seed);
+        let before = node.asked_the_registry()?;
         let pulled = node.engine.pull(&reference).with_context(|| node.larder.last_lines())?;
-        ensure!(pulled.took < Duration::from_secs(3), "took {:?}", pulled.took);
-        ensure!(cluster.asked_by_engines() == 0, "the engine went to the registry itself");
-        Ok(())
+        ensure!(pulled.took < Duration::from_secs(limit), "{name}: took {:?}", pulled.took);
+        ensure!(cluster.asked_by_engines() == 0, "{name}: the engine went to the registry itself");
+        Ok(node.asked_the_registry()? - before)
     };
-    direct("not-trusted", 14)?;
-    node.wait_until_it_says("cluster cache")?;
-    println!("{}", http::get(node.larder.proxy_admin, "/readyz", &[])?.text());
-    let _ = TOKEN;
-    Ok(())
+    ensure!(pull("not-trusted", 14, 3)? > 0.0, "the node believed a stranger");
+    node.wait_until_it_says("certificate")?;
+
+    std::fs::write(cluster.trust.authority(), authority)?;
+    until("the cluster cache says that it does not know the node", Duration::from_secs(20), || {
+        ensure!(pull("not-known", 15, 3)? > 0.0, "the cluster cache served a stranger");
+        node.engine.remove(&cluster.named("not-known"))?;
+        ensure!(node.questions("unauthorized")? > 0.0, "the node has not read who is trusted now");
+        Ok(())
+    })?;
+    node.wait_until_it_says("does not know this node's token")?;
+
+    std::fs::write(cluster.trust.token(), TOKEN)?;
+    let mut seed = 30;
+    until("the cluster cache knows the node", Duration::from_secs(20), || {
+        seed += 1;
+        ensure!(pull(&format!("known-{seed}"), seed, 3)? == 0.0, "the node went to the registry itself");
+        Ok(())
+    })
 }
 
 fn full(line: EngineLine) -> Result<()> {
@@ -156,7 +171,7 @@ fn full(line: EngineLine) -> Result<()> {
     let cluster = Cluster::with(line, 1, &spec, &CacheOptions { store, ..CacheOptions::default() })?;
     let node = cluster.first();
     node.engine.pull(&cluster.by_tag()).with_context(|| node.larder.last_lines())?;
-    ensure!(cluster.origin.blob_gets(&cluster.image.largest_layer()) == 1, "the layer was fetched twice");
+    ensure!(node.asked_the_registry()? == 0.0, "the node went to the registry itself");
     // The disk was full in the middle of the layer. Now somebody else fills it for good.
     let mut filler = std::fs::File::create(disk.path().join("somebody-elses"))?;
     while filler.write_all(&[0; 4096]).is_ok() {}
@@ -168,5 +183,47 @@ fn full(line: EngineLine) -> Result<()> {
     let (next, _) = cluster.push_another("next", 15);
     node.engine.pull(&next).with_context(|| node.larder.last_lines())?;
     ensure!(cluster.asked_by_engines() == 0, "the engine went to the registry itself");
+    Ok(())
+}
+
+/// Two replicas on a bucket: nobody is left to ask but the other one, and it is enough.
+fn replicas(line: EngineLine) -> Result<()> {
+    let spec = ImageSpec { layers: vec![6_000_000], ..ImageSpec::default() };
+    let cluster = Cluster::on_bucket(line, 2, &spec)?;
+    let layer = cluster.image.largest_layer();
+    let other = cluster.other.as_ref().context("there is no other replica")?;
+    // Of several, so that neither replica is the first for all of them.
+    let before: Vec<String> = (0..4).map(|seed| cluster.push_another(&format!("before-{seed}"), 40 + seed).0).collect();
+    for reference in &before {
+        cluster.first().engine.pull(reference)?;
+    }
+    cluster.origin.behave(Matcher::path("/blobs/"), Behaviour::Shape(3_000_000));
+    let left = thread::scope(|scope| {
+        let pulls: Vec<_> =
+            cluster.nodes.iter().map(|node| scope.spawn(|| node.engine.pull(&cluster.by_tag()))).collect();
+        until("the layer is on its way", Duration::from_secs(20), || {
+            ensure!(cluster.origin.blob_bytes(&layer) > 500_000, "it is not");
+            Ok(())
+        })?;
+        ensure!(cluster.origin.blob_gets(&layer) == 1, "the herd did not meet in one place");
+        let leads =
+            |cache: &Cache| -> Result<bool> { Ok(http::metric(&cache.metrics()?, "larder_fetches_running")? > 0.0) };
+        let (leader, left) = if leads(&cluster.cache)? { (&cluster.cache, other) } else { (other, &cluster.cache) };
+        leader.kill()?;
+        for (node, pull) in cluster.nodes.iter().zip(pulls) {
+            pull.join().expect("a pull does not panic").with_context(|| node.larder.last_lines())?;
+            ensure!(node.asked_the_registry()? == 0.0, "the node went to the registry, and not to the other replica");
+        }
+        anyhow::Ok(left)
+    })?;
+    ensure!(cluster.asked_by_engines() == 0, "an engine noticed: {:#?}", cluster.origin.log());
+    left.wait_until_stored()?;
+    // With the registry gone too, the other one is all that is left, and tags are known there: they are on the bucket, whoever heard them.
+    cluster.origin.stop();
+    let new = cluster.node(3)?;
+    for reference in before.iter().chain([&cluster.by_tag()]) {
+        let pulled = new.engine.pull(reference).with_context(|| new.larder.last_lines())?;
+        ensure!(pulled.took < Duration::from_secs(6), "{reference} took {:?}", pulled.took);
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod agent;
 mod by_design;
+mod by_hand;
 mod clients;
 mod cluster_cache;
 mod cluster_cache_trouble;
@@ -131,6 +132,7 @@ fn cases() -> Vec<Case> {
         private::CASES,
         configuration::CASES,
         by_design::CASES,
+        by_hand::CASES,
         clients::CASES,
         cluster_cache::CASES,
         cluster_cache_trouble::CASES,

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use larder_test_bucket::{BUCKET, CREDENTIALS, Server};
 use larder_test_origin::private_certificate;
 use nix::sys::signal::Signal;
 
@@ -82,6 +83,21 @@ pub struct CacheOptions {
     pub variables: Vec<(String, String)>,
     /// The program, when it is not found by [`larder_cache`].
     pub program: Option<PathBuf>,
+}
+
+impl CacheOptions {
+    /// One of several replicas on `bucket`, with copies in its own `folder`.
+    pub fn on_bucket(bucket: &Server, folder: &Path, listen: SocketAddr) -> Self {
+        let copies = folder.join("copies").display().to_string();
+        let arguments = ["--endpoint", &bucket.endpoint(), "--store-cluster", "test", "--store-folder", &copies];
+        Self {
+            store: Some(format!("bucket:s3://{BUCKET}/larder")),
+            listen: Some(listen),
+            arguments: arguments.map(str::to_owned).to_vec(),
+            variables: CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            program: None,
+        }
+    }
 }
 
 /// A cluster cache, or one replica of it.
@@ -174,6 +190,11 @@ impl Cache {
     /// What a user would type.
     pub fn command_line(&self) -> String {
         format!("larder-cache run {}", self.arguments.join(" "))
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        self.process.lock().expect("lock").as_ref().map(Process::output).unwrap_or_default()
     }
 
     /// The end of its log.

@@ -3,12 +3,14 @@
 //! The registry has a name that is no machine's own: what means another machine on each machine is not asked of the cluster cache. Engines
 //! have the name from a hosts file and know the registry's private authority; Larder is told both in its registries file.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use larder_oci::Digest;
+use larder_test_bucket::{Kind, Server};
 use larder_test_origin::{Image, ImageSpec, Origin, OriginBuilder};
 use larder_test_parts::EngineLine;
 use tempfile::TempDir;
@@ -25,6 +27,9 @@ pub const NAME: &str = "registry.example";
 
 /// `/etc/hosts` of engines.
 pub const HOSTS: &str = "127.0.0.1 localhost registry.example\n";
+
+/// What nodes call the cluster cache where it has several replicas, which are the addresses behind the name.
+pub const CACHE: &str = "larder-cache.example";
 
 /// One node of a cluster.
 pub struct Member {
@@ -61,8 +66,12 @@ pub struct Cluster {
     // In the order in which they are dropped: who uses something goes before it.
     /// Nodes that were there from the beginning.
     pub nodes: Vec<Member>,
-    /// The cluster cache.
+    /// The cluster cache, or a replica of it.
     pub cache: Cache,
+    /// Another replica, on the same bucket.
+    pub other: Option<Cache>,
+    /// The bucket.
+    pub bucket: Option<Server>,
     /// The registry.
     pub origin: Origin,
     /// What the registry holds as `team/app:v1`.
@@ -83,25 +92,57 @@ impl Cluster {
     /// With options of the cache too.
     pub fn with(line: EngineLine, nodes: usize, spec: &ImageSpec, options: &CacheOptions) -> Result<Self> {
         let folder = folder()?;
-        let origin = OriginBuilder::default().tls(&[NAME, "127.0.0.1"]).start();
-        let image = Image::build(spec);
-        origin.push("team/app", "v1", &image);
+        let (origin, image) = registry(spec);
         let registries = folder.path().join("registries.toml");
         std::fs::write(&registries, settings(&origin))?;
         let trust = Trust::make(folder.path(), &["127.0.0.1"])?;
         let cache = Cache::start(&folder.path().join("cache"), &trust, &registries, options)?;
-        let mut cluster = Self { nodes: Vec::new(), cache, origin, image, trust, line, folder };
+        let (nodes_yet, other, bucket) = (Vec::new(), None, None);
+        Self { nodes: nodes_yet, cache, other, bucket, origin, image, trust, line, folder }.furnished(nodes)
+    }
+
+    /// With two replicas of the cluster cache on a bucket.
+    pub fn on_bucket(line: EngineLine, nodes: usize, spec: &ImageSpec) -> Result<Self> {
+        let folder = folder()?;
+        let (origin, image) = registry(spec);
+        let registries = folder.path().join("registries.toml");
+        std::fs::write(&registries, settings(&origin))?;
+        let trust = Trust::make(folder.path(), &[CACHE, "127.0.0.1", "127.0.0.2"])?;
+        let bucket = Server::start(Kind::Versitygw)?;
+        let first = http::free_address()?;
+        let replica = |name: &str, listen| {
+            let folder = folder.path().join(name);
+            Cache::start(&folder, &trust, &registries, &CacheOptions::on_bucket(&bucket, &folder, listen))
+        };
+        let cache = replica("cache", first)?;
+        let other = Some(replica("other", (Ipv4Addr::new(127, 0, 0, 2), first.port()).into())?);
+        let nodes_yet = Vec::new();
+        Self { nodes: nodes_yet, cache, other, bucket: Some(bucket), origin, image, trust, line, folder }
+            .furnished(nodes)
+    }
+
+    /// With nodes, which start at the same time.
+    fn furnished(mut self, nodes: usize) -> Result<Self> {
+        let cluster = &self;
         let start = |number| cluster.node(number);
-        cluster.nodes = thread::scope(|scope| {
+        self.nodes = thread::scope(|scope| {
             let starting: Vec<_> = (1..=nodes).map(|number| scope.spawn(move || start(number))).collect();
             starting.into_iter().map(|node| node.join().expect("a node starts without a panic")).collect::<Result<_>>()
         })?;
-        Ok(cluster)
+        Ok(self)
+    }
+
+    /// What nodes are told of where the cluster cache is.
+    fn url(&self) -> String {
+        match &self.other {
+            Some(_) => format!("https://{CACHE}:{}", self.cache.listen.port()),
+            None => self.cache.url(),
+        }
     }
 
     /// A node that was not there before; its number is none of another one.
     pub fn node(&self, number: usize) -> Result<Member> {
-        self.node_told(number, self.trust.of_a_node(&self.cache.url()))
+        self.node_told(number, self.trust.of_a_node(&self.url()))
     }
 
     /// The same, told something else of the cluster cache.
@@ -110,13 +151,18 @@ impl Cluster {
         std::fs::create_dir_all(&folder)?;
         let engine = engine::start_knowing(self.line, &folder, HOSTS)?;
         engine.trust(&self.registry(), self.origin.ca_pem().context("the registry has no authority")?)?;
-        let options = LarderOptions { registries: settings(&self.origin), arguments, ..LarderOptions::default() };
+        let hosts = self.other.as_ref().map(|other| {
+            let addresses = [self.cache.listen.ip(), other.listen.ip()];
+            addresses.map(|address| format!("{address} {CACHE}\n")).concat()
+        });
+        let (registries, hosts) = (settings(&self.origin), hosts.unwrap_or_default());
+        let options = LarderOptions { registries, arguments, hosts, ..LarderOptions::default() };
         Ok(Member { larder: Larder::start(&*engine, &folder, &options)?, engine })
     }
 
     /// The first node.
     pub fn first(&self) -> &Member {
-        &self.nodes[0]
+        self.nodes.first().expect("the cluster has a node")
     }
 
     /// The registry as references name it.
@@ -152,6 +198,14 @@ impl Cluster {
     pub fn cached(&self, digest: &Digest) -> Option<PathBuf> {
         blob_in(&self.cache.store(), digest)
     }
+}
+
+/// A registry with an image.
+fn registry(spec: &ImageSpec) -> (Origin, Image) {
+    let origin = OriginBuilder::default().tls(&[NAME, "127.0.0.1"]).start();
+    let image = Image::build(spec);
+    origin.push("team/app", "v1", &image);
+    (origin, image)
 }
 
 /// What Larder is told of the registry: it is on this machine, with a private authority.

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::http;
+use crate::mounts::seeing;
 use crate::process::{Process, children};
 use crate::programs::larder_node;
 use crate::wait::until;
@@ -24,10 +25,14 @@ pub struct LarderOptions {
     pub registries: String,
     /// The store's folder, when it is not one of the case's own.
     pub store: Option<PathBuf>,
+    /// So much is kept in memory instead of in a folder: `1MB`.
+    pub memory: Option<&'static str>,
     /// Where the proxy listens, when not on a free port.
     pub listen: Option<SocketAddr>,
     /// More arguments.
     pub arguments: Vec<String>,
+    /// `/etc/hosts`, when it is not the machine's.
+    pub hosts: String,
     /// The program, when it is not found by [`larder_node`].
     pub program: Option<PathBuf>,
 }
@@ -37,6 +42,7 @@ pub struct Larder {
     program: PathBuf,
     folder: PathBuf,
     arguments: Vec<String>,
+    mounts: Vec<(PathBuf, PathBuf)>,
     /// Where the proxy listens.
     pub listen: SocketAddr,
     /// The proxy's admin address.
@@ -69,7 +75,17 @@ impl Larder {
         std::fs::write(&registries, &options.registries)?;
         let listen = options.listen.map_or_else(http::free_address, Ok)?;
         let (proxy_admin, agent_admin) = (http::free_address()?, http::free_address()?);
-        let store = options.store.clone().unwrap_or_else(|| folder.join("store"));
+        let store = match (options.memory, &options.store) {
+            (Some(size), _) => format!("memory:{size}"),
+            (None, Some(store)) => format!("directory:{}", store.display()),
+            (None, None) => format!("directory:{}", folder.join("store").display()),
+        };
+        let mut mounts = Vec::new();
+        if !options.hosts.is_empty() {
+            let hosts = folder.join("hosts");
+            std::fs::write(&hosts, &options.hosts)?;
+            mounts.push((hosts, PathBuf::from("/etc/hosts")));
+        }
         let path = |path: &Path| path.display().to_string();
         let mut arguments: Vec<String> = [
             "--cri-socket",
@@ -83,7 +99,7 @@ impl Larder {
             "--state-dir",
             &path(&folder.join("state")),
             "--store",
-            &format!("directory:{}", path(&store)),
+            &store,
             "--proxy-admin",
             &proxy_admin.to_string(),
             "--admin",
@@ -91,13 +107,13 @@ impl Larder {
         ]
         .map(str::to_owned)
         .to_vec();
-        if options.store.is_none() {
+        if options.store.is_none() && options.memory.is_none() {
             // Nothing depends on how full the machine's own disk is.
             arguments.extend(["--store-reserve", "0"].map(str::to_owned));
         }
         arguments.extend(options.arguments.iter().cloned());
         let program = options.program.clone().map_or_else(larder_node, Ok)?;
-        Ok(Self { program, folder, arguments, listen, proxy_admin, agent_admin, process: Mutex::new(None) })
+        Ok(Self { program, folder, arguments, mounts, listen, proxy_admin, agent_admin, process: Mutex::new(None) })
     }
 
     /// Runs another command of the program with the same arguments, to its end.
@@ -176,7 +192,8 @@ impl Larder {
 
     /// Starts it with the same arguments and waits for nothing.
     pub fn launch(&self) -> Result<()> {
-        let mut command = Command::new(&self.program);
+        let mut command =
+            if self.mounts.is_empty() { Command::new(&self.program) } else { seeing(&self.mounts, &self.program) };
         let process = Process::start("larder-node", &self.folder, command.arg("run").args(&self.arguments))?;
         *self.process.lock().expect("lock") = Some(process);
         Ok(())

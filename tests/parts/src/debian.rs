@@ -20,6 +20,8 @@ pub enum Debian {
     CompilerOfCxx,
     /// `conmon`: what CRI-O watches each container with, and does not start without.
     Conmon,
+    /// `curl`: what people ask a registry with by hand.
+    Curl,
     /// `debootstrap`: makes the file system of a Debian.
     Debootstrap,
     /// `docker`, with its daemon `dockerd`: what kind's nodes are containers of, where no Docker runs already.
@@ -50,10 +52,11 @@ pub enum Debian {
 
 impl Debian {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Buildah,
         Self::CompilerOfCxx,
         Self::Conmon,
+        Self::Curl,
         Self::Debootstrap,
         Self::Docker,
         Self::DockerRegistry,
@@ -75,6 +78,7 @@ impl Debian {
             Self::Buildah => "buildah",
             Self::CompilerOfCxx => "g++",
             Self::Conmon => "conmon",
+            Self::Curl => "curl",
             Self::Debootstrap => "debootstrap",
             Self::Docker => "docker.io",
             Self::DockerRegistry => "docker-registry",
@@ -97,6 +101,7 @@ impl Debian {
             Self::Buildah => "buildah",
             Self::CompilerOfCxx => "c++",
             Self::Conmon => "conmon",
+            Self::Curl => "curl",
             Self::Debootstrap => "debootstrap",
             Self::Docker => "dockerd",
             Self::DockerRegistry => "docker-registry",

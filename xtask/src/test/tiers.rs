@@ -149,6 +149,9 @@ fn node(arguments: &Arguments) -> Result<Outcome> {
     let mut command = workspace::cargo();
     command.args(["test", "--package", "larder-test-node", "--no-fail-fast"]);
     command.env("LARDER_NODE", larder_node);
+    // Not LARDER_CACHE, which is where larder-node would look for the cluster cache.
+    parts.module("versitygw")?;
+    command.env("LARDER_CACHE_PROGRAM", workspace::build_program("larder-cache", "dev")?);
     let (full, smoke) = lines(arguments);
     command.env("LARDER_LINES", names(&full)).env("LARDER_SMOKE_LINES", names(&smoke));
     // Before the first case, whose own time it would be otherwise.
