@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: one node's whole story, told with real programs, each step checked; with `--cluster` ([`cluster`]) a cluster's.
+//! `cargo xtask demo`: one node's whole story, told with real programs, each step checked; with `--cluster` ([`cluster`]) a cluster's, with
+//! `--cluster-cache` ([`cluster_cache`]) that of nodes with a cluster cache.
 //!
 //! Everything runs in a folder and on ports of its own; an engine that the machine already has is not touched. The steps are in
 //! [`steps`], the same for every engine, with [`asides`] where one differs; what they share is a [`stage::Stage`], and [`story`] is how it
@@ -6,6 +7,7 @@
 
 mod asides;
 mod cluster;
+mod cluster_cache;
 mod registry;
 mod stage;
 mod steps;
@@ -32,6 +34,10 @@ pub(crate) struct Arguments {
     /// The story of a cluster instead: kind, helm, an application whose registry goes away
     #[arg(long)]
     cluster: bool,
+
+    /// The story of the cluster cache instead: three nodes, two replicas on a bucket, a registry that goes away; no Kubernetes
+    #[arg(long, conflicts_with = "cluster")]
+    cluster_cache: bool,
 
     /// Leave it running at the end, and print commands to play with
     #[arg(long)]
@@ -60,6 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let line = arguments.engine.line(arguments.engine_version.as_deref())?;
     ensure!(is_root(), "engines need root: run `sudo -E cargo xtask demo`, or as root");
+    if arguments.cluster_cache {
+        return cluster_cache::run(line, arguments.keep);
+    }
     let mut story = Story::begin("Larder on one node: images stay pullable when their registry is gone");
     let stage = story.step("Get the stage ready", |told| Stage::set(line, told))?;
     let told = steps::tell(&mut story, &stage, arguments.keep);

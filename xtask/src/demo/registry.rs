@@ -52,6 +52,11 @@ impl Registry {
         self.address.to_string()
     }
 
+    /// Where it listens on 127.0.0.1.
+    pub(super) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     pub(super) fn start_again(&self) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.arg("serve").arg(self.folder.join("config.yml")).env("OTEL_TRACES_EXPORTER", "none");

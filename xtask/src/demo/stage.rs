@@ -148,7 +148,7 @@ impl Stage {
 }
 
 /// As people call it.
-fn name(line: EngineLine) -> &'static str {
+pub(super) fn name(line: EngineLine) -> &'static str {
     match line {
         EngineLine::Containerd(_) => "containerd",
         EngineLine::Crio(_) => "CRI-O",
