@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use larder_process::size::size;
+use larder_proxy::origin::ProxyVariables;
 use larder_proxy::program::StoreConfig;
 use larder_proxy::store::bucket::{BucketConfig, Removal};
 use larder_proxy::store::directory::{DirectoryConfig, Reserve};
@@ -46,7 +47,8 @@ pub(crate) struct StoreArgs {
     /// Where the bucket is, if not at its provider's: http:// or https://, host and port.
     #[arg(long, env = "LARDER_ENDPOINT", help_heading = "Store", value_name = "URL")]
     pub(crate) endpoint: Option<String>,
-    /// Certificates (PEM) that are trusted for the bucket beside the system's. Read at the start.
+    /// Certificates (PEM) that are trusted for the bucket beside the system's, those of a corporate proxy (HTTPS_PROXY) that opens
+    /// TLS among them. Read at the start.
     #[arg(long, env = "LARDER_ENDPOINT_CA", help_heading = "Store", value_name = "FILE")]
     pub(crate) endpoint_ca: Option<PathBuf>,
     /// Spans of removal in seconds, for tests: grace, young, declared, tombstone, sudden, every, declare, pull.
@@ -101,6 +103,7 @@ impl StoreArgs {
         let copies = self.folder(folder.clone())?;
         let mut config = BucketConfig::new(address, cluster, folder);
         config.copies = copies;
+        config.proxies = ProxyVariables::of_environment();
         if let Some(endpoint) = &self.endpoint {
             let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
             let fits = host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '?', '#', ' ']));

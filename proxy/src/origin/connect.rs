@@ -290,7 +290,8 @@ impl Used {
 }
 
 impl Wire {
-    fn new(stream: TcpStream, to_proxy: bool) -> Self {
+    /// `to_proxy`: what is sent is for a proxy that is spoken to in absolute form.
+    pub(crate) fn new(stream: TcpStream, to_proxy: bool) -> Self {
         Self { io: TokioIo::new(stream), to_proxy, used: Used::default() }
     }
 }

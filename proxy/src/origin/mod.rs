@@ -21,7 +21,7 @@ pub(crate) mod manifest;
 mod observe;
 mod pacing;
 pub(crate) mod probe;
-mod proxy_environment;
+pub(crate) mod proxy_environment;
 pub(crate) mod question;
 mod queue;
 mod resolve;

@@ -15,11 +15,11 @@ pub struct ProxyEnvironment(Matcher);
 
 /// One proxy.
 #[derive(Clone)]
-pub(super) struct CorporateProxy {
+pub(crate) struct CorporateProxy {
     /// `http://host:port/`.
-    pub(super) uri: Uri,
+    pub(crate) uri: Uri,
     /// `Proxy-Authorization`.
-    pub(super) authorization: Option<HeaderValue>,
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
 /// The variables as they were found.
@@ -77,7 +77,7 @@ impl ProxyEnvironment {
     }
 
     /// The proxy for a destination.
-    pub(super) fn proxy(&self, destination: &Uri) -> Option<CorporateProxy> {
+    pub(crate) fn proxy(&self, destination: &Uri) -> Option<CorporateProxy> {
         let host = destination.host()?;
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
         if is_localhost(host) || address.is_ok_and(|address| address.is_loopback()) {

@@ -50,6 +50,11 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % bound
     }
+
+    fn one_of<'a, T>(&mut self, of: &'a mut [T]) -> Option<&'a mut T> {
+        let which = self.below(of.len().max(1) as u64);
+        of.get_mut(usize::try_from(which).unwrap())
+    }
 }
 
 /// The blobs of an image. Each is in two or three images; some are small, some have checksums, one goes in parts.
@@ -62,9 +67,9 @@ fn blobs(image: u64) -> Vec<Bytes> {
 fn hasty(config: &mut BucketConfig) {
     let seconds = Duration::from_secs;
     let policy = Policy {
-        grace: seconds(2),
+        grace: seconds(1),
         young: seconds(1),
-        declared_within: seconds(6),
+        declared_within: seconds(12),
         tombstone: seconds(8),
         sudden: seconds(1),
         // Whatever goes here is meant.
@@ -73,7 +78,7 @@ fn hasty(config: &mut BucketConfig) {
     };
     config.removal = Removal {
         policy: Arc::new(policy),
-        every: Duration::from_millis(700),
+        every: Duration::from_millis(300),
         declare_every: Duration::from_millis(900),
         ..Removal::default()
     };
@@ -203,8 +208,18 @@ async fn work(endpoint: &str, prefix: &str, id: &str, journal: &Path, seed: u64)
     let (cluster, mut random) = (Cluster::open(endpoint, prefix, id).await, Random::new(seed));
     cluster.pin(ANCHOR, true).await.unwrap();
     say(format!("pinned {ANCHOR}"));
+    let mut told = (0, 0);
     loop {
+        // Its own collector runs beside.
+        let standing = cluster.replica.store.standing();
+        if (standing.condemned, standing.removed) != told {
+            say(format!("ran {} {}", standing.condemned - told.0, standing.removed - told.1));
+            told = (standing.condemned, standing.removed);
+        }
         let image = random.below(IMAGES);
+        if random.below(3) == 0 && cluster.declare().await {
+            say("declared".to_owned());
+        }
         match random.below(12) {
             0..5 => {
                 if let Err(error) = cluster.pin(image, random.below(2) == 0).await {
@@ -220,26 +235,22 @@ async fn work(endpoint: &str, prefix: &str, id: &str, journal: &Path, seed: u64)
             8 => cluster.bring(image).await,
             9 => {
                 // Only what is complete and stays so while it is read: nobody else unpins for this holder.
-                let complete: Vec<u64> =
+                let mut complete: Vec<u64> =
                     cluster.pinned().await.into_iter().filter(|(_, is)| *is).map(|(n, _)| n).collect();
-                if let Some(image) = complete.get(random.below(complete.len().max(1) as u64) as usize)
+                if let Some(image) = random.one_of(&mut complete)
                     && let Err(error) = cluster.read(*image).await
                 {
                     say(format!("wrong {image} {error}"));
                 }
             }
             10 => {
-                let run = cluster.replica.store.collect().await.unwrap();
-                say(format!("ran {} {}", run.condemned, run.removed));
+                let _ = cluster.replica.store.collect().await.unwrap();
             }
             _ => {
                 for (image, complete) in cluster.pinned().await {
                     if !complete && cluster.pin(image, true).await.is_ok() {
                         say(format!("pinned {image}"));
                     }
-                }
-                if cluster.declare().await {
-                    say("declared".to_owned());
                 }
             }
         }
@@ -291,7 +302,7 @@ async fn churn(world: World) {
     let minutes = std::env::var("LARDER_BUCKET_MINUTES").ok().and_then(|text| text.parse::<f64>().ok());
     let span = minutes.map_or(Duration::from_secs(20), |minutes| Duration::from_secs_f64(minutes * 60.0));
     let seed = std::env::var("LARDER_BUCKET_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 % 1_000_000);
+    let seed: u64 = seed.unwrap_or_else(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() % 1_000_000);
     println!("LARDER_BUCKET_SEED={seed} repeats the choices of this run of {span:?}");
     let (mut random, journals) = (Random::new(seed), TempDir::new().unwrap());
     let mut workers: Vec<Worker> = ["one", "two"]
@@ -304,9 +315,8 @@ async fn churn(world: World) {
         .collect();
     let (until_when, mut kills) = (Instant::now() + span, 0);
     while Instant::now() < until_when {
-        tokio::time::sleep(Duration::from_millis(300 + random.below(3500))).await;
-        let which = random.below(2) as usize;
-        let worker = &mut workers[which];
+        tokio::time::sleep(Duration::from_millis(500 + random.below(4500))).await;
+        let worker = random.one_of(&mut workers).unwrap();
         let status = worker.child.try_wait().unwrap();
         assert!(status.is_none(), "seed {seed}: a process ended by itself: {status:?}");
         worker.child.kill().unwrap();
@@ -324,6 +334,10 @@ async fn churn(world: World) {
         removed += said.removed;
         condemned += said.condemned;
     }
+    assert!(
+        condemned > 0 && removed > 0,
+        "seed {seed}: what was never removed cannot have been missed: {condemned}, {removed}"
+    );
     println!("{kills} times killed; those who said so condemned {condemned} and removed {removed}");
     settle(&world, &workers, seed).await;
 }

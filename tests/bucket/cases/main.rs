@@ -12,6 +12,7 @@
 
 mod churn;
 mod client;
+mod corporate;
 mod killed;
 mod large;
 mod layout;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
             pulls::cases(),
             programs::cases(),
             churn::cases(kind),
+            corporate::cases(kind),
             listing::cases(kind),
         ]
         .concat()

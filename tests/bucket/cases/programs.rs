@@ -1,10 +1,10 @@
 //! The program `larder-cache` as a person starts it: several processes, of one cluster and of two, on one bucket.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_oci::Registry;
-use larder_test_bucket::{BUCKET, Cache, CacheSettings};
+use larder_test_bucket::{BUCKET, Cache, CacheSettings, Fault};
 use larder_test_origin::{Image, ImageSpec, Origin};
 use tokio::task::block_in_place;
 
@@ -14,6 +14,9 @@ use crate::world::{Case, World, until};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         ("two_processes_share_a_bucket_and_another_cluster_shares_bytes_only", |world| Box::pin(shared(world))),
+        ("a_bucket_that_is_gone_for_a_while_fails_nobody_and_gets_what_came_meanwhile", |world| {
+            Box::pin(bad_minute(world))
+        }),
         ("what_was_pulled_stays_while_it_is_used_and_a_dead_cluster_is_forgotten", |world| Box::pin(let_go(world))),
     ]
 }
@@ -85,6 +88,54 @@ async fn shared(world: World) {
     pull(stranger.address, &registry, "team/app", "v0", &images[0]).await.unwrap();
     for digest in &images[0].host_platform().blobs {
         assert_eq!(block_in_place(|| origin.blob_gets(digest)), 1, "a HEAD is evidence enough");
+    }
+    block_in_place(|| drop(origin));
+}
+
+async fn bad_minute(world: World) {
+    let world = world.fresh();
+    let origin = Origin::start();
+    let registry = origin.registry();
+    let images: Vec<Image> = (21..29)
+        .map(|seed| Image::build(&ImageSpec { layers: vec![2_000, 700_000, 3 << 20], seed, ..ImageSpec::default() }))
+        .collect();
+    for (number, image) in images.iter().enumerate() {
+        origin.push("team/app", &format!("v{number}"), image);
+    }
+    let (whole, faults) = (Cache::start(settings(&world, "one", &registry)).unwrap(), world.faults());
+    let behind = CacheSettings { endpoint: faults.endpoint(), ..settings(&world, "one", &registry) };
+    let behind = Cache::start(behind).unwrap();
+    for cache in [&whole, &behind] {
+        until_serving(cache).await;
+    }
+    // The other replica has brought these; this one has none of them.
+    for (number, image) in images.iter().enumerate().take(2) {
+        pull(whole.address, &registry, "team/app", &format!("v{number}"), image).await.unwrap();
+    }
+    until_kept(whole.admin).await;
+    let span = if std::env::var_os("LARDER_BUCKET_MINUTES").is_some() { 60 } else { 12 };
+    for (number, fault) in (0..).zip([Fault::Away, Fault::Silent, Fault::Unavailable]) {
+        faults.set(fault);
+        let until_when = Instant::now() + Duration::from_secs(span / 3);
+        let mut longest = Duration::ZERO;
+        while Instant::now() < until_when {
+            // One that is new, and all that came before.
+            for (which, image) in images.iter().enumerate().take(4 + 2 * number) {
+                let took = pull(behind.address, &registry, "team/app", &format!("v{which}"), image).await;
+                longest = longest.max(took.unwrap_or_else(|error| panic!("{fault:?}: {error}")));
+            }
+        }
+        assert!(longest < Duration::from_secs(8), "{fault:?}: an answer took {longest:?}");
+        let (status, text) = ask(behind.admin, "/readyz", 0).await;
+        assert!(status == 200 && String::from_utf8(text).unwrap().contains("the bucket does not answer"), "{fault:?}");
+    }
+    assert!(faults.touched() > 0);
+    faults.set(Fault::None);
+    let owed = async || metric(behind.admin, "larder_bucket_owed").await == Some(0);
+    assert!(until(Duration::from_secs(60), owed).await, "{}", behind.log());
+    block_in_place(|| origin.stop());
+    for (number, image) in images.iter().enumerate() {
+        pull(whole.address, &registry, "team/app", &format!("v{number}"), image).await.unwrap();
     }
     block_in_place(|| drop(origin));
 }
@@ -164,7 +215,8 @@ async fn let_go(world: World) {
     assert!(until(Duration::from_secs(40), gone).await, "{}", used.log());
     let kept = images[0].host_platform().blobs.clone();
     assert!(block_in_place(|| kept.iter().all(is_there)));
-    assert!(metric(used.admin, "larder_bucket_removed_total").await.is_some_and(|removed| removed > 0));
+    let counted = async || metric(used.admin, "larder_bucket_removed_total").await.is_some_and(|removed| removed > 0);
+    assert!(until(Duration::from_secs(20), counted).await);
     // And when nobody has used it for long, it goes too, once a person has said that no pin at all is right.
     assert!(
         until(Duration::from_secs(40), async || pins(0).await && waits("release-brake").await).await,

@@ -1,12 +1,14 @@
 //! Real S3 servers for tests, and what can go wrong between us and them.
 //!
-//! [`server`] starts one over a folder of its own; [`faults`] is a connection to it that does what networks and servers do on a bad day;
+//! [`server`] starts one over a folder of its own; [`faults`] is a connection to it that does what networks and servers do on a bad day, [`forward`] is a corporate proxy on the way to it;
 //! [`cache`] is the program `larder-cache` on such a bucket.
 
 pub mod cache;
 pub mod faults;
+pub mod forward;
 pub mod server;
 
 pub use cache::{Cache, CacheSettings};
 pub use faults::{Fault, Faults};
+pub use forward::Forward;
 pub use server::{BUCKET, CREDENTIALS, Kind, Server};

@@ -63,6 +63,15 @@ pub struct Server {
 impl Server {
     /// Starts one with an empty bucket, and waits until it answers.
     pub fn start(kind: Kind) -> Result<Self> {
+        Self::start_with(kind, None)
+    }
+
+    /// A gateway over a folder that speaks TLS, with this certificate and key (PEM).
+    pub fn start_tls(certificate: &str, key: &str) -> Result<Self> {
+        Self::start_with(Kind::Versitygw, Some((certificate, key)))
+    }
+
+    fn start_with(kind: Kind, tls: Option<(&str, &str)>) -> Result<Self> {
         let folder = tempfile::tempdir().context("could not make a folder for the server")?;
         let data = folder.path().join("data");
         std::fs::create_dir_all(data.join(BUCKET)).context("could not make a bucket")?;
@@ -82,6 +91,12 @@ impl Server {
                 command.env("MINIO_ROOT_USER", access).env("MINIO_ROOT_PASSWORD", secret);
                 command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off");
             }
+        }
+        if let Some((certificate, key)) = tls {
+            let (file, key_file) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+            std::fs::write(&file, certificate)?;
+            std::fs::write(&key_file, key)?;
+            command.env("VGW_CERT", file).env("VGW_KEY", key_file);
         }
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

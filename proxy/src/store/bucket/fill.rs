@@ -156,10 +156,10 @@ impl Fill {
     /// Brings all bytes, from one generation after the other; those that are gone may have made room for new ones.
     async fn copy(self: &Arc<Self>, copy: &mut Copy, first: Instant) -> Result<(), Stop> {
         let mut why = Cow::Borrowed("the bucket has it no more");
-        let mut tried = HashSet::new();
+        let mut seen = HashSet::new();
         let mut generations = self.kept.clone();
-        while let Some(kept) = generations.iter().find(|kept| !tried.contains(&kept.generation)).cloned() {
-            tried.insert(kept.generation.clone());
+        while let Some(kept) = generations.iter().find(|kept| !seen.contains(&kept.generation)).cloned() {
+            seen.insert(kept.generation.clone());
             if kept.length != self.length {
                 continue;
             }

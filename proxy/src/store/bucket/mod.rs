@@ -59,6 +59,7 @@ use super::directory::{DirectoryConfig, DirectoryStats, DirectoryStore};
 use super::document::{LinkDocument, TagDocument};
 use super::removal::Run;
 use super::{Checksums, Link, Name, PartialBlob, Store, StoreError, StoreHealth, StoredBlob, TagRecord};
+use crate::origin::ProxyVariables;
 use crate::pins::Pins;
 use crate::pull::KeepPulled;
 
@@ -75,6 +76,8 @@ pub struct BucketConfig {
     pub endpoint: Option<String>,
     /// Certificates to trust beside the platform's.
     pub ca_pem: Option<String>,
+    /// The corporate proxy on the way there, as the environment says it.
+    pub proxies: ProxyVariables,
     /// Whose links, tags and pins are read and written.
     pub cluster: ClusterId,
     /// The folder with copies of what is used. It must have room for the largest blob, and for those that are being fetched.
@@ -120,6 +123,7 @@ impl BucketConfig {
             address,
             endpoint: None,
             ca_pem: None,
+            proxies: ProxyVariables::default(),
             cluster,
             copies: DirectoryConfig::new(copies),
             small: 1 << 20,
@@ -162,7 +166,7 @@ fn client_of(config: &BucketConfig) -> Result<(Client, Arc<Counts>), StoreError>
     let roots = if plain { rustls::RootCertStore::empty() } else { crate::origin::platform_roots() };
     let tls = connect::tls(&config.address, roots, config.ca_pem.as_deref())?;
     let counts = Arc::<Counts>::default();
-    let transport = Transport::new(tls, Arc::clone(&counts));
+    let transport = Transport::new(tls, &config.proxies, Arc::clone(&counts));
     let remote = connect::remote(&config.address, config.endpoint.as_deref(), transport)?;
     Ok((client_on(remote, config), counts))
 }

@@ -9,14 +9,19 @@
 use std::error::Error as _;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use http::header::PROXY_AUTHORIZATION;
 use http::{Method, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::{self, connect};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::ClientOptions;
@@ -25,6 +30,11 @@ use object_store::client::{
     HttpService,
 };
 use rustls::ClientConfig;
+use tower_service::Service;
+
+use crate::origin::connect::Wire;
+use crate::origin::proxy_environment::CorporateProxy;
+use crate::origin::{ProxyEnvironment, ProxyVariables};
 
 /// Resolving and connecting, for one address.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -183,12 +193,62 @@ impl Counts {
 /// Makes the client that `object_store` sends by.
 #[derive(Clone)]
 pub(super) struct Transport {
-    http: legacy::Client<HttpsConnector<connect::HttpConnector>, HttpRequestBody>,
+    http: legacy::Client<HttpsConnector<Way>, HttpRequestBody>,
+    proxies: Arc<ProxyEnvironment>,
     counts: Arc<Counts>,
 }
 
+/// Connections without TLS: straight, or through the corporate proxy (`HTTPS_PROXY`, …). What gives a machine its credentials is never asked through one.
+#[derive(Clone)]
+struct Way {
+    tcp: connect::HttpConnector,
+    proxies: Arc<ProxyEnvironment>,
+}
+
+fn proxy_for(proxies: &ProxyEnvironment, destination: &Uri) -> Option<CorporateProxy> {
+    if is_about_credentials(destination) { None } else { proxies.proxy(destination) }
+}
+
+impl Service<Uri> for Way {
+    type Response = Wire;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Wire>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, destination: Uri) -> Self::Future {
+        let (proxy, mut tcp) = (proxy_for(&self.proxies, &destination), self.tcp.clone());
+        Box::pin(async move {
+            let Some(proxy) = proxy else {
+                let stream = tcp.call(destination).await.map_err(io::Error::other)?;
+                return Ok(Wire::new(stream.into_inner(), false));
+            };
+            let shown = proxy.uri.to_string();
+            let failed = |error: &dyn std::error::Error| {
+                let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                io::Error::other(format!("the proxy {shown} does not connect us: {reason}"))
+            };
+            if destination.scheme_str() != Some("https") {
+                let stream = tcp.call(proxy.uri).await.map_err(|error| failed(&error))?;
+                return Ok(Wire::new(stream.into_inner(), true));
+            }
+            let mut tunnel = Tunnel::new(proxy.uri, tcp);
+            if let Some(authorization) = proxy.authorization {
+                tunnel = tunnel.with_auth(authorization);
+            }
+            let connecting = tokio::time::timeout(CONNECT * 2, tunnel.call(destination)).await;
+            let late = io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+            let stream = connecting.map_err(|_| failed(&late))?.map_err(|error| failed(&error))?;
+            Ok(Wire::new(stream.into_inner(), false))
+        })
+    }
+}
+
 impl Transport {
-    pub(super) fn new(tls: ClientConfig, counts: Arc<Counts>) -> Self {
+    pub(super) fn new(tls: ClientConfig, proxies: &ProxyVariables, counts: Arc<Counts>) -> Self {
+        let proxies = Arc::new(ProxyEnvironment::new(proxies));
         let mut tcp = connect::HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT));
@@ -198,11 +258,16 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .build(connector.wrap_connector(tcp));
-        Self { http, counts }
+            .build(connector.wrap_connector(Way { tcp, proxies: Arc::clone(&proxies) }));
+        Self { http, proxies, counts }
     }
 
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn send(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if request.uri().scheme_str() == Some("http")
+            && let Some(authorization) = proxy_for(&self.proxies, request.uri()).and_then(|proxy| proxy.authorization)
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
         let operation = Operation::of(request.method(), request.uri());
         let body = u64::try_from(request.body().content_length()).unwrap_or(u64::MAX);
         let limit = HEAD + Duration::from_secs(body / SLOWEST);

@@ -175,13 +175,14 @@ impl Pinner {
                 self.generation = self.names.take();
                 self.look_for_next()
             }
-            (Stage::Make { digest, mut from }, Answer::NotFound) => match from.pop_last() {
-                Some(_) => Stage::Make { digest, from },
-                None => {
+            (Stage::Make { digest, mut from }, Answer::NotFound) => {
+                if from.pop_last().is_some() {
+                    Stage::Make { digest, from }
+                } else {
                     self.lacking.insert(digest);
                     self.look_for_next()
                 }
-            },
+            }
             // Whatever is there by now, it is looked at anew; what is written then has another generation.
             (Stage::Look { digest, .. } | Stage::Make { digest, .. }, _) => {
                 self.generation = self.names.take();

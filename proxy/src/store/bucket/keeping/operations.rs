@@ -93,10 +93,8 @@ impl Plain<'_> {
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<Answer, StoreError> {
         let place = self.place(key);
         match key {
-            // Says the same each time, and its age is to be the last time's.
-            Key::Mark(_) => self.client.put_once(&place, bytes).await?,
-            // A word is the same when it is said again.
-            Key::Word(..) => self.client.put_once(&place, bytes).await?,
+            // They say the same each time, and a mark's age is to be the last time's.
+            Key::Mark(_) | Key::Word(..) => self.client.put_once(&place, bytes).await?,
             _ => self.client.create_once(&place, bytes).await?,
         }
         Ok(Answer::Done)

@@ -175,8 +175,7 @@ impl BucketPins {
         Ok(names.iter().filter_map(|name| Holder::parse(name).ok()).collect())
     }
 
-    /// The names of a holder's pins behind `after`, with the objects of each and whether there is a note for the only one. At most so many keys are looked
-    /// at; where the next page begins.
+    /// The names of a holder's pins behind `after`, some of them, with the objects of each; which of those have a note; whether that is all.
     async fn groups(
         &self,
         holder: &Holder,
@@ -185,11 +184,11 @@ impl BucketPins {
         let (client, layout) = (&self.shared.client, &self.shared.layout);
         let owner = self.owner(holder)?;
         let pins = layout.below(&format!("{}{holder}", Prefix::Pins(owner.cluster.clone())));
-        let notes = layout.completed_by(&owner);
+        let complete = layout.completed_by(&owner);
         // The character behind the slash: all that lies below that name comes before.
         let behind = |folder: &str| after.map(|key| format!("{folder}/{key}0"));
         let listed = client.list(&pins, behind(&pins).as_deref(), BATCH).await?;
-        let noted = client.list(&notes, behind(&notes).as_deref(), BATCH * 2).await?;
+        let notes = client.list(&complete, behind(&complete).as_deref(), BATCH * 2).await?;
         let last = listed.len() < BATCH;
         let mut groups: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
         for object in listed {
@@ -201,8 +200,8 @@ impl BucketPins {
         if !last && groups.len() > 1 {
             groups.pop_last();
         }
-        let noted = noted.iter().filter_map(|note| note.location.filename().map(str::to_owned)).collect();
-        Ok((groups, noted, last))
+        let notes = notes.iter().filter_map(|note| note.location.filename().map(str::to_owned)).collect();
+        Ok((groups, notes, last))
     }
 
     async fn page(

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use larder_oci::Digest;
 
 use super::setting::Setting;
-use crate::store::removal::{Answer, Collector, Label, Names, Operation, PinName, Pinner, Reader, Step, Unpinner};
+use crate::store::removal::{
+    Answer, Collector, Key, Label, Names, Operation, PinName, Pinner, Reader, Step, Unique, Unpinner,
+};
 
 /// Who takes part.
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     Collector(Label),
     Pinner(PinName, BTreeSet<Digest>),
+    /// Goes on with a pin that is there, and then removes others.
+    Continuer(PinName, BTreeSet<Digest>, Unique, BTreeSet<Key>),
     Unpinner(PinName),
     Reader(Digest),
 }
@@ -32,6 +36,9 @@ impl Machine {
         match kind.clone() {
             Kind::Collector(cluster) => Self::Collector(Collector::with(cluster, policy, names, rules)),
             Kind::Pinner(name, digests) => Self::Pinner(Pinner::with(name, digests, names, rules)),
+            Kind::Continuer(name, digests, own, older) => {
+                Self::Pinner(Pinner::knowing(name, digests, older, Some(own), names))
+            }
             Kind::Unpinner(name) => Self::Unpinner(Unpinner::new(name)),
             Kind::Reader(digest) => Self::Reader(Reader::with(digest, 2, rules)),
         }

@@ -70,6 +70,28 @@ pub(super) fn renewed() -> Setting {
     setting
 }
 
+/// Two replicas go on with two pins of one name that nobody completed yet: each removes those that are lower, `older` says which.
+fn continued(first_removes: &[&str], second_removes: &[&str]) -> Setting {
+    let mut setting = Setting::new("continued");
+    setting.blob("d", "g1");
+    setting.mark("d", "g1");
+    for seed in ["low", "lower"] {
+        let key = Key::Pin(pin_name("a", "one"), Names::new(seed).unwrap().take());
+        setting.put(key, Body::Pin([digest("d")].into()));
+    }
+    setting.continuer(("a", "one"), &["d"], "low", first_removes);
+    setting.continuer(("a", "one"), &["d"], "lower", second_removes);
+    setting.collectors(&[("b", 1)]);
+    setting.faults = 1;
+    setting
+}
+
+#[test]
+fn without_an_order_those_who_go_on_remove_each_other() {
+    let walked = walk(&Setting { looks_for: "has no pin", ..continued(&["lower"], &["low"]) }, 1_000_000);
+    assert!(walked.violation.is_some());
+}
+
 /// An image is unpinned and pinned again by the same name.
 pub(super) fn again() -> Setting {
     let mut setting = Setting::new("again");
@@ -217,6 +239,7 @@ walks! {
     a_reader_finds_what_is_pinned: read_meanwhile(), 24_185;
     two_may_renew_a_pin: renewed(), 79_337;
     a_pin_may_come_back: again(), 84_928;
+    two_may_go_on_with_what_is_there: continued(&["lower"], &[]), 7_192;
     nothing_goes_while_a_holder_is_silent: silent(), 17_130;
     nothing_goes_while_a_holder_never_declared: undeclared(), 1_173;
     nothing_goes_while_the_brake_is_on: emptied(), 6_379;

@@ -158,6 +158,14 @@ impl Setting {
         self.participants.push((Kind::Pinner(pin_name(cluster, image), digests), 1));
     }
 
+    /// Goes on with one of several pins of a name that are there, and then removes `older`, by their seeds.
+    pub(super) fn continuer(&mut self, (cluster, image): (&str, &str), blobs: &[&str], own: &str, older: &[&str]) {
+        let (name, digests) = (pin_name(cluster, image), blobs.iter().map(|blob| digest(blob)).collect());
+        let unique = |seed: &str| Names::new(seed).unwrap().take();
+        let older = older.iter().map(|seed| Key::Pin(name.clone(), unique(seed))).collect();
+        self.participants.push((Kind::Continuer(name, digests, unique(own), older), 1));
+    }
+
     pub(super) fn unpinner(&mut self, cluster: &str, image: &str) {
         self.participants.push((Kind::Unpinner(pin_name(cluster, image)), 1));
     }

@@ -325,7 +325,7 @@ impl World {
     fn feed(&mut self, index: usize, answer: Answer, setting: &Setting) {
         let before = self.completed(index);
         self.participants[index].machine.change(|machine| machine.feed(answer));
-        if let (None, Some(key), Kind::Pinner(name, digests)) =
+        if let (None, Some(key), Kind::Pinner(name, digests) | Kind::Continuer(name, digests, ..)) =
             (before, self.completed(index), &setting.participants[index].0)
             && !self.promises.0.withdrawn.contains(&key)
         {
