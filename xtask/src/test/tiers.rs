@@ -22,6 +22,8 @@ pub(crate) enum Tier {
     Components,
     /// The store on a bucket, with real S3 servers: `tests/bucket`.
     Bucket,
+    /// Who may ask the cluster cache, with a real API server: `tests/callers`.
+    Callers,
     /// A fixed number of runs of each fuzz target: `cargo xtask fuzz`.
     Fuzz,
     /// Everything that helm makes of values: `tests/chart`. Needs no cluster.
@@ -33,7 +35,8 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    const ALL: [Self; 6] = [Self::Components, Self::Bucket, Self::Fuzz, Self::Chart, Self::Node, Self::Kind];
+    const ALL: [Self; 7] =
+        [Self::Components, Self::Bucket, Self::Callers, Self::Fuzz, Self::Chart, Self::Node, Self::Kind];
 
     /// The tiers that are asked for.
     pub(crate) fn asked_for(arguments: &Arguments) -> Result<Vec<Self>> {
@@ -53,6 +56,7 @@ impl Tier {
         match self {
             Self::Components => "components",
             Self::Bucket => "bucket",
+            Self::Callers => "callers",
             Self::Fuzz => "fuzz",
             Self::Chart => "chart",
             Self::Node => "node",
@@ -64,6 +68,7 @@ impl Tier {
         match self {
             Self::Components => components(arguments),
             Self::Bucket => bucket(arguments),
+            Self::Callers => callers(arguments),
             Self::Fuzz => fuzz(arguments),
             Self::Chart => chart(arguments),
             Self::Node if !is_root() => Ok(Outcome::skipped(self.name(), "engines run as root only")),
@@ -82,6 +87,8 @@ fn components(arguments: &Arguments) -> Result<Outcome> {
     command.args([
         "--exclude",
         "larder-test-bucket",
+        "--exclude",
+        "larder-test-callers",
         "--exclude",
         "larder-test-chart",
         "--exclude",
@@ -111,6 +118,20 @@ fn bucket(arguments: &Arguments) -> Result<Outcome> {
     if arguments.all {
         command.env("LARDER_TEST_RECORDS", "100000").env("LARDER_BUCKET_MINUTES", "5");
     }
+    if let Some(filter) = filter(arguments) {
+        command.args(["--", filter]);
+    }
+    run(&mut command)
+}
+
+fn callers(arguments: &Arguments) -> Result<Outcome> {
+    let parts = Parts::from_environment()?;
+    for part in ["etcd", "kubernetes-1.34"] {
+        parts.module(part)?;
+    }
+    let larder_cache = workspace::build_program("larder-cache", "dev")?;
+    let mut command = workspace::cargo();
+    command.args(["test", "--package", "larder-test-callers"]).env("LARDER_CACHE_PROGRAM", larder_cache);
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
     }
@@ -304,10 +325,10 @@ mod tests {
             let tiers = Tier::asked_for(&arguments)?.into_iter().map(Tier::name).collect::<Vec<_>>().join(" ");
             anyhow::Ok((tiers, filter(&arguments).map(str::to_owned)))
         };
-        assert_eq!(asked(&[]).unwrap(), ("components bucket fuzz chart node kind".to_owned(), None));
+        assert_eq!(asked(&[]).unwrap(), ("components bucket callers fuzz chart node kind".to_owned(), None));
         assert_eq!(
             asked(&["proxy_killed"]).unwrap(),
-            ("components bucket fuzz chart node kind".to_owned(), Some("proxy_killed".to_owned()))
+            ("components bucket callers fuzz chart node kind".to_owned(), Some("proxy_killed".to_owned()))
         );
         assert_eq!(asked(&["kind"]).unwrap(), ("kind".to_owned(), None));
         assert_eq!(asked(&["kind", "pulls"]).unwrap(), ("kind".to_owned(), Some("pulls".to_owned())));

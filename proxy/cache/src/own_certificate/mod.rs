@@ -29,7 +29,7 @@ use crate::kubernetes::saved_folder::SavedFolder;
 const FILE: &str = "certificate.pem";
 
 /// Between looks.
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(5);
 const EVERY_WHILE_WRONG: Duration = Duration::from_secs(2);
 
 /// How often a Secret that changes under our hands is read again within a look.

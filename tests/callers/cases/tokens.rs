@@ -1,0 +1,101 @@
+//! Whose token it is: while the API server is there, when it was killed, when the cache was restarted meanwhile, and after its time.
+
+use anyhow::{Result, ensure};
+use larder_test_callers::cache::{AUDIENCE, CONFIGMAP};
+use larder_test_callers::process::until;
+use larder_test_callers::{Cache, ControlPlane};
+
+fn status(cache: &Cache, authority: &str, token: &str) -> Result<u16> {
+    Ok(cache.ask(authority, token)?.0)
+}
+
+pub(crate) fn with_the_api_server_and_a_day_without_it() -> Result<()> {
+    let (mut plane, other) = (ControlPlane::start()?, ControlPlane::start()?);
+    let cache = &mut Cache::start(&plane.kubeconfig_of_cache()?, &[])?;
+    let hurried = &mut Cache::start(&plane.kubeconfig_of_cache()?, &["--saved-keys-for", "8s"])?;
+    cache.until_ready()?;
+    hurried.until_ready()?;
+    let authority = &plane.field("configmap", CONFIGMAP, "ca.crt")?;
+
+    let node = &plane.token("node", AUDIENCE)?;
+    let expired = &plane.expired(node)?;
+    let wrong = [
+        plane.token("node", "another")?,
+        plane.token("stranger", AUDIENCE)?,
+        other.token("node", AUDIENCE)?,
+        format!("{node}x"),
+        "garbage".to_owned(),
+    ];
+    ensure!(status(cache, authority, node)? == 200, "{}", cache.log());
+    ensure!(status(cache, authority, expired)? == 401, "an expired token while somebody says so");
+    for (number, wrong) in wrong.iter().enumerate() {
+        ensure!(status(cache, authority, wrong)? == 401, "the wrong token {number}");
+    }
+    let metrics = cache.page("/metrics")?;
+    for line in [
+        "larder_cache_token_reviews_total{outcome=\"accepted\"} 1\n",
+        // The expired one, that of the other cluster, the one with a letter too many. The rest cannot be good on its face.
+        "larder_cache_token_reviews_total{outcome=\"refused\"} 3\n",
+    ] {
+        ensure!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    ensure!(metrics.contains("larder_cache_certificate_expiry_timestamp_seconds "), "{metrics}");
+
+    plane.kill_api_server();
+    let days_without = |cache: &Cache| -> Result<()> {
+        ensure!(status(cache, authority, node)? == 200, "{}", cache.log());
+        ensure!(status(cache, authority, expired)? == 200, "nobody could renew it: {}", cache.log());
+        for (number, wrong) in wrong.iter().enumerate() {
+            // The other cluster's key might be a new one of ours, of which nobody could tell.
+            let expected = if number == 2 { 503 } else { 401 };
+            ensure!(status(cache, authority, wrong)? == expected, "the wrong token {number}");
+        }
+        Ok(())
+    };
+    // What was refused a moment ago is remembered for ten seconds.
+    until("the expired token is accepted", || {
+        ensure!(status(cache, authority, expired)? == 200);
+        Ok(())
+    })?;
+    days_without(cache)?;
+    cache.until_it_says("saved keys say whose a token is, until ")?;
+    cache.kill();
+    cache.start_again()?;
+    // It serves at once, with the certificate that was saved.
+    until("it serves after its restart", || days_without(cache))?;
+
+    hurried.until_it_says("saved keys are good for 8 s, which is over")?;
+    ensure!(status(hurried, authority, node)? == 503, "{}", hurried.log());
+    hurried.kill();
+    hurried.start_again()?;
+    hurried.until_it_says("which is over")?;
+    ensure!(status(hurried, authority, node)? == 503, "a restart does not begin the time anew");
+
+    plane.start_with_another_key()?;
+    cache.until_ready()?;
+    hurried.until_ready()?;
+    ensure!(status(hurried, authority, node)? == 200);
+    ensure!(status(cache, authority, expired)? == 401, "somebody says so again: {}", cache.log());
+    let newer = &plane.token("node", AUDIENCE)?;
+    ensure!(status(cache, authority, newer)? == 200);
+    until("the new key is saved", || {
+        let saved = std::fs::read_to_string(cache.saved().join("keys.json"))?;
+        ensure!(saved.contains("ES256"), "{saved}");
+        Ok(())
+    })?;
+    plane.kill_api_server();
+    // Nothing of the first life is remembered.
+    cache.kill();
+    cache.start_again()?;
+    until("it serves after its restart", || {
+        ensure!(status(cache, authority, newer)? == 200);
+        Ok(())
+    })?;
+    ensure!(status(cache, authority, node)? == 200, "the first key is still among them");
+
+    let log = cache.log();
+    for secret in [node, newer, expired].map(|token| token.rsplit_once('.').map_or("", |(_, signature)| signature)) {
+        ensure!(!log.contains(secret), "a token is in the log");
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! etcd and kube-apiserver, with the rights of `docs/cluster-cache-rights.yaml`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use larder_test_origin::private_certificate;
+use larder_test_parts::Parts;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SigningKey as _};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{Process, free_address, output, until};
+
+/// As kubeadm calls it, which makes tokens of two clusters look alike.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+const ADMINISTRATOR: &str = "administrator-of-the-test";
+
+/// What the documentation says that the cache needs.
+pub const RIGHTS: &str = include_str!("../../../docs/cluster-cache-rights.yaml");
+
+/// The one that tests speak to.
+#[derive(Debug)]
+pub struct ControlPlane {
+    api_server: Option<Process>,
+    _etcd: Process,
+    etcd_address: SocketAddr,
+    address: SocketAddr,
+    programs: PathBuf,
+    folder: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts one, with namespace `larder`, accounts `node`, `stranger` and `larder-cache`, and the rights.
+    pub fn start() -> Result<Self> {
+        let parts = Parts::from_environment()?;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path();
+        let (etcd_address, peer) = (free_address()?, free_address()?);
+        let (clients, peers) = (format!("http://{etcd_address}"), format!("http://{peer}"));
+        let mut command = Command::new(parts.module("etcd")?.join("server"));
+        command.arg("--data-dir").arg(path.join("etcd")).args(["--unsafe-no-fsync", "--name", "one"]);
+        command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+        command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+        command.args(["--initial-cluster", &format!("one={peers}")]);
+        let etcd = Process::start("etcd", path, &mut command)?;
+
+        let certificate = private_certificate(&["127.0.0.1"]);
+        for (name, text) in [
+            ("api.crt", certificate.certificate),
+            ("api.key", certificate.key),
+            ("ca.crt", certificate.authority),
+            ("tokens", format!("{ADMINISTRATOR},admin,admin,system:masters\n")),
+            ("first.key", KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?.serialize_pem()),
+            ("second.key", KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem()),
+        ] {
+            fs::write(path.join(name), text)?;
+        }
+        let programs = parts.module("kubernetes-1.34")?;
+        let address = free_address()?;
+        let mut plane = Self { api_server: None, _etcd: etcd, etcd_address, address, programs, folder };
+        plane.write_kubeconfig("admin", &format!("token: {ADMINISTRATOR}"))?;
+        plane.start_api_server()?;
+        plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: larder}}")?;
+        for account in ["node", "stranger"] {
+            plane.apply(&format!(
+                "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, namespace: larder}}}}"
+            ))?;
+        }
+        plane.apply(RIGHTS)?;
+        Ok(plane)
+    }
+
+    /// Starts the API server, which signs tokens with its first key.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        self.start_signing(&["first.key"])
+    }
+
+    /// Starts it with another key for tokens; those of the first stay good, as an administrator does it.
+    pub fn start_with_another_key(&mut self) -> Result<()> {
+        self.start_signing(&["second.key", "first.key"])
+    }
+
+    fn start_signing(&mut self, keys: &[&str]) -> Result<()> {
+        ensure!(self.api_server.is_none(), "it runs");
+        let path = |name: &str| self.folder.path().join(name);
+        let mut command = Command::new(self.programs.join("kube-apiserver"));
+        command.args(["--etcd-servers", &format!("http://{}", self.etcd_address)]);
+        command.args(["--bind-address", "127.0.0.1", "--secure-port", &self.address.port().to_string()]);
+        command.arg("--tls-cert-file").arg(path("api.crt")).arg("--tls-private-key-file").arg(path("api.key"));
+        command.arg("--cert-dir").arg(path("certificates")).arg("--token-auth-file").arg(path("tokens"));
+        command.args(["--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24"]);
+        command.args(["--service-account-issuer", ISSUER, "--service-account-signing-key-file"]).arg(path(keys[0]));
+        for key in keys {
+            command.arg("--service-account-key-file").arg(path(key));
+        }
+        let mut process = Process::start("kube-apiserver", self.folder.path(), &mut command)?;
+        let ready = until("the API server is ready", || {
+            if process.ended() {
+                return Ok(Err(process.log()));
+            }
+            // It has a moment in which it answers and its own roles are not there yet.
+            self.kubectl(&["get", "--raw=/readyz"], "")?;
+            self.kubectl(&["get", "clusterrole", "system:service-account-issuer-discovery"], "").map(Ok)
+        })?;
+        ready.map_err(|log| anyhow::anyhow!("the API server ended: {log}"))?;
+        self.api_server = Some(process);
+        Ok(())
+    }
+
+    /// SIGKILL of the API server.
+    pub fn kill_api_server(&mut self) {
+        self.api_server = None;
+    }
+
+    /// Its address, for a kubeconfig.
+    fn write_kubeconfig(&self, name: &str, user: &str) -> Result<PathBuf> {
+        let (path, authority) = (self.folder.path().join(name), self.folder.path().join("ca.crt"));
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: it\ncontexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n\
+             clusters: [{{name: it, cluster: {{server: 'https://{}', certificate-authority: '{}'}}}}]\n\
+             users: [{{name: it, user: {{{user}}}}}]\n",
+            self.address,
+            authority.display()
+        );
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// A kubeconfig with a token of the cache's own account.
+    pub fn kubeconfig_of_cache(&self) -> Result<PathBuf> {
+        let token = self.folder.path().join("cache-token");
+        fs::write(&token, self.kubectl(&["create", "token", "larder-cache", "--namespace=larder"], "")?.trim())?;
+        self.write_kubeconfig("cache", &format!("tokenFile: '{}'", token.display()))
+    }
+
+    /// kubectl of an administrator.
+    pub fn kubectl(&self, words: &[&str], input: &str) -> Result<String> {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.folder.path().join("admin")).args(words);
+        output(&mut command, input)
+    }
+
+    /// As `kubectl apply`, which says what was changed.
+    pub fn apply(&self, text: &str) -> Result<String> {
+        self.kubectl(&["apply", "--filename=-"], text)
+    }
+
+    /// A field of an object of namespace `larder`, decoded.
+    pub fn field(&self, kind: &str, name: &str, key: &str) -> Result<String> {
+        let object: Value =
+            serde_json::from_str(&self.kubectl(&["get", kind, name, "--namespace=larder", "--output=json"], "")?)?;
+        let text = object["data"][key].as_str().unwrap_or_default();
+        if kind == "configmap" {
+            return Ok(text.to_owned());
+        }
+        Ok(String::from_utf8(base64::prelude::BASE64_STANDARD.decode(text)?)?)
+    }
+
+    /// Changes one field of a Secret as a person would.
+    pub fn set_secret(&self, name: &str, key: &str, text: &str) -> Result<()> {
+        let patch = json!({ "stringData": { key: text } }).to_string();
+        self.kubectl(&["patch", "secret", name, "--namespace=larder", "--patch", &patch], "").map(drop)
+    }
+
+    /// A token as kubelet asks for it (TokenRequest).
+    pub fn token(&self, account: &str, audience: &str) -> Result<String> {
+        let audience = format!("--audience={audience}");
+        let words = ["create", "token", account, "--namespace=larder", &audience, "--duration=10m"];
+        Ok(self.kubectl(&words, "")?.trim().to_owned())
+    }
+
+    /// The same token, signed by the same key, but its time was over an hour ago.
+    pub fn expired(&self, token: &str) -> Result<String> {
+        let mut parts = token.split('.');
+        let (header, claims) = (parts.next().context("a header")?, parts.next().context("claims")?);
+        let mut claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims)?)?;
+        for name in ["exp", "iat", "nbf"] {
+            let seconds = claims[name].as_u64().with_context(|| format!("{name} of the token"))?;
+            claims[name] = json!(seconds - 2 * 3600);
+        }
+        let text = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let pair = KeyPair::from_pem_and_sign_algo(
+            &fs::read_to_string(self.folder.path().join("first.key"))?,
+            &PKCS_RSA_SHA256,
+        )?;
+        Ok(format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(pair.sign(text.as_bytes())?)))
+    }
+
+    /// For files of tests.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
