@@ -92,7 +92,7 @@ fn cache_rights(helm: &Helm, case: &Golden) -> Result<()> {
             let flag = if resource == "secrets" { "--own-certificate" } else { "--authority-configmap" };
             let named = cache.flag(flag).into_iter().next().and_then(|name| name.rsplit('/').next());
             ensure!(rule["resourceNames"] == json!([named]), "{rule} is not for {named:?}");
-            ensure!(rule["verbs"] == json!(["get", "update"]), "{rule}");
+            ensure!(rule["verbs"] == json!(["get", "patch"]), "{rule}");
         }
     }
     let account = set.0.pointer("/spec/template/spec/serviceAccountName").cloned().unwrap_or_default();
