@@ -96,7 +96,8 @@ impl Gate {
                 Ok(caller) => Ok(caller),
                 Err(Unaccepted::Unknown) => Err(unauthorized("nobody has this token")),
                 Err(Unaccepted::CannotTell(reason)) => {
-                    tracing::warn!(reason, "whose token it is cannot be told");
+                    // Of every request; that it is so, and since when, is for the readiness to say.
+                    tracing::debug!(reason, "whose token it is cannot be told");
                     let json =
                         ErrorBody::new(ErrorCode::Unauthorized, "whose token it is cannot be told now").to_json();
                     Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, json, challenge: None })
