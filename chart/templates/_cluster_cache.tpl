@@ -5,9 +5,9 @@
 {{- end -}}
 
 {{- /* Kubelet tells a Pod the addresses of its namespace's Services by variables, so nobody's DNS is asked: nodes have a resolver of their own, which does not know
-the cluster's names, and what resolves those may wait for an image itself. The variable is tcp://ADDRESS:PORT, with brackets where they belong. */ -}}
+the cluster's names, and what resolves those may wait for an image itself. */ -}}
 {{- define "larder.addressVariable" -}}
-{{- printf "$(%s_PORT)" (upper . | replace "-" "_") -}}
+{{- printf "$(%s_SERVICE_HOST):7443" (upper . | replace "-" "_") -}}
 {{- end -}}
 
 {{- define "larder.clusterCacheFlags" -}}

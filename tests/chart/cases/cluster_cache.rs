@@ -115,7 +115,7 @@ fn what_nodes_are_told(helm: &Helm, case: &Golden) -> Result<()> {
     let services: BTreeSet<String> = of_kind(&objects, "Service")
         .into_iter()
         .filter(|service| service.0["spec"].get("clusterIP").is_none())
-        .map(|service| format!("$({}_PORT)", service.name().to_uppercase().replace('-', "_")))
+        .map(|service| format!("$({}_SERVICE_HOST):7443", service.name().to_uppercase().replace('-', "_")))
         .collect();
     let set = of_kind(&objects, "StatefulSet").into_iter().next();
     for node in of_kind(&objects, "DaemonSet") {
