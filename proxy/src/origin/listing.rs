@@ -1,7 +1,7 @@
 //! Questions whose answers are passed on: `tags/list`, `referrers`.
 
 use http::header::{ACCEPT, LINK};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use larder_oci::media_type::OCI_INDEX;
 use tokio::time::Instant;
 use url::form_urlencoded;
@@ -13,6 +13,9 @@ use super::question::{Question, expect_whole, media_type};
 use crate::source::{Listing, MAXIMUM_DOCUMENT, SourceError};
 
 const LARGEST_QUERY: usize = 1024;
+
+/// By what a list of referrers was filtered (distribution specification, "Listing Referrers").
+pub(crate) const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// GET of a listing.
 pub(crate) struct GetListing {
@@ -50,9 +53,10 @@ impl Question for GetListing {
     async fn understand(&self, answer: Answer, until: Instant) -> Result<Listing, SourceError> {
         expect_whole(&answer)?;
         let media_type = media_type(&answer.headers).unwrap_or_else(|| "application/json".into());
-        let link = answer.headers.get(LINK).and_then(|link| link.to_str().ok()).map(ToOwned::to_owned);
+        let text = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let (link, filters) = (text(LINK), text(FILTERS));
         let bytes = body::read(answer.body, MAXIMUM_DOCUMENT, until).await?;
-        Ok(Listing { bytes, media_type, link, unconfirmed: None })
+        Ok(Listing { bytes, media_type, link, filters, unconfirmed: None })
     }
 }
 

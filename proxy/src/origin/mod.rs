@@ -43,7 +43,7 @@ use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::time::Instant;
 
-pub(crate) use listing::known_parameters;
+pub(crate) use listing::{FILTERS, known_parameters};
 pub use observe::{Lane, Observer, RequestKind, RequestOutcome, Unobserved};
 pub use pacing::RateLimit;
 pub use proxy_environment::{ProxyEnvironment, ProxyVariables};

@@ -1,6 +1,8 @@
 //! The whole proxy, against a registry over real sockets.
 
+mod attacks;
 mod cluster;
+mod conformance;
 mod intercepted;
 mod odd_origins;
 mod promised;
@@ -41,14 +43,42 @@ async fn ask(address: SocketAddr, method: &str, target: &str) -> (u16, Vec<u8>) 
 
 /// The same with more header lines; a body that is cut is given as far as it came, and it ends with FIN.
 async fn ask_with(address: SocketAddr, method: &str, target: &str, headers: &str) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let Exchanged { status, body, .. } = exchange(address, method, target, headers).await;
+    (status, body)
+}
+
+/// An answer as it came.
+struct Exchanged {
+    status: u16,
+    /// Names in lower case.
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Exchanged {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+}
+
+async fn exchange(address: SocketAddr, method: &str, target: &str, headers: &str) -> Exchanged {
     let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut all = raw(address, request.as_bytes()).await;
+    let end = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let body = all.split_off(end + 4);
+    let head = String::from_utf8(all).unwrap();
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    let headers = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    Exchanged { status: head[9..12].parse().unwrap(), headers, body }
+}
+
+/// Everything that is answered to these bytes, until the other side closes.
+async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.unwrap();
-    let end = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-    let status = std::str::from_utf8(&all[9..12]).unwrap().parse().unwrap();
-    (status, all.split_off(end + 4))
+    all
 }
 
 async fn page(address: SocketAddr, path: &str) -> String {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LINK, WARNING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use larder_oci::{ContentRange, Digest, media_type};
+use larder_oci::{ContentRange, Digest, ErrorBody, ErrorCode, media_type};
 
 use crate::hop;
+use crate::origin::FILTERS;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
-use crate::source::{SourceError, Verdict};
+use crate::source::{Listing, SourceError, Verdict};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -51,6 +51,20 @@ pub(super) fn of_error(error: &SourceError) -> Reply {
     };
     // Our own rules are no word of the origin's.
     if matches!(error, SourceError::Refused { .. }) { reply } else { said(reply, error.verdict()) }
+}
+
+/// Whether the reply rests on this word of the origin's.
+pub(super) fn says(reply: &Reply, verdict: Verdict) -> bool {
+    reply.headers.get(hop::ORIGIN).is_some_and(|said| said == verdict.as_str())
+}
+
+/// The refusal of a blob that its repository does not have, with the code for it (distribution specification, "Error Codes").
+pub(super) fn unknown_blob(mut reply: Reply) -> Reply {
+    let body = ErrorBody::new(ErrorCode::BlobUnknown, "the registry does not have this blob").to_json();
+    reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers.insert(CONTENT_LENGTH, body.len().into());
+    reply.body = Body::Bytes(body.into());
+    reply
 }
 
 /// With what the origin said, or failed to say.
@@ -99,20 +113,30 @@ pub(super) fn out_of_range(total: u64) -> Reply {
 }
 
 /// A list.
-pub(super) fn listing(bytes: Bytes, content_type: &str, link: Option<&str>, outcome: Outcome) -> Reply {
+pub(super) fn listing(listing: Listing, outcome: Outcome) -> Reply {
+    let Listing { bytes, media_type, link, filters, unconfirmed } = listing;
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, text(content_type, "application/json"));
+    headers.insert(CONTENT_TYPE, text(&media_type, "application/json"));
     headers.insert(CONTENT_LENGTH, bytes.len().into());
-    if let Some(link) = link.and_then(|link| HeaderValue::from_str(link).ok()) {
-        headers.insert(LINK, link);
+    for (name, value) in [(LINK, link), (FILTERS, filters)] {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+            headers.insert(name, value);
+        }
     }
-    Reply::new(StatusCode::OK, headers, Body::Bytes(bytes), outcome)
+    let reply = Reply::new(StatusCode::OK, headers, Body::Bytes(bytes), outcome);
+    match unconfirmed {
+        Some(unsure) => stale(reply, unsure.said, unsure.age),
+        None => reply,
+    }
 }
 
-/// Says that the answer was not confirmed, in headers that engines leave alone (RFC 9111 §5.1, §5.5).
+/// Says that the answer was not confirmed, in headers that engines leave alone and people's programs show (distribution specification,
+/// "Warnings": code 299, agent `-`; RFC 9111 §5.1).
 pub(super) fn stale(reply: Reply, verdict: Verdict, age: Option<Duration>) -> Reply {
     let mut reply = said(reply, verdict);
-    reply.headers.insert(WARNING, HeaderValue::from_static("110 larder \"Response is Stale\""));
+    let warning =
+        format!("299 - \"stale: Larder serves what it knew last, the registry answered {}\"", verdict.as_str());
+    reply.headers.insert(WARNING, text(&warning, "299 - \"stale\""));
     if let Some(age) = age {
         reply.headers.insert(AGE, age.as_secs().into());
     }

@@ -1,11 +1,13 @@
 //! Lists of tags: what the origin says, and while it is away what we know.
 
 use http::Method;
+use larder_oci::Tag;
 use tokio::time::Instant;
+use url::form_urlencoded;
 
 use super::{Puller, answer, attachment, referrers};
 use crate::reply::{Outcome, Reply, ReplySource};
-use crate::source::{Listing, SourceError, Verdict};
+use crate::source::{Listing, SourceError, Unconfirmed, Verdict};
 use crate::store::Name;
 
 impl Puller {
@@ -25,12 +27,15 @@ impl Puller {
             Err(
                 error @ (SourceError::NotFound | SourceError::NeedsCredentials { .. } | SourceError::Refused { .. }),
             ) => answer::of_error(&error),
-            Err(error) => self.known_tags(name, error.verdict()).await.unwrap_or_else(|| answer::of_error(&error)),
+            Err(error) => {
+                let known = self.known_tags(name, query, error.verdict()).await;
+                known.unwrap_or_else(|| answer::of_error(&error))
+            }
         };
         answer::to_method(reply, &method)
     }
 
-    async fn known_tags(&self, name: &Name, said: Verdict) -> Option<Reply> {
+    async fn known_tags(&self, name: &Name, query: Option<&str>, said: Verdict) -> Option<Reply> {
         let mut tags = Vec::new();
         for tag in self.shared.store.tags(name).await.ok()? {
             let is_ours = match attachment::image_of(&tag) {
@@ -44,19 +49,78 @@ impl Puller {
         if tags.is_empty() {
             return None;
         }
+        let (tags, link) = Page::of(query).cut(tags);
+        let tags: Vec<_> = tags.iter().map(Tag::as_str).collect();
         let list = serde_json::json!({ "name": name.repository.as_str(), "tags": tags });
-        let outcome = Outcome::new(ReplySource::Store, "stale");
-        let reply = answer::listing(list.to_string().into(), "application/json", None, outcome);
-        Some(answer::stale(reply, said, None))
+        let listing = Listing {
+            bytes: list.to_string().into(),
+            media_type: "application/json".to_owned(),
+            link,
+            filters: None,
+            unconfirmed: Some(Unconfirmed { said, age: None }),
+        };
+        Some(answer::listing(listing, Outcome::new(ReplySource::Store, "stale")))
+    }
+}
+
+/// The part of a list that was asked for (distribution specification, "Listing Tags").
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Page {
+    most: Option<usize>,
+    last: Option<String>,
+}
+
+impl Page {
+    fn of(query: Option<&str>) -> Self {
+        let mut page = Self::default();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match name.as_ref() {
+                "n" => page.most = value.parse().ok(),
+                "last" => page.last = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        page
+    }
+
+    /// The tags of it, and the `Link` to what follows.
+    fn cut(&self, mut tags: Vec<Tag>) -> (Vec<Tag>, Option<String>) {
+        tags.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        if let Some(last) = &self.last {
+            tags.retain(|tag| tag.as_str() > last.as_str());
+        }
+        let Some(most) = self.most.filter(|most| *most < tags.len()) else { return (tags, None) };
+        tags.truncate(most);
+        // A page without an end has no next one.
+        let link = tags.last().map(|end| format!("<?n={most}&last={end}>; rel=\"next\""));
+        (tags, link)
     }
 }
 
 /// As it came: where the cluster cache only remembers it, that is said here too.
 pub(super) fn passed_on(listing: Listing) -> Reply {
-    let Listing { bytes, media_type, link, unconfirmed } = listing;
-    let reply = answer::listing(bytes, &media_type, link.as_deref(), Outcome::new(ReplySource::Origin, "passed"));
-    match unconfirmed {
-        Some(unsure) => answer::stale(reply, unsure.said, unsure.age),
-        None => reply,
+    answer::listing(listing, Outcome::new(ReplySource::Origin, "passed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(query: Option<&str>) -> (String, Option<String>) {
+        let tags = ["v2", "v10", "latest", "v1"].map(|tag| Tag::parse(tag).unwrap()).to_vec();
+        let (tags, link) = Page::of(query).cut(tags);
+        (tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(" "), link)
+    }
+
+    #[test]
+    fn no_more_than_asked_for_in_lexical_order_and_where_it_goes_on() {
+        let next = |last: &str, n| Some(format!("<?n={n}&last={last}>; rel=\"next\""));
+        assert_eq!(cut(None), ("latest v1 v10 v2".to_owned(), None));
+        assert_eq!(cut(Some("n=2")), ("latest v1".to_owned(), next("v1", 2)));
+        assert_eq!(cut(Some("n=2&last=v1")), ("v10 v2".to_owned(), None));
+        assert_eq!(cut(Some("last=v10")), ("v2".to_owned(), None));
+        assert_eq!(cut(Some("last=a&n=1")), ("latest".to_owned(), next("latest", 1)));
+        assert_eq!(cut(Some("n=0")), (String::new(), None));
+        assert_eq!(cut(Some("n=many")), ("latest v1 v10 v2".to_owned(), None));
     }
 }

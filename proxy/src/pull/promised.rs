@@ -17,7 +17,7 @@ use super::promises::{Promise, UnderWay};
 use super::tag::Cached;
 use super::{NamedHead, Puller, Shared, answer, attachment, recent, referrers, whole};
 use crate::reply::{Body, Reply, ReplyObserver, ReplySource};
-use crate::source::SourceError;
+use crate::source::{SourceError, Verdict};
 use crate::store::Name;
 
 impl Puller {
@@ -50,8 +50,14 @@ impl Puller {
             return reply;
         }
         shared.broke(name, &Cause::Blob(digest.clone()));
-        // Whatever it was: later ones of these clients do go on elsewhere after a 5xx, and after a 404 without a word in it do not.
-        reply.status = StatusCode::BAD_GATEWAY;
+        // Later ones of these clients do go on elsewhere after a 5xx, and after a 404 only where it says a code. So 404, which a registry
+        // has to say of what it does not have, is said with one; anything else is a 502.
+        if is_get && answer::says(&reply, Verdict::NotFound) {
+            return answer::unknown_blob(reply);
+        }
+        if !answer::says(&reply, Verdict::NotFound) {
+            reply.status = StatusCode::BAD_GATEWAY;
+        }
         reply
     }
 

@@ -12,7 +12,7 @@ use super::held::read_document;
 use super::listing::passed_on;
 use super::{Puller, Shared, answer};
 use crate::reply::{Outcome, Reply, ReplySource};
-use crate::source::{Listing, SourceError, Verdict};
+use crate::source::{Listing, SourceError, Unconfirmed, Verdict};
 use crate::store::Name;
 
 /// What our own tags begin with.
@@ -81,7 +81,8 @@ impl Shared {
         let held = self.held(name, &record.digest).await?;
         let bytes = read_document(&held.blob).await.ok()?;
         let media_type = held.link.media_type.unwrap_or_else(|| larder_oci::media_type::OCI_INDEX.to_owned());
-        let outcome = Outcome::new(ReplySource::Store, "stale");
-        Some(answer::stale(answer::listing(bytes, &media_type, None, outcome), said, None))
+        let unconfirmed = Some(Unconfirmed { said, age: None });
+        let listing = Listing { bytes, media_type, link: None, filters: None, unconfirmed };
+        Some(answer::listing(listing, Outcome::new(ReplySource::Store, "stale")))
     }
 }

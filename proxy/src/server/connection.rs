@@ -18,6 +18,7 @@ use super::gate::Peer;
 use super::handler::Handler;
 use super::linger::close_gently;
 use super::socket::{Socket, SocketState};
+use super::strangers::Stranger;
 use super::stream::Stream;
 
 /// Largest head of a request, and what hyper buffers before it waits for the socket.
@@ -42,8 +43,14 @@ pub(super) struct Ending {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: Stream, peer: Peer, handler: Arc<Handler>, ending: Ending) {
-    let state = Arc::new(SocketState::default());
+pub(super) async fn serve(
+    stream: Stream,
+    peer: Peer,
+    stranger: Option<Arc<Stranger>>,
+    handler: Arc<Handler>,
+    ending: Ending,
+) {
+    let state = Arc::new(SocketState::of(stranger));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         Arc::clone(&handler).handle(request, peer, Arc::clone(&state))
     });

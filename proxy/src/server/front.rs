@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::linger::close_gently;
 use super::probe::Probe;
 use super::sniff::{LONGEST_PROBE, Opening, classify, probe_query};
+use super::strangers::Strangers;
 use crate::metrics::{Metrics, ReasonLabels};
 
 /// Connections that have not said yet what they are, or are being told that they are refused.
@@ -40,6 +41,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// For reading a probe's head and writing its answer.
 const PROBE: Duration = Duration::from_secs(2);
+
+/// Until a stranger's connection has ended that gives way.
+const GIVING_WAY: Duration = Duration::from_secs(1);
 
 const TLS_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// As Go's servers say it.
@@ -77,6 +81,8 @@ pub(super) struct Front {
     pub(super) places: Arc<Semaphore>,
     pub(super) accepted: mpsc::UnboundedSender<Accepted>,
     pub(super) speech: Speech,
+    /// Who gives way when all places are taken.
+    pub(super) strangers: Arc<Strangers>,
     pub(super) stop: CancellationToken,
 }
 
@@ -96,8 +102,9 @@ impl Front {
     }
 
     async fn serve(self) -> io::Result<()> {
-        let Self { listeners, probe, metrics, waiting, places, accepted, speech, stop } = self;
-        let desk = Arc::new(Desk { probe, metrics, places, accepted, speech, waiting: Waiting::new(waiting) });
+        let Self { listeners, probe, metrics, waiting, places, accepted, speech, strangers, stop } = self;
+        let waiting = Waiting::new(waiting);
+        let desk = Arc::new(Desk { probe, metrics, places, accepted, speech, strangers, waiting });
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -117,6 +124,7 @@ struct Desk {
     places: Arc<Semaphore>,
     waiting: Waiting,
     speech: Speech,
+    strangers: Arc<Strangers>,
     accepted: mpsc::UnboundedSender<Accepted>,
 }
 
@@ -194,7 +202,7 @@ impl Desk {
     }
 
     async fn hand_over(&self, stream: TcpStream, tls: bool) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Some(place) = self.place().await else {
             self.refused("bound");
             answer(stream, BUSY).await;
             return;
@@ -204,6 +212,17 @@ impl Desk {
             Ok(stream) => drop(self.accepted.send(Accepted { stream, place, tls })),
             Err(error) => tracing::warn!(%error, "connection lost before it was served"),
         }
+    }
+
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        if !self.strangers.send_one_away() {
+            return None;
+        }
+        self.refused("bound");
+        timeout(GIVING_WAY, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
     }
 
     async fn answer_probe(&self, mut stream: TcpStream) {

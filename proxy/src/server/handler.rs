@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{
-    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LINK, RANGE, VIA,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LINK, RANGE, VIA,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use larder_oci::{ByteRange, ErrorBody};
@@ -75,20 +75,26 @@ pub(super) struct Handler {
 
 impl Handler {
     /// Answers one request. `state` is that of its connection.
-    pub(super) async fn handle<B>(
+    pub(super) async fn handle<B: http_body::Body>(
         self: Arc<Self>,
         request: Request<B>,
         peer: Peer,
         state: Arc<SocketState>,
     ) -> Result<Response<WireBody>, Infallible> {
-        let (parts, _) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        // Nobody has a reason to send one. Where it ends is what somebody in between may see differently (RFC 9112 §11.2).
+        let has_body = !body.is_end_stream();
+        drop(body);
         let routed = route(&parts.method, parts.uri.path(), parts.uri.query());
         let account = Account::open(Arc::clone(&self.metrics), &parts.method, routed.as_ref().ok());
         let span = account.span().clone();
         let reply = async {
             if let Some(gate) = &self.gate {
                 match gate.admit(&parts.headers, peer).await {
-                    Ok(caller) => tracing::debug!(caller = caller.name, "may ask"),
+                    Ok(caller) => {
+                        state.let_in();
+                        tracing::debug!(caller = caller.name, "may ask");
+                    }
                     Err(away) => return turned_away(away),
                 }
             }
@@ -97,6 +103,9 @@ impl Handler {
         let mut reply = reply.instrument(span).await;
         if self.gate.is_some() && self.stop.is_cancelled() {
             reply.headers.insert(hop::DRAINING, HeaderValue::from_static("1"));
+        }
+        if has_body {
+            reply.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(respond(reply, &parts.method, account, &state))
     }

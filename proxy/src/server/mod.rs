@@ -19,6 +19,7 @@ pub mod probe;
 pub mod route;
 mod sniff;
 mod socket;
+mod strangers;
 mod stream;
 mod wire;
 
@@ -45,6 +46,7 @@ use self::front::{Accepted, Front, Speech};
 use self::gate::Gate;
 use self::handler::Handler;
 use self::probe::Probe;
+use self::strangers::Strangers;
 use self::stream::Stream;
 use crate::metrics::Metrics;
 
@@ -114,6 +116,7 @@ impl Server {
         let closing = CancellationToken::new();
         // Also when this future is dropped: the front thread must not outlive it.
         let _closed = closing.clone().drop_guard();
+        let strangers = Arc::new(Strangers::default());
         let front = Front {
             listeners: self.listeners,
             probe: Arc::clone(&probe),
@@ -122,6 +125,7 @@ impl Server {
             places: Arc::new(Semaphore::new(connections)),
             accepted,
             speech,
+            strangers: Arc::clone(&strangers),
             stop: closing.clone(),
         };
         let ending = Ending { drain: closing.clone(), now: CancellationToken::new() };
@@ -137,7 +141,7 @@ impl Server {
         let result = loop {
             tokio::select! {
                 next = incoming.recv() => match next {
-                    Some(connection) => spawn(&tracker, connection, tls.as_ref(), &handler, &metrics, &ending),
+                    Some(connection) => spawn(&tracker, connection, tls.as_ref(), &strangers, &handler, &metrics, &ending),
                     None => break (&mut front_end).await.unwrap_or_else(|_| Err(io::Error::other("the front thread panicked"))),
                 },
                 end = &mut finished => {
@@ -149,7 +153,7 @@ impl Server {
         closing.cancel();
         // What the front thread handed over before it stopped is served, too.
         while let Some(connection) = incoming.recv().await {
-            spawn(&tracker, connection, tls.as_ref(), &handler, &metrics, &ending);
+            spawn(&tracker, connection, tls.as_ref(), &strangers, &handler, &metrics, &ending);
         }
         tracker.close();
         let until = until.unwrap_or_else(|| Instant::now() + drain);
@@ -177,6 +181,7 @@ fn spawn(
     tracker: &TaskTracker,
     connection: Accepted,
     tls: Option<&TlsAcceptor>,
+    strangers: &Strangers,
     handler: &Arc<Handler>,
     metrics: &Arc<Metrics>,
     ending: &Ending,
@@ -191,14 +196,25 @@ fn spawn(
         }
     };
     let (handler, ending, open) = (Arc::clone(handler), ending.clone(), Open::new(metrics));
+    let stranger = handler.gate.is_some().then(|| strangers.add());
     tracker.spawn(async move {
         let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-        match tls {
-            None => connection::serve(Stream::Plain(stream), peer, handler, ending).await,
-            Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-                Ok(Ok(stream)) => connection::serve(Stream::Tls(Box::new(stream)), peer, handler, ending).await,
-                Ok(Err(error)) => tracing::debug!(%error, "no TLS with a client"),
-                Err(_) => tracing::debug!("a client did not end its TLS handshake in time"),
+        let serving = async {
+            let stream = match tls {
+                None => Stream::Plain(stream),
+                Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+                    Ok(Err(error)) => return tracing::debug!(%error, "no TLS with a client"),
+                    Err(_) => return tracing::debug!("a client did not end its TLS handshake in time"),
+                },
+            };
+            connection::serve(stream, peer, stranger.clone(), handler, ending).await;
+        };
+        match &stranger {
+            None => serving.await,
+            Some(stranger) => tokio::select! {
+                () = serving => {}
+                () = stranger.sent_away() => tracing::debug!("a stranger's connection gives way to another"),
             },
         }
         drop((open, place));

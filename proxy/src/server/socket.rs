@@ -14,6 +14,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 
 use super::account::Account;
+use super::strangers::Stranger;
 use super::stream::Stream;
 
 #[derive(Debug, Default)]
@@ -28,9 +29,22 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(super) struct SocketState {
     inner: Mutex<Inner>,
+    stranger: Option<Arc<Stranger>>,
 }
 
 impl SocketState {
+    /// That of a connection on which nobody was let in yet, if that has to be.
+    pub(super) fn of(stranger: Option<Arc<Stranger>>) -> Self {
+        Self { inner: Mutex::default(), stranger }
+    }
+
+    /// Somebody may ask on this connection.
+    pub(super) fn let_in(&self) {
+        if let Some(stranger) = &self.stranger {
+            stranger.let_in();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

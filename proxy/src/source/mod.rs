@@ -100,6 +100,8 @@ pub struct Listing {
     pub media_type: String,
     /// The `Link` header as it came (the next page, a path of the other side's).
     pub link: Option<String>,
+    /// `OCI-Filters-Applied`: by what the list was filtered, where that was asked for and done.
+    pub filters: Option<String>,
     /// It is not the registry's word of now.
     pub unconfirmed: Option<Unconfirmed>,
 }

@@ -49,7 +49,7 @@ fn at_once(line: EngineLine) -> Result<()> {
     let new = cluster.node(3)?;
     let manifest = format!("/v2/team/app/manifests/v1?ns={}", cluster.registry());
     let head = http::get(new.larder.listen, &manifest, &[])?.head.to_lowercase();
-    let marked = head.contains("warning: 110") && head.contains("larder-origin: unreachable");
+    let marked = head.contains("warning: 299 - ") && head.contains("larder-origin: unreachable");
     ensure!(head.starts_with("http/1.1 200") && marked, "nothing says that nobody confirmed it: {head}");
     ensure!(new.questions("stale")? > 0.0, "it was not the cluster cache that said so");
     let pulled = new.engine.pull(&cluster.by_tag()).with_context(|| new.larder.last_lines())?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use larder_oci::{ByteRange, ContentRange, Digest, ErrorBody, ErrorCode};
+use larder_oci::{ByteRange, ContentRange, Digest, ErrorBody, ErrorCode, media_type};
 
 use crate::request::Request;
 
@@ -77,11 +77,10 @@ pub(crate) fn answer(request: &Request, content: &Content, tokens: Option<&Token
         return blob(content, repository, digest, request.header("range"));
     }
     if let Some(repository) = path.strip_suffix("/tags/list") {
-        let Some(tags) = content.tags.get(repository) else { return Answer::error(404, ErrorCode::NameUnknown) };
-        let names: Vec<_> = tags.keys().collect();
-        let mut answer = Answer::new(200).header("content-type", "application/json");
-        answer.body = serde_json::json!({"name": repository, "tags": names}).to_string().into();
-        return answer;
+        return tags(content, repository, request);
+    }
+    if let Some((repository, digest)) = path.split_once("/referrers/") {
+        return referrers(content, repository, digest, request);
     }
     Answer::error(404, ErrorCode::Unsupported)
 }
@@ -93,6 +92,48 @@ fn token(request: &Request, tokens: Option<&TokenPolicy>) -> Answer {
     }
     let mut answer = Answer::new(200).header("content-type", "application/json");
     answer.body = serde_json::json!({"token": TOKEN, "expires_in": 300}).to_string().into();
+    answer
+}
+
+/// Distribution specification, "Listing Tags": `n` at the most, after `last`, in lexical order, with a link to what follows.
+fn tags(content: &Content, repository: &str, request: &Request) -> Answer {
+    let Some(tags) = content.tags.get(repository) else { return Answer::error(404, ErrorCode::NameUnknown) };
+    let (most, last) = (request.parameter("n").and_then(|n| n.parse().ok()), request.parameter("last"));
+    let all: Vec<_> = tags.keys().filter(|tag| last.is_none_or(|last| tag.as_str() > last)).collect();
+    let page: Vec<_> = all.iter().take(most.unwrap_or(usize::MAX)).collect();
+    let mut answer = Answer::new(200).header("content-type", "application/json");
+    if let (Some(most), Some(end)) = (most, page.last())
+        && page.len() < all.len()
+    {
+        let next = format!("</v2/{repository}/tags/list?n={most}&last={end}>; rel=\"next\"");
+        answer = answer.header("link", next);
+    }
+    answer.body = serde_json::json!({"name": repository, "tags": page}).to_string().into();
+    answer
+}
+
+/// Distribution specification, "Listing Referrers": an index, also of nothing.
+fn referrers(content: &Content, repository: &str, digest: &str, request: &Request) -> Answer {
+    let wanted = request.parameter("artifactType").map(|value| value.replace("%2F", "/"));
+    let mut found = Vec::new();
+    for (manifest, (media_type, bytes)) in content.objects.get(repository).into_iter().flatten() {
+        let (Some(media_type), Ok(document)) = (media_type, serde_json::from_slice::<serde_json::Value>(bytes)) else {
+            continue;
+        };
+        let kind = &document["artifactType"];
+        if document["subject"]["digest"] == digest && wanted.as_ref().is_none_or(|wanted| kind == wanted) {
+            let (size, manifest) = (bytes.len(), manifest.to_string());
+            found.push(
+                serde_json::json!({"mediaType": media_type, "digest": manifest, "size": size, "artifactType": kind}),
+            );
+        }
+    }
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": found});
+    let mut answer = Answer::new(200).header("content-type", media_type::OCI_INDEX);
+    if wanted.is_some() {
+        answer = answer.header("oci-filters-applied", "artifactType");
+    }
+    answer.body = index.to_string().into();
     answer
 }
 

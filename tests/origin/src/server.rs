@@ -121,6 +121,19 @@ impl Origin {
         digest
     }
 
+    /// Holds one manifest in a repository, under this tag if there is one: a signature, say, with the `subject` that it is of.
+    pub fn push_manifest(&self, repository: &str, tag: Option<&str>, media_type: &str, bytes: bytes::Bytes) -> Digest {
+        let digest = Digest::of(larder_oci::Algorithm::Sha256, &bytes);
+        let mut state = self.state.lock().unwrap();
+        let objects = state.content.objects.entry(repository.to_owned()).or_default();
+        objects.insert(digest.clone(), (Some(media_type.to_owned()), bytes));
+        if let Some(tag) = tag {
+            let tags = state.content.tags.entry(repository.to_owned()).or_default();
+            tags.insert(tag.to_owned(), digest.clone());
+        }
+        digest
+    }
+
     /// Forgets a repository, as if its owner had deleted it.
     pub fn delete(&self, repository: &str) {
         let mut state = self.state.lock().unwrap();

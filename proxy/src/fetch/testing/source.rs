@@ -161,6 +161,7 @@ impl ScriptedSource {
             bytes: Bytes::from_static(text.as_bytes()),
             media_type: "application/json".to_owned(),
             link: None,
+            filters: None,
             unconfirmed: None,
         };
         self.script().listing = Some(listing);

@@ -31,6 +31,7 @@ fn start() -> Running {
         places: Arc::new(Semaphore::new(BOUND)),
         accepted,
         speech: Speech::Node,
+        strangers: Arc::default(),
         stop: stop.clone(),
     };
     Running { address, stop, metrics, handed_over, end: front.start().unwrap() }
