@@ -380,7 +380,7 @@ impl Opened {
             let condition = readiness.condition("registries file");
             tasks.spawn("registries file", file.follow(condition, Arc::clone(&metrics), shutdown.clone()));
         }
-        let kept = store.pins();
+        let kept = service.is_some().then(|| store.keep(&tasks)).flatten();
         let stored = store.start(&tasks, &readiness, &metrics);
         let origin = Origin::new(OriginConfig {
             settings: Arc::clone(&shared),
@@ -396,9 +396,8 @@ impl Opened {
             source = Arc::new(Chain::new(before_all(prepared, &via, &tasks, &readiness, &metrics), source));
         }
         let service = service.map(|service| service.start(&tasks, &readiness, &metrics));
-        let is_service = service.is_some();
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
-        if let Some((pins, times)) = kept.filter(|_| is_service) {
+        if let Some((pins, times)) = kept {
             let (keeping, shutdown) = ((*puller).clone().keep_pulled(pins, times), tasks.shutdown().clone());
             tasks.spawn("pulls", async move { _ = shutdown.run_until_cancelled_owned(keeping).await });
         }

@@ -53,10 +53,15 @@ impl OpenStore {
         }
     }
 
-    /// Where pins are kept, and when what is pulled is pinned; `None`: nowhere.
-    pub(super) fn pins(&self) -> Option<(Arc<dyn Pins>, KeepPulled)> {
+    /// Starts what lets go of what nobody wants. Where pins are kept, and when what is pulled is pinned; `None`: nowhere.
+    pub(super) fn keep(&self, tasks: &Tasks) -> Option<(Arc<dyn Pins>, KeepPulled)> {
         match self {
-            Self::Bucket { store, .. } => Some((store.pins(), store.keep_pulled())),
+            Self::Bucket { store, .. } => {
+                for (name, task) in store.spawn_keeping(tasks.shutdown()) {
+                    tasks.spawn_fallible(name, task);
+                }
+                Some((store.pins(), store.keep_pulled()))
+            }
             Self::Directory { .. } | Self::Memory { .. } => None,
         }
     }

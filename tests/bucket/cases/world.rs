@@ -106,6 +106,7 @@ pub(crate) fn hurry(config: &mut BucketConfig) {
 pub(crate) struct Replica {
     pub(crate) store: Arc<BucketStore>,
     copies: TempDir,
+    shutdown: CancellationToken,
     _background: DropGuard,
 }
 
@@ -115,7 +116,12 @@ impl Replica {
         store.prepare().await?;
         let shutdown = CancellationToken::new();
         store.spawn_background(&shutdown);
-        Ok(Self { store, copies, _background: shutdown.drop_guard() })
+        Ok(Self { store, copies, _background: shutdown.clone().drop_guard(), shutdown })
+    }
+
+    /// Declares what was pulled, and collects, as `larder-cache` does.
+    pub(crate) fn keep(&self) {
+        self.store.spawn_keeping(&self.shutdown);
     }
 
     /// Ends it as the end of its process does, but for the folder.

@@ -211,21 +211,23 @@ impl BucketStore {
     /// Starts what runs beside the serving, here and in the folder. Call it once, within the runtime. None of the tasks ends before
     /// `shutdown`; each comes with its name.
     pub fn spawn_background(&self, shutdown: &CancellationToken) -> Vec<(&'static str, JoinHandle<()>)> {
-        let spawn = |name, work: BoxFuture<'static, ()>| {
-            let shutdown = shutdown.clone();
-            let task = tokio::spawn(async move {
-                let _ = shutdown.run_until_cancelled_owned(work).await;
-            });
-            (name, task)
-        };
         let shared = || Arc::clone(&self.shared);
+        let spawn = |name, work| spawned(shutdown, name, work);
         let mut tasks = self.shared.local.spawn_background(shutdown);
         tasks.push(spawn("bucket health", Box::pin(upkeep::health(shared()))));
         tasks.push(spawn("bucket debts", Box::pin(upkeep::settle(shared()))));
         tasks.push(spawn("bucket uploads", Box::pin(upkeep::uploads(shared()))));
-        tasks.push(spawn("bucket pulls", Box::pin(keeping::hold_pulls(shared()))));
-        tasks.push(spawn("bucket removal", Box::pin(keeping::collect(shared()))));
         tasks
+    }
+
+    /// Starts what speaks for the holder `pull`, and collects. In the same way, and only where pulls are pinned: who declares and pins nothing lets others
+    /// remove what he serves.
+    pub fn spawn_keeping(&self, shutdown: &CancellationToken) -> Vec<(&'static str, JoinHandle<()>)> {
+        let shared = || Arc::clone(&self.shared);
+        vec![
+            spawned(shutdown, "bucket pulls", Box::pin(keeping::hold_pulls(shared()))),
+            spawned(shutdown, "bucket removal", Box::pin(keeping::collect(shared()))),
+        ]
     }
 
     /// Numbers for metrics. Never blocks.
@@ -268,6 +270,18 @@ impl BucketStore {
     pub async fn expire_uploads(&self) -> Result<usize, StoreError> {
         self.shared.expire_uploads().await
     }
+}
+
+fn spawned(
+    shutdown: &CancellationToken,
+    name: &'static str,
+    work: BoxFuture<'static, ()>,
+) -> (&'static str, JoinHandle<()>) {
+    let shutdown = shutdown.clone();
+    let task = tokio::spawn(async move {
+        let _ = shutdown.run_until_cancelled_owned(work).await;
+    });
+    (name, task)
 }
 
 impl Store for BucketStore {

@@ -11,6 +11,7 @@ use object_store::ObjectMeta;
 use super::body;
 use super::machine::Hands;
 use crate::pins::Pin;
+use crate::store::bucket::Provider;
 use crate::store::bucket::client::{Client, Who};
 use crate::store::bucket::layout::{Generation, Layout};
 use crate::store::bucket::owed::checksums_of;
@@ -200,7 +201,9 @@ impl Shared {
         let (digest, old, new) = (&from.digest, Generation::from(&from.generation), Generation::from(to));
         let kept = self.listed(digest).await?;
         let Some(kept) = kept.into_iter().find(|kept| kept.generation == old) else { return Ok(Answer::NotFound) };
-        if kept.length > LARGEST_COPY {
+        // Azure answers before it has copied, and shows what is not whole yet.
+        if kept.length > LARGEST_COPY || self.config.address.provider == Provider::Azure {
+            self.come_here(digest).await?;
             return self.bring(&Held { digest: digest.clone(), generation: to.clone() }).await;
         }
         if kept.length > self.config.small {
@@ -211,6 +214,16 @@ impl Shared {
         let copied = self.client.copy_once(&self.layout.blob(digest, &old), &self.layout.blob(digest, &new)).await?;
         self.forget_age(digest);
         Ok(if copied { Answer::Done } else { Answer::NotFound })
+    }
+
+    /// Waits until all of a blob is here, if it comes at all.
+    async fn come_here(self: &Arc<Self>, digest: &Digest) -> Result<(), StoreError> {
+        if let Some(blob) = self.blob(digest).await?
+            && let Err(error) = blob.file_until(blob.len()).await
+        {
+            tracing::debug!(%digest, %error, "store: what is condemned does not come to be uploaded anew");
+        }
+        Ok(())
     }
 
     /// What is here goes to the bucket under that generation. The origin is for whoever wants the pin to ask: it puts it again then.
@@ -225,7 +238,12 @@ impl Shared {
 /// What is not known to have happened may happen yet.
 fn known(answer: Result<Answer, StoreError>) -> Answer {
     answer.unwrap_or_else(|error| {
-        tracing::debug!(%error, "store: what removal wanted of the bucket may have happened or not");
+        // Rights are for a person to mend: without that to delete, nothing is ever removed.
+        if error.to_string().contains("access denied") {
+            tracing::warn!(%error, "store: the bucket refuses what removal has to do");
+        } else {
+            tracing::debug!(%error, "store: what removal wanted of the bucket may have happened or not");
+        }
         Answer::Unknown
     })
 }

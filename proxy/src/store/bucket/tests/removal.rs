@@ -62,6 +62,8 @@ async fn what_nobody_wants_goes_with_its_checksums_and_what_is_pinned_stays() {
     let me = Holder::parse("me").unwrap();
     assert_eq!(store.pins().put(pin(&me, &[&wanted])).await.unwrap(), Put::Complete);
     // The holder `pull` speaks by itself.
+    let shutdown = CancellationToken::new();
+    store.spawn_keeping(&shutdown);
     while store.pins().declared(&Holder::pull()).await.unwrap().is_none() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -144,6 +146,8 @@ async fn a_pull_that_was_not_used_for_long_lets_go_and_is_declared() {
         config.removal.pull = Duration::from_secs(2);
     })
     .await;
+    let shutdown = CancellationToken::new();
+    store.spawn_keeping(&shutdown);
     let bytes = content(5, 100);
     store.put_bytes(&sha256(&bytes), bytes.clone()).await.unwrap();
     let pins = store.pins();
