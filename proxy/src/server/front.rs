@@ -104,7 +104,7 @@ impl Front {
     async fn serve(self) -> io::Result<()> {
         let Self { listeners, probe, metrics, waiting, places, accepted, speech, strangers, stop } = self;
         let waiting = Waiting::new(waiting);
-        let desk = Arc::new(Desk { probe, metrics, places, accepted, speech, strangers, waiting });
+        let desk = Arc::new(Desk { probe, metrics, places, waiting, speech, strangers, accepted });
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -40,8 +40,9 @@ impl Service {
         fs::write(path("tls.crt"), &certificate.certificate).unwrap();
         fs::write(path("tls.key"), &certificate.key).unwrap();
         let service = ServiceConfig {
-            tls: wish.tls.then(|| (path("tls.crt"), path("tls.key"))),
+            tls: wish.tls.then(|| CertificateConfig::Files { certificate: path("tls.crt"), key: path("tls.key") }),
             tokens: Some(path("tokens")),
+            callers: None,
             anonymous: if wish.anonymous { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() },
         };
         let usual = ProxyLimits::default();
@@ -178,7 +179,7 @@ async fn nothing_is_smuggled_past_somebody_in_between() {
             format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", 5 + length),
             format!("0\r\n\r\n{inner}"),
         ),
-        ("TE.CL", format!("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"), chunk),
+        ("TE.CL", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n".to_owned(), chunk),
         ("two lengths", format!("Content-Length: 0\r\nContent-Length: {length}\r\n"), inner.to_owned()),
         ("a length of two", format!("Content-Length: 0, {length}\r\n"), inner.to_owned()),
         ("a signed length", format!("Content-Length: +{length}\r\n"), inner.to_owned()),
@@ -200,8 +201,8 @@ async fn nothing_is_smuggled_past_somebody_in_between() {
         let request = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n{body}");
         // It is closed by us, or this would wait.
         let answered = tokio::time::timeout(Duration::from_secs(10), raw(service.running.address, request.as_bytes()));
-        let answered =
-            String::from_utf8(answered.await.unwrap_or_else(|_| panic!("{what}: kept open")).to_vec()).unwrap();
+        let answered = answered.await.unwrap_or_else(|_| panic!("{what}: kept open"));
+        let answered = String::from_utf8(answered).unwrap();
         assert_eq!(answered.matches("HTTP/1.1 ").count(), 1, "{what}: {answered}");
     }
     // And a connection without any of it is kept.

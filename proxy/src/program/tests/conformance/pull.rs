@@ -164,25 +164,31 @@ async fn error_codes_what_would_write_is_unsupported_and_no_registry_is_an_unkno
 async fn warnings_code_299_and_agent_dash_and_whoever_cannot_be_asked_is_no_404() {
     let stage = Stage::start();
     for way in stage.ways() {
+        // All of it: to who names the registry in the path nothing less is given while the registry is away (decision 13).
         assert_eq!(way.ask("GET", "manifests/v1").await.status, 200);
+        let platform = stage.image.host_platform();
+        assert_eq!(way.ask("GET", &format!("manifests/{}", platform.manifest)).await.status, 200);
+        for blob in &platform.blobs {
+            assert_eq!(way.ask("GET", &format!("blobs/{blob}")).await.status, 200);
+        }
         way.until_stored().await;
     }
     let limits = vec![("retry-after".to_owned(), "30".to_owned())];
     stage.origin.behave(larder_test_origin::Matcher::all(), larder_test_origin::Behaviour::Status(429, limits));
     for way in stage.ways() {
         // What was said a moment ago is said once more to who names the registry in the path (decision 13).
-        let mut stale = way.ask("GET", "manifests/v1").await;
-        if stale.header("warning").is_none() {
-            stale = way.ask("GET", "manifests/v1").await;
+        let mut remembered = way.ask("GET", "manifests/v1").await;
+        if remembered.header("warning").is_none() {
+            remembered = way.ask("GET", "manifests/v1").await;
         }
-        assert_eq!(stale.status, 200, "{way:?}");
-        let warning = stale.header("warning").unwrap();
+        assert_eq!(remembered.status, 200, "{way:?}");
+        let warning = remembered.header("warning").unwrap();
         assert!(warning.starts_with("299 - \"") && warning.ends_with('"') && warning.len() < 200, "{warning}");
-        assert_eq!(stale.header("content-type"), Some(media_type::OCI_INDEX));
+        assert_eq!(remembered.header("content-type"), Some(media_type::OCI_INDEX));
         // When the registry wants to be asked again is for us to heed: an engine would sleep, or ask us again and again.
         let unknown = way.ask("GET", "manifests/v2").await;
         assert_eq!((unknown.status, unknown.header("retry-after"), unknown.body.len()), (502, None, 0), "{way:?}");
-        assert_eq!(stale.header("retry-after"), None);
+        assert_eq!(remembered.header("retry-after"), None);
     }
     stage.end().await;
 }
