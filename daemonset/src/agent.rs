@@ -184,9 +184,12 @@ fn arguments(
     if let Some(metrics) = proxy.metrics {
         flag("--metrics", &metrics.to_string());
     }
-    let ClusterCacheArgs { cache, cache_ca, cache_token_file } = &proxy.cluster_cache;
+    let ClusterCacheArgs { cache, cache_address, cache_ca, cache_token_file } = &proxy.cluster_cache;
     if let Some(cache) = cache {
         flag("--cache", cache);
+    }
+    for address in cache_address.iter().filter(|address| !address.is_empty()) {
+        flag("--cache-address", address);
     }
     let files =
         [("--upstream-ca", &proxy.upstream_ca), ("--cache-ca", cache_ca), ("--cache-token-file", cache_token_file)];

@@ -278,10 +278,16 @@ pub(crate) struct ClusterCacheArgs {
     /// The cluster cache, asked before the registries: https://HOST:PORT, the name of a Service or of several machines.
     #[arg(long, env = "LARDER_CACHE", value_name = "URL")]
     pub(crate) cache: Option<String>,
-    /// Certificates (PEM) that the cluster cache's is checked against [default: the platform's]. Read again when it changes.
+    /// Where the cluster cache is asked while the name in --cache has no address (DNS is away), in a Pod the Service's address from the
+    /// environment; repeatable. Its certificate is checked for the name in --cache all the same.
+    #[arg(long, env = "LARDER_CACHE_ADDRESS", value_name = "ADDR:PORT", value_delimiter = ',')]
+    pub(crate) cache_address: Vec<String>,
+    /// Certificates (PEM) that the cluster cache's is checked against [default: the platform's]. Read again when it changes; until it is
+    /// there the cluster cache is not asked.
     #[arg(long, env = "LARDER_CACHE_CA", value_name = "FILE")]
     pub(crate) cache_ca: Option<PathBuf>,
-    /// Holds the token that the cluster cache knows this node by. Read again when it changes.
+    /// Holds the token that the cluster cache knows this node by. Read again when it changes; until it is there the cluster cache is not
+    /// asked.
     #[arg(long, env = "LARDER_CACHE_TOKEN_FILE", value_name = "FILE")]
     pub(crate) cache_token_file: Option<PathBuf>,
 }

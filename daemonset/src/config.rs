@@ -220,17 +220,41 @@ fn reserve(text: &str) -> anyhow::Result<Reserve> {
 
 /// The cluster cache, if one is named.
 pub(crate) fn cluster_cache(args: &ClusterCacheArgs) -> anyhow::Result<Option<ClusterCacheConfig>> {
-    let ClusterCacheArgs { cache, cache_ca, cache_token_file } = args;
+    let ClusterCacheArgs { cache, cache_address, cache_ca, cache_token_file } = args;
     let Some(cache) = cache.as_deref().filter(|url| !url.is_empty()) else {
-        if cache_ca.is_some() || cache_token_file.is_some() {
-            return Err(anyhow::anyhow!("--cache-ca and --cache-token-file go with --cache URL")).context(Usage);
+        if cache_ca.is_some() || cache_token_file.is_some() || cache_address.iter().any(|text| !text.is_empty()) {
+            let words = "--cache-address, --cache-ca and --cache-token-file go with --cache URL";
+            return Err(anyhow::anyhow!(words)).context(Usage);
         }
         return Ok(None);
     };
     let url = cache.parse().with_context(|| format!("--cache {cache}: write https://HOST:PORT")).context(Usage)?;
-    let config = ClusterCacheConfig { url, ca: cache_ca.clone(), token: cache_token_file.clone() };
+    let addresses = cache_address.iter().filter_map(|text| cache_address_of(text).transpose());
+    let addresses = addresses.collect::<anyhow::Result<_>>().context(Usage)?;
+    let config = ClusterCacheConfig { url, ca: cache_ca.clone(), token: cache_token_file.clone(), addresses };
     config.check().context(Usage)?;
     Ok(Some(config))
+}
+
+/// `10.96.0.7:7443`, `[fd00::7]:7443`, and `fd00::7:7443`, which is what HOST:PORT makes of the environment of a Pod. What Kubernetes
+/// has not filled in, because the Service came after the Pod, is none: the name is there all the same.
+fn cache_address_of(text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    let text = text.trim();
+    if text.is_empty() || text.contains("$(") {
+        if !text.is_empty() {
+            tracing::warn!(
+                address = text,
+                "--cache-address was not filled in: the Service came after this Pod; its name alone is used"
+            );
+        }
+        return Ok(None);
+    }
+    let bare = || {
+        let (host, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::new(host.parse().ok()?, port.parse().ok()?))
+    };
+    let address = text.parse().ok().or_else(bare);
+    address.map(Some).with_context(|| format!("--cache-address {text}: write ADDRESS:PORT, a name is for --cache"))
 }
 
 /// Whom the proxy runs as.
@@ -283,10 +307,28 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_the_cluster_cache_is_a_number_and_one_that_was_not_filled_in_is_none() {
+        let of = |text: &str| super::cache_address_of(text).map(|address| address.map(|address| address.to_string()));
+        for (text, expected) in [
+            ("10.96.0.7:7443", Some("10.96.0.7:7443")),
+            ("[fd00::7]:7443", Some("[fd00::7]:7443")),
+            ("fd00::7:7443", Some("[fd00::7]:7443")),
+            ("$(LARDER_CACHE_SERVICE_HOST):$(LARDER_CACHE_SERVICE_PORT)", None),
+            ("", None),
+        ] {
+            assert_eq!(of(text).unwrap().as_deref(), expected, "{text}");
+        }
+        for wrong in ["larder-cache:7443", "10.96.0.7", "10.96.0.7:", "10.96.0.7:x"] {
+            assert!(of(wrong).unwrap_err().to_string().contains("write ADDRESS:PORT"), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_cluster_cache_is_named_by_a_url() {
         let of = |cache: Option<&str>, token: Option<&str>| {
             let args = ClusterCacheArgs {
                 cache: cache.map(str::to_owned),
+                cache_address: Vec::new(),
                 cache_ca: None,
                 cache_token_file: token.map(Into::into),
             };

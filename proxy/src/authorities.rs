@@ -2,8 +2,7 @@
 //!
 //! Invariant: what comes out was parsed as rustls will use it, so nothing that a person wrote can fail later, at a pull.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use rustls::RootCertStore;
@@ -11,8 +10,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
 use thiserror::Error;
 
-/// Largest file that is read, in bytes.
-const LARGEST: u64 = 1024 * 1024;
+use crate::small_file;
 
 /// Why a text vouches for nobody. Whoever wrote it has to mend it.
 #[derive(Debug, Error)]
@@ -74,9 +72,7 @@ pub fn authorities_of(path: &Path) -> Result<RootCertStore, CertificateFileError
 
 /// The text of a file of certificates.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
-    Ok(text)
+    small_file::read_text(path).map(|mut text| std::mem::take(&mut *text))
 }
 
 /// One that is sound, for tests.

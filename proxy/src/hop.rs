@@ -17,6 +17,14 @@ pub(crate) const ORIGIN: HeaderName = HeaderName::from_static("larder-origin");
 /// In an answer: whoever gave it is about to stop, and wants to be left alone.
 pub(crate) const DRAINING: HeaderName = HeaderName::from_static("larder-draining");
 
+/// In a request: the fingerprint of what the one who asks was told of this registry
+/// ([`RegistrySettings::fingerprint`](crate::settings::RegistrySettings::fingerprint)), if that is anything. In its answer: that of the one
+/// who answers, or [`NO_SETTINGS`]. Where they differ it is refused (decision 20).
+pub(crate) const SETTINGS: HeaderName = HeaderName::from_static("larder-settings");
+
+/// Nothing was said of the registry.
+pub(crate) const NO_SETTINGS: &str = "none";
+
 /// Less than this nobody can be held to.
 const SHORTEST: Duration = Duration::from_millis(20);
 

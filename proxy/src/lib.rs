@@ -19,6 +19,7 @@ pub mod secret;
 pub mod server;
 pub mod server_certificate;
 pub mod settings;
+pub(crate) mod small_file;
 pub mod source;
 pub mod static_tokens;
 pub mod store;

@@ -49,7 +49,7 @@ use crate::server::gate::{AnyOf, Callers, Gate};
 use crate::server::probe::{KeyError, Probe, ProbeKey};
 use crate::server::{BindError, Server, ServerParts, Service};
 use crate::server_certificate::{ServerCertificate, ServerCertificateError};
-use crate::settings::{Settings, SettingsFile, SettingsFileError};
+use crate::settings::{Settings, SettingsFile, SettingsFileError, SharedSettings};
 use crate::source::{Chain, Source};
 use crate::static_tokens::{StaticTokens, TokenFileError};
 use crate::store::StoreError;
@@ -393,7 +393,7 @@ impl Opened {
         let via = origin.identity().to_owned();
         let mut source: Arc<dyn Source> = Arc::new(Measured::new(origin, Arc::clone(&metrics)));
         if let Some(prepared) = cluster_cache {
-            source = Arc::new(Chain::new(before_all(prepared, &via, &tasks, &readiness, &metrics), source));
+            source = Arc::new(Chain::new(before_all(prepared, &via, &shared, &tasks, &readiness, &metrics), source));
         }
         let service = service.map(|service| service.start(&tasks, &readiness, &metrics));
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
@@ -439,6 +439,7 @@ impl Opened {
 fn before_all(
     prepared: Prepared,
     via: &str,
+    settings: &SharedSettings,
     tasks: &Tasks,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
@@ -450,7 +451,7 @@ fn before_all(
         })
     };
     let (resolver, limits) = (Arc::new(ServiceResolver), ClusterCacheLimits::default());
-    let cache = Arc::new(ClusterCache::new(prepared, via, resolver, told, limits));
+    let cache = Arc::new(ClusterCache::new(prepared, via, resolver, Arc::clone(settings), told, limits));
     tasks.spawn("cluster cache", Arc::clone(&cache).follow(tasks.shutdown().clone()));
     let (watched, condition, shutdown) =
         (Arc::clone(&cache), readiness.condition("cluster cache"), tasks.shutdown().clone());

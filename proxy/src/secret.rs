@@ -1,24 +1,11 @@
 //! Secrets: they are not shown, and leave no copy of ours behind.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::Path;
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderValue;
 use sha2::Sha256;
 use zeroize::Zeroizing;
-
-/// The largest file of secrets, in bytes.
-const LARGEST: u64 = 1 << 20;
-
-/// The text of a file of secrets. Blocks.
-pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
-    Ok(text)
-}
 
 /// A token: what opens something for whoever has it.
 #[derive(Clone, PartialEq, Eq)]

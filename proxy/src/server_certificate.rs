@@ -17,7 +17,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::Zeroizing;
+
+use crate::small_file;
 
 /// Why a certificate is not used.
 #[derive(Debug, Error)]
@@ -156,7 +157,7 @@ fn read(certificate: &Path, key: &Path) -> Result<Shown, ServerCertificateError>
         move |error| ServerCertificateError::Read { path, error }
     };
     let (chain, secret) =
-        (std::fs::read(certificate).map_err(io(certificate))?, Zeroizing::new(std::fs::read(key).map_err(io(key))?));
+        (small_file::read(certificate).map_err(io(certificate))?, small_file::read(key).map_err(io(key))?);
     parsed((&certificate.display().to_string(), &chain), (&key.display().to_string(), &secret))
 }
 

@@ -14,8 +14,9 @@ use futures_util::future::BoxFuture;
 use hmac::Mac as _;
 use thiserror::Error;
 
-use crate::secret::{self, Token, TokenHasher};
+use crate::secret::{Token, TokenHasher};
 use crate::server::gate::{Caller, Callers, Unaccepted};
+use crate::small_file;
 
 /// Shorter ones can be guessed.
 const SHORTEST: usize = 16;
@@ -83,7 +84,7 @@ impl StaticTokens {
     /// Reads the file again. Blocks.
     pub fn load(&self) -> Result<(), TokenFileError> {
         let path = || self.path.clone();
-        let text = secret::read(&self.path).map_err(|error| TokenFileError::Read { path: path(), error })?;
+        let text = small_file::read_text(&self.path).map_err(|error| TokenFileError::Read { path: path(), error })?;
         let mut known = Vec::new();
         let mut names = BTreeSet::new();
         for (number, line) in text.lines().enumerate() {

@@ -2,6 +2,7 @@
 //! again when they change.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use rustls::{ClientConfig, RootCertStore};
@@ -11,7 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::authorities;
 use crate::origin::{platform_roots, tls};
-use crate::secret::{self, Token};
+use crate::secret::Token;
+use crate::small_file;
 
 /// What a person says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct ClusterCacheConfig {
     pub ca: Option<PathBuf>,
     /// Holds the token that it knows us by.
     pub token: Option<PathBuf>,
+    /// Where it is asked while the name of `url` has no address.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// Why it cannot be used. Each of them is for a person to mend.
@@ -34,6 +38,14 @@ pub enum ClusterCacheError {
         url: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// A file is not there yet, or nobody has filled it.
+    #[error("{} {what}", path.display())]
+    NotYet {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        what: &'static str,
     },
     /// A file cannot be read.
     #[error("read {}: {error}", path.display())]
@@ -78,17 +90,27 @@ impl ClusterCacheConfig {
 
     /// Blocks.
     pub(super) fn read(&self) -> Result<Read, ClusterCacheError> {
-        let unread = |path: &Path, error| ClusterCacheError::Read { path: path.to_owned(), error };
-        let ca_pem = self.ca.as_ref().map(|path| authorities::read(path).map_err(|error| unread(path, error)));
+        let not_yet = |path: &Path, what| ClusterCacheError::NotYet { path: path.to_owned(), what };
+        let unread = |path: &Path, error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => not_yet(path, "is not there yet"),
+            _ => ClusterCacheError::Read { path: path.to_owned(), error },
+        };
+        let ca_pem = self.ca.as_ref().map(|path| {
+            let text = authorities::read(path).map_err(|error| unread(path, error))?;
+            if text.trim().is_empty() { Err(not_yet(path, "holds no certificate yet")) } else { Ok(text) }
+        });
         let ca_pem = ca_pem.transpose()?;
         let token = match &self.token {
             Some(path) => {
-                let text = secret::read(path).map_err(|error| unread(path, error))?;
+                let text = small_file::read_text(path).map_err(|error| unread(path, error))?;
+                if text.trim().is_empty() {
+                    return Err(not_yet(path, "holds no token yet"));
+                }
                 let token = Token::new(Zeroizing::new(text.trim().to_owned()));
-                if token.expose().is_empty() || token.header().is_none() {
+                if !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
                     return Err(ClusterCacheError::Wrong {
                         path: path.clone(),
-                        reason: "it holds no token".to_owned(),
+                        reason: "it holds no token: write the token alone, on one line".to_owned(),
                     });
                 }
                 Some(token)
@@ -132,7 +154,7 @@ mod tests {
     fn a_token_never_crosses_the_network_in_the_clear() {
         let check = |url: &str, token: bool| {
             let token = token.then(|| PathBuf::from("/token"));
-            ClusterCacheConfig { url: Url::parse(url).unwrap(), ca: None, token }.check()
+            ClusterCacheConfig { url: Url::parse(url).unwrap(), ca: None, token, addresses: Vec::new() }.check()
         };
         for (url, with_token, without) in [
             ("https://larder-cache.larder.svc:7443", true, true),
@@ -148,16 +170,42 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_token_is_none() {
+    fn a_token_is_one_line_and_one_that_is_not_there_yet_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let url = Url::parse("https://larder-cache:7443").unwrap();
-        let config = ClusterCacheConfig { url, ca: None, token: Some(path.clone()) };
-        assert!(config.read().err().unwrap().to_string().contains("token: No such file"));
-        for (text, is_one) in [("", false), ("\n", false), ("a\nb", false), ("secret-token\n", true)] {
+        let config = ClusterCacheConfig { url, ca: None, token: Some(path.clone()), addresses: Vec::new() };
+        let said = |config: &ClusterCacheConfig| match config.read() {
+            Ok(read) => read.token.unwrap().expose().to_owned(),
+            Err(error) => error.to_string().replace(folder.path().to_str().unwrap(), ""),
+        };
+        assert_eq!(said(&config), "/token is not there yet");
+        for (text, expected) in [
+            ("", "/token holds no token yet"),
+            ("\r\n", "/token holds no token yet"),
+            ("a\nb", "/token: it holds no token: write the token alone, on one line"),
+            ("\u{feff}token", "/token: it holds no token: write the token alone, on one line"),
+            ("secret-token\n", "secret-token"),
+            ("secret-token\r\n", "secret-token"),
+        ] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(config.read().is_ok(), is_one, "{text:?}");
+            assert_eq!(said(&config), expected, "{text:?}");
         }
+        // As kubelet replaces it: the link to the folder of the moment is renamed over.
+        let link = folder.path().join("..data");
+        for moment in ["one", "two"] {
+            std::fs::create_dir(folder.path().join(moment)).unwrap();
+            std::fs::write(folder.path().join(moment).join("token"), moment).unwrap();
+            std::os::unix::fs::symlink(moment, folder.path().join("..new")).unwrap();
+            std::fs::rename(folder.path().join("..new"), &link).unwrap();
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink("..data/token", &path).unwrap();
+            assert_eq!(said(&config), moment);
+        }
+        let ca = ClusterCacheConfig { ca: Some(folder.path().join("ca.crt")), ..config.clone() };
+        assert_eq!(said(&ca), "/ca.crt is not there yet");
+        std::fs::write(folder.path().join("ca.crt"), "").unwrap();
+        assert_eq!(said(&ca), "/ca.crt holds no certificate yet");
         assert_eq!(config.base().as_str(), "https://larder-cache:7443/v2/");
     }
 }

@@ -9,17 +9,20 @@
 mod answers;
 mod asking;
 mod config;
+mod health;
 mod rank;
 mod replica;
 mod replicas;
 mod word;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
+use larder_oci::Registry;
 use rustls::ClientConfig;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -33,12 +36,13 @@ use replica::Replica;
 
 use crate::origin::Resolve;
 use crate::secret::Token;
+use crate::settings::SharedSettings;
 
 /// Replicas that one question is put to.
 const MOST_REPLICAS: usize = 2;
 
-/// How long it is not asked once it did not know our token, unless that changes.
-const REJECTED: Duration = Duration::from_secs(10);
+/// How long it is not asked for a registry of which it was told something else.
+const OTHER_SETTINGS: Duration = Duration::from_mins(1);
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub struct Limits {
     pub connect: Duration,
     /// The head of an answer; less than what a client of this proxy waits.
     pub headers: Duration,
-    /// A blob without a byte for this long is broken, also where the cache lives.
+    /// A blob without a byte for this long, or with next to none, is broken, also where the cache lives.
     pub silence: Duration,
 }
 
@@ -57,14 +61,15 @@ impl Default for Limits {
     }
 }
 
-/// Is told how each question ended: `ok`, `stale`, what the registry said, `unauthorized`, `unanswered` or `own`.
+/// Is told how each question ended: `ok`, `stale`, what the registry said, `unauthorized`, `unanswered`, `own`, or `settings`.
 pub type Told = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// Everything that was read before privileges went.
 pub struct Prepared {
     config: ClusterCacheConfig,
-    read: Read,
-    tls: ClientConfig,
+    /// `None`: a file is not there yet.
+    read: Option<(Read, ClientConfig)>,
+    files: Option<String>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -73,12 +78,32 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// Reads the files. Blocks; an error here is one to stop for.
+/// Reads the files. Blocks; an error here is one to stop for. A file that is not there yet, or empty, is none: whoever fills it may come
+/// later than we, and until then pulls are what they are without a cluster cache.
 pub fn prepare(config: ClusterCacheConfig) -> Result<Prepared, ClusterCacheError> {
     config.check()?;
-    let read = config.read()?;
-    let tls = config.tls(read.ca_pem.as_deref())?;
-    Ok(Prepared { config, read, tls })
+    match config.read() {
+        Ok(read) => {
+            let tls = config.tls(read.ca_pem.as_deref())?;
+            Ok(Prepared { config, read: Some((read, tls)), files: None })
+        }
+        Err(error @ ClusterCacheError::NotYet { .. }) => {
+            let words = not_read(&error, false);
+            tracing::warn!("cluster cache: {words}");
+            Ok(Prepared { config, read: None, files: Some(words) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What a person is told of a file that cannot be read.
+fn not_read(error: &ClusterCacheError, was_read_before: bool) -> String {
+    let meanwhile = if was_read_before {
+        "what was read before stays in force"
+    } else {
+        "the cluster cache is not asked until then"
+    };
+    format!("{error}; {meanwhile}")
 }
 
 /// The cluster cache.
@@ -89,6 +114,9 @@ pub struct ClusterCache {
     resolver: Arc<dyn Resolve>,
     told: Told,
     limits: Limits,
+    settings: SharedSettings,
+    /// Registries of which the cluster cache was told something else than we, and until when it is not asked for them.
+    other_settings: Mutex<HashMap<(Registry, String), Instant>>,
     token: Arc<ArcSwapOption<Token>>,
     state: Mutex<State>,
     replicas: watch::Sender<Option<Replicas>>,
@@ -100,18 +128,25 @@ type Replicas = Arc<Vec<(SocketAddr, Arc<Replica>)>>;
 
 /// What changes.
 struct State {
-    read: Read,
-    tls: ClientConfig,
+    read: Option<(Read, ClientConfig)>,
     files: Option<String>,
     name: Option<String>,
-    rejected_until: Option<Instant>,
 }
 
 impl ClusterCache {
     /// Asks nobody before [`ClusterCache::follow`] runs. `identity` is the pseudonym in our `Via`.
-    pub fn new(prepared: Prepared, identity: &str, resolver: Arc<dyn Resolve>, told: Told, limits: Limits) -> Self {
-        let Prepared { config, read, tls } = prepared;
-        let token = Arc::new(ArcSwapOption::from_pointee(read.token.clone()));
+    /// What `settings` say of a registry's endpoints holds for it too, or it is not asked.
+    pub fn new(
+        prepared: Prepared,
+        identity: &str,
+        resolver: Arc<dyn Resolve>,
+        settings: SharedSettings,
+        told: Told,
+        limits: Limits,
+    ) -> Self {
+        let Prepared { config, read, files } = prepared;
+        let token = read.as_ref().and_then(|(read, _)| read.token.clone());
+        let token = Arc::new(ArcSwapOption::from_pointee(token));
         let via = HeaderValue::from_str(&format!("1.1 {identity}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
         Self {
             base: config.base(),
@@ -120,8 +155,10 @@ impl ClusterCache {
             resolver,
             told,
             limits,
+            settings,
+            other_settings: Mutex::default(),
             token,
-            state: Mutex::new(State { read, tls, files: None, name: None, rejected_until: None }),
+            state: Mutex::new(State { read, files, name: None }),
             replicas: watch::Sender::new(None),
             look: Notify::new(),
         }
@@ -130,20 +167,20 @@ impl ClusterCache {
     /// What a person should know, if anything is wrong with it: pulls go to the registries then.
     pub fn trouble(&self) -> Option<String> {
         let now = Instant::now();
-        let state = self.state();
-        if state.rejected_until.is_some() {
+        let replicas = self.replicas.borrow().clone().unwrap_or_default();
+        if replicas.iter().any(|(_, replica)| replica.rejects_us()) {
             return Some(format!(
                 "{} does not know this node's token ({}): look at its --token-file; pulls go to the registries",
                 self.config.url,
                 self.config.token.as_ref().map_or("--cache-token-file".to_owned(), |path| path.display().to_string())
             ));
         }
+        let state = self.state();
         if let Some(trouble) = state.files.as_ref().or(state.name.as_ref()) {
             return Some(trouble.clone());
         }
         drop(state);
-        let replicas = self.replicas.borrow().clone()?;
-        let all_gone = !replicas.iter().any(|(_, replica)| replica.is_available(now));
+        let all_gone = !replicas.is_empty() && !replicas.iter().any(|(_, replica)| replica.is_available(now));
         all_gone.then(|| {
             let reason = replicas.iter().find_map(|(_, replica)| replica.reason());
             let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();

@@ -1,8 +1,10 @@
 //! One address behind the cluster cache's name: asking it, and noticing that it does not live.
 //!
 //! A cache that takes its time may be waiting for a slow registry; one that was stopped looks the same. So whoever waits longer than
-//! [`QUIET`] asks it, on a connection of its own, for a sign of life, which costs it nothing; without one within [`PULSE`] the replica
-//! is given up, for everybody, until it answers again. A dead cache so costs a pull at most once in a while.
+//! [`QUIET`] asks it for a sign of life, which costs it nothing; without one within [`PULSE`] the replica is given up, for everybody,
+//! until it answers again. A dead cache so costs a pull at most once in a while. The sign is asked for on a connection that is kept for
+//! that, since a cache with no room for another connection is busy, not dead; and beside it on a new one, since a kept one may hang by
+//! itself.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,16 +14,18 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use rustls::ClientConfig;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
+use super::health::{Health, Sign};
 use crate::hop;
-use crate::origin::breaker::{Breaker, Failure};
+use crate::origin::breaker::Failure;
 use crate::origin::client::{Answer, Client, Told, Wanted};
 use crate::origin::connect::Network;
-use crate::origin::{RequestKind, probe};
+use crate::origin::{RequestKind, body, probe};
 use crate::secret::Token;
 use crate::source::SourceError;
 
@@ -31,27 +35,36 @@ const QUIET: Duration = Duration::from_secs(1);
 /// It has so long to give one.
 const PULSE: Duration = Duration::from_millis(1500);
 
-/// How long a replica that is about to stop is left alone. It is gone by then, or another one has its address.
-const DRAINING: Duration = Duration::from_secs(30);
+/// The kept connection gets this head start before a new one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// How often the kept connection is used, so that neither side closes it.
+const KEPT: Duration = Duration::from_secs(15);
+
+/// A replica that nobody has asked for so long needs no connection.
+const INTEREST: Duration = Duration::from_mins(5);
+
+/// A question that had less time than this says nothing by not being answered.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A body that brings less than this while it is waited for as long as [`Limits::silence`](super::Limits::silence) is as good as none.
+const TRICKLE: u64 = 64 << 10;
 
 /// One replica.
 pub(super) struct Replica {
     pub(super) shown: String,
-    base: Url,
+    pub(super) base: Url,
     client: Client,
-    /// A connection of its own for each question: one that hangs in the pool says nothing.
-    pulse: Client,
+    /// For signs of life: one connection that is kept, and new ones.
+    kept: Client,
+    fresh: Client,
     token: Arc<ArcSwapOption<Token>>,
+    silence: Duration,
     health: Mutex<Health>,
-    last_pulse: tokio::sync::Mutex<Option<(Instant, bool)>>,
-}
-
-#[derive(Debug, Default)]
-struct Health {
-    breaker: Breaker,
-    /// How it failed last, in words for a person.
-    reason: Option<String>,
-    left_alone_until: Option<Instant>,
+    last_sign: tokio::sync::Mutex<Option<(Instant, Sign)>>,
+    last_asked: Mutex<Option<Instant>>,
+    /// For the task that looks after it.
+    wake: Arc<Notify>,
 }
 
 impl Replica {
@@ -59,37 +72,62 @@ impl Replica {
         shown: String,
         base: Url,
         network: &Arc<Network>,
-        tls: ClientConfig,
-        via: HeaderValue,
+        tls: &ClientConfig,
+        via: &HeaderValue,
         token: Arc<ArcSwapOption<Token>>,
-    ) -> Self {
+        silence: Duration,
+    ) -> Arc<Self> {
         let told: Told = Arc::new(|_, _| {});
-        Self {
+        let client = |idle| Client::with_idle(idle, Arc::clone(network), tls.clone(), via.clone(), Arc::clone(&told));
+        let wake = Arc::new(Notify::new());
+        let replica = Arc::new(Self {
             shown,
             base,
             client: Client::new(Arc::clone(network), tls.clone(), via.clone(), Arc::clone(&told)),
-            pulse: Client::with_idle(0, Arc::clone(network), tls, via, told),
+            kept: client(1),
+            fresh: client(0),
             token,
+            silence,
             health: Mutex::default(),
-            last_pulse: tokio::sync::Mutex::default(),
-        }
+            last_sign: tokio::sync::Mutex::default(),
+            last_asked: Mutex::default(),
+            wake: Arc::clone(&wake),
+        });
+        tokio::spawn(look_after(Arc::downgrade(&replica), wake));
+        replica
     }
 
     /// Whether it may be asked now.
     pub(super) fn is_available(&self, now: Instant) -> bool {
-        let health = self.health();
-        !health.breaker.is_open() && health.left_alone_until.is_none_or(|until| until <= now)
+        self.health().is_available(now)
+    }
+
+    /// Whether it does not know our token.
+    pub(super) fn rejects_us(&self) -> bool {
+        self.health().rejects_us()
+    }
+
+    /// It does not know our token. True if that is news.
+    pub(super) fn rejected(&self) -> bool {
+        let is_news = self.health().rejected();
+        self.wake.notify_one();
+        is_news
+    }
+
+    /// There is another token.
+    pub(super) fn may_know_us(&self) {
+        self.health().may_know_us();
     }
 
     /// Why it is not asked now, where it did not answer.
     pub(super) fn reason(&self) -> Option<String> {
-        let health = self.health();
-        health.reason.clone().filter(|_| health.breaker.is_open())
+        self.health().reason().map(ToOwned::to_owned)
     }
 
     /// The head of its answer, whatever that is.
     pub(super) async fn ask(self: &Arc<Self>, wanted: &Wanted, until: Instant) -> Result<Answer, SourceError> {
         let began = Instant::now();
+        self.wanted(began);
         let token = self.token.load_full();
         let mut asking = pin!(self.client.ask(wanted, token.as_deref(), until));
         let answered = loop {
@@ -113,14 +151,22 @@ impl Replica {
             Err(failed) if failed.error == SourceError::Timeout => {
                 let replica = Arc::clone(self);
                 tokio::spawn(async move {
-                    if !replica.lives().await {
+                    if !replica.sign().await.lives() {
                         replica.failed(Failure::Silent, &replica.dead(), began);
+                    } else if until.duration_since(began) >= PATIENCE
+                        && replica.health().left_unanswered(Instant::now())
+                    {
+                        tracing::warn!(
+                            replica = replica.shown,
+                            "the cluster cache lives there and answers nothing: left alone for a while"
+                        );
+                        replica.wake.notify_one();
                     }
                 });
                 Err(failed.error)
             }
             Err(failed) => {
-                if let Some(failure) = failed.failure {
+                if let Some(failure) = failed.failure.filter(|_| !failed.spoke) {
                     self.failed(failure, &failed.error, began);
                 }
                 Err(failed.error)
@@ -128,14 +174,14 @@ impl Replica {
         }
     }
 
-    /// A body of this replica, which ends with an error when the replica does not live any more.
+    /// A body of this replica, which ends with an error when the replica does not live any more, or does not get on.
     pub(super) fn watched(
         self: &Arc<Self>,
         body: BoxStream<'static, Result<Bytes, SourceError>>,
     ) -> BoxStream<'static, Result<Bytes, SourceError>> {
-        let state = Some((body, Arc::clone(self)));
+        let state = Some((body, Arc::clone(self), Pace::default()));
         stream::unfold(state, |state| async {
-            let (mut body, replica) = state?;
+            let (mut body, replica, mut pace) = state?;
             let began = Instant::now();
             let piece = loop {
                 tokio::select! {
@@ -150,7 +196,13 @@ impl Replica {
                 }
             };
             match piece? {
-                Ok(piece) => Some((Ok(piece), Some((body, replica)))),
+                Ok(piece) if pace.is_kept(piece.len(), began.elapsed(), replica.silence) => {
+                    Some((Ok(piece), Some((body, replica, pace))))
+                }
+                Ok(_) => {
+                    let reason = format!("the cluster cache at {} gives next to nothing", replica.shown);
+                    Some((Err(SourceError::Broken { reason }), None))
+                }
                 Err(error) => Some((Err(error), None)),
             }
         })
@@ -160,56 +212,85 @@ impl Replica {
     /// After a while without a word: whether it lives.
     async fn quiet(&self) -> bool {
         sleep(QUIET).await;
-        self.lives().await
+        self.sign().await.lives()
     }
 
-    /// Whether it gives a sign of life. One question for all who want to know.
-    async fn lives(&self) -> bool {
-        let mut last = self.last_pulse.lock().await;
-        if let Some((at, lives)) = *last
+    /// Its sign of life. One question for all who want to know.
+    async fn sign(&self) -> Sign {
+        let mut last = self.last_sign.lock().await;
+        if let Some((at, sign)) = *last
             && at.elapsed() < QUIET
         {
-            return lives;
+            return sign;
         }
+        let sign = self.either_sign(Instant::now() + PULSE).await;
+        *last = Some((Instant::now(), sign));
+        sign
+    }
+
+    /// On the connection that is kept, and if that takes a while on a new one beside it.
+    async fn either_sign(&self, until: Instant) -> Sign {
+        let mut kept = pin!(self.sign_on(&self.kept, until));
+        let mut fresh = pin!(self.sign_on(&self.fresh, until));
+        match timeout(HEAD_START, &mut kept).await {
+            Ok(Sign::None) => fresh.await,
+            Ok(sign) => sign,
+            Err(_) => tokio::select! {
+                sign = &mut kept => if sign.lives() { sign } else { fresh.await },
+                sign = &mut fresh => if sign.lives() { sign } else { kept.await },
+            },
+        }
+    }
+
+    async fn sign_on(&self, client: &Client, until: Instant) -> Sign {
         let wanted =
             Wanted { kind: RequestKind::Probe, method: Method::GET, url: self.base.clone(), headers: HeaderMap::new() };
         let token = self.token.load_full();
-        let lives = self.pulse.ask(&wanted, token.as_deref(), Instant::now() + PULSE).await.is_ok();
-        *last = Some((Instant::now(), lives));
-        lives
+        match client.ask(&wanted, token.as_deref(), until).await {
+            Ok(answer) => {
+                let draining = answer.headers.contains_key(hop::DRAINING);
+                let knows_us = !matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+                body::drain(answer.body).await;
+                Sign::Answered { draining, knows_us }
+            }
+            Err(failed) if failed.spoke => Sign::Busy,
+            Err(_) => Sign::None,
+        }
     }
 
     fn dead(&self) -> SourceError {
         SourceError::Unreachable { reason: format!("the cluster cache at {} gives no sign of life", self.shown) }
     }
 
-    fn answered(&self, headers: &HeaderMap) {
-        let mut health = self.health();
-        health.breaker.succeeded(Instant::now());
-        if headers.contains_key(hop::DRAINING) && health.left_alone_until.is_none() {
-            tracing::info!(replica = self.shown, "the cluster cache is about to stop there, and is left alone");
-            health.left_alone_until = Some(Instant::now() + DRAINING);
-        } else if !headers.contains_key(hop::DRAINING) {
-            health.left_alone_until = None;
+    /// Somebody asks it: from now on a connection is kept.
+    fn wanted(&self, now: Instant) {
+        let mut last = self.last_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.replace(now).is_none_or(|last| now.duration_since(last) >= INTEREST) {
+            self.wake.notify_one();
         }
     }
 
-    fn failed(self: &Arc<Self>, failure: Failure, error: &SourceError, began: Instant) {
-        let opened = {
-            let mut health = self.health();
-            let was_open = health.breaker.is_open();
-            health.breaker.failed(failure, began, Instant::now());
-            health.reason = Some(error.to_string());
-            !was_open && health.breaker.is_open()
-        };
-        if opened {
+    fn is_wanted(&self, now: Instant) -> bool {
+        let last = self.last_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| now.duration_since(last) < INTEREST)
+    }
+
+    fn answered(&self, headers: &HeaderMap) {
+        if self.health().answered(headers.contains_key(hop::DRAINING), Instant::now()) {
+            tracing::info!(replica = self.shown, "the cluster cache is about to stop there, and is left alone");
+            self.wake.notify_one();
+        }
+    }
+
+    fn failed(&self, failure: Failure, error: &SourceError, began: Instant) {
+        if self.health().failed(failure, error.to_string(), began, Instant::now()) {
             tracing::warn!(
                 replica = self.shown,
                 ?failure,
                 %error,
                 "the cluster cache does not answer there: not asked until it does"
             );
-            tokio::spawn(until_it_lives(Arc::downgrade(self)));
+            self.wake.notify_one();
         }
     }
 
@@ -219,15 +300,71 @@ impl Replica {
     }
 }
 
-/// One at a time for each replica: begins when it is given up, ends when it answers or is no replica any more.
-async fn until_it_lives(replica: Weak<Replica>) {
-    for pause in probe::pauses() {
-        sleep(pause).await;
-        let Some(replica) = replica.upgrade() else { return };
-        if replica.lives().await {
-            tracing::info!(replica = replica.shown, "the cluster cache answers there again");
-            replica.health().breaker.succeeded(Instant::now());
-            return;
+/// How fast a body comes, in the time in which it is waited for.
+#[derive(Debug, Default)]
+struct Pace {
+    bytes: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    /// Counts a piece; whether the body gets on.
+    fn is_kept(&mut self, bytes: usize, waited: Duration, silence: Duration) -> bool {
+        self.bytes += bytes as u64;
+        self.waited += waited;
+        if self.bytes >= TRICKLE {
+            *self = Self::default();
         }
+        self.waited < silence
+    }
+}
+
+/// One task for each replica, until it is none any more: keeps a connection while it is asked, and while it is left alone looks for when
+/// it may be asked again.
+async fn look_after(replica: Weak<Replica>, wake: Arc<Notify>) {
+    let mut pauses = probe::pauses();
+    let mut was_away = false;
+    loop {
+        let pause = if was_away { pauses.next().unwrap_or(KEPT) } else { KEPT };
+        if was_away {
+            sleep(pause).await;
+        } else {
+            // Whoever wakes us does so because there is something to do.
+            let _ = timeout(pause, wake.notified()).await;
+        }
+        let Some(replica) = replica.upgrade() else { return };
+        let now = Instant::now();
+        if !was_away && !replica.is_available(now) {
+            was_away = true;
+            pauses = probe::pauses();
+        } else if was_away {
+            let sign = replica.sign().await;
+            let mut health = replica.health();
+            health.learn(sign, now);
+            was_away = !health.is_available(now);
+            drop(health);
+            if !was_away {
+                tracing::info!(replica = replica.shown, "the cluster cache may be asked there again");
+            }
+        } else if replica.is_wanted(now) {
+            // What it says is for those who wait for an answer to learn.
+            replica.sign_on(&replica.kept, now + PULSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_trickles_is_as_good_as_none_and_a_slow_reader_is_no_trickle() {
+        let (second, silence) = (Duration::from_secs(1), Duration::from_secs(30));
+        let mut pace = Pace::default();
+        assert!((0..29).all(|_| pace.is_kept(100, second, silence)) && !pace.is_kept(100, second, silence));
+        let mut pace = Pace::default();
+        assert!((0..1000).all(|_| pace.is_kept(4096, second, silence)), "4 KiB/s");
+        let mut pace = Pace::default();
+        assert!((0..1000).all(|_| pace.is_kept(1, Duration::ZERO, silence)), "nobody waited");
     }
 }

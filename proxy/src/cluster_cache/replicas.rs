@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use url::Host;
+use url::{Host, Url};
 
 use super::config::Read;
 use super::replica::Replica;
-use super::{ClusterCache, ClusterCacheError, Replicas};
+use super::{ClusterCache, ClusterCacheError, Replicas, not_read};
 use crate::origin::address::Boundary;
 use crate::origin::connect::Network;
 use crate::origin::{ProxyEnvironment, ProxyVariables, Resolve};
@@ -51,8 +52,8 @@ impl ClusterCache {
         let read = tokio::task::spawn_blocking(move || config.read()).await;
         let Ok(read) = read else { return };
         let taken = read.and_then(|read| self.take(read));
-        let trouble = taken.err().map(|error| format!("{error}; what was read before stays in force"));
         let mut state = self.state();
+        let trouble = taken.err().map(|error| not_read(&error, state.read.is_some()));
         if let Some(trouble) = trouble.as_ref().filter(|trouble| state.files.as_ref() != Some(trouble)) {
             tracing::warn!("cluster cache: {trouble}");
         }
@@ -60,21 +61,22 @@ impl ClusterCache {
     }
 
     fn take(&self, read: Read) -> Result<(), ClusterCacheError> {
-        if self.state().read == read {
+        if self.state().read.as_ref().is_some_and(|(known, _)| *known == read) {
             return Ok(());
         }
         let tls = self.config.tls(read.ca_pem.as_deref())?;
-        let mut state = self.state();
-        if state.read.token != read.token {
-            tracing::info!("the token for the cluster cache was read again");
-            self.token.store(read.token.clone().map(Arc::new));
-            state.rejected_until = None;
+        let before = self.state().read.replace((read.clone(), tls));
+        let (token, ca_pem) = before.map_or((None, None), |(before, _)| (before.token, before.ca_pem));
+        if token != read.token {
+            tracing::info!("the token for the cluster cache was read");
+            self.token.store(read.token.map(Arc::new));
+            for (_, replica) in self.replicas.borrow().iter().flat_map(|replicas| replicas.iter()) {
+                replica.may_know_us();
+            }
         }
-        let is_new_authority = state.read.ca_pem != read.ca_pem;
-        (state.read, state.tls) = (read, tls);
-        drop(state);
+        let is_new_authority = ca_pem != read.ca_pem;
         if is_new_authority {
-            tracing::info!("the certificates for the cluster cache were read again");
+            tracing::info!("the certificates for the cluster cache were read");
             // Made anew with the next look at the name, which follows.
             self.replicas.send_modify(|replicas| {
                 if replicas.is_some() {
@@ -86,6 +88,11 @@ impl ClusterCache {
     }
 
     async fn resolve_again(&self) {
+        let Some((_, tls)) = self.state().read.clone() else {
+            // Nobody waits for a list that there cannot be.
+            self.replicas.send_if_modified(|replicas| replicas.replace(Arc::default()).is_none());
+            return;
+        };
         let found = match self.config.url.host() {
             Some(Host::Ipv4(address)) => Ok(vec![IpAddr::V4(address)]),
             Some(Host::Ipv6(address)) => Ok(vec![IpAddr::V6(address)]),
@@ -100,7 +107,7 @@ impl ClusterCache {
         let found = match found {
             Ok(found) => found,
             Err(reason) => {
-                // The addresses of before may still be right: names go away more often than services do.
+                // The addresses of before may still be right, names go away more often than services do; and the addresses for just that.
                 let text = format!("{} cannot be resolved: {reason}", self.config.url);
                 let mut state = self.state();
                 if state.name.as_ref() != Some(&text) {
@@ -108,43 +115,55 @@ impl ClusterCache {
                 }
                 state.name = Some(text);
                 drop(state);
-                self.replicas.send_if_modified(|replicas| {
-                    let is_first = replicas.is_none();
-                    replicas.get_or_insert_default();
-                    is_first
-                });
-                return;
+                let known = self.replicas.borrow().clone().unwrap_or_default();
+                let known = known.iter().map(|(address, _)| *address);
+                return self.are(known.chain(self.config.addresses.iter().copied()).collect(), &tls);
             }
         };
-        self.state().name = None;
+        if self.state().name.take().is_some() {
+            tracing::info!(url = %self.config.url, "the cluster cache's name is resolved again");
+        }
         let port = self.config.url.port_or_known_default().unwrap_or(443);
-        let mut addresses: Vec<_> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        self.are(found.into_iter().map(|address| SocketAddr::new(address, port)).collect(), &tls);
+    }
+
+    /// The replicas are those at these addresses.
+    fn are(&self, mut addresses: Vec<SocketAddr>, tls: &ClientConfig) {
         addresses.sort_unstable();
         addresses.dedup();
-        let known = self.replicas.borrow().clone().unwrap_or_default();
-        if known.len() == addresses.len() && known.iter().map(|(address, _)| address).eq(&addresses) {
+        let before = self.replicas.borrow().clone();
+        let is_first = before.is_none();
+        let known = before.unwrap_or_default();
+        if !is_first && known.len() == addresses.len() && known.iter().map(|(address, _)| address).eq(&addresses) {
             return;
         }
         let kept = |address: &SocketAddr| known.iter().find(|(known, _)| known == address).cloned();
         let list: Vec<_> = addresses
             .iter()
-            .map(|address| kept(address).unwrap_or_else(|| (*address, self.replica(*address))))
+            .map(|address| kept(address).unwrap_or_else(|| (*address, self.replica(*address, tls))))
             .collect();
         tracing::info!(?addresses, "cluster cache");
         self.replicas.send_replace(Some(Arc::new(list)));
     }
 
-    fn replica(&self, address: SocketAddr) -> Arc<Replica> {
+    fn replica(&self, address: SocketAddr, tls: &ClientConfig) -> Arc<Replica> {
         let network = Arc::new(Network {
             // Whoever wrote the URL down meant it, wherever it is.
             boundary: Boundary::new(true, std::slice::from_ref(&self.base)),
-            resolver: Arc::new(At(address.ip())),
+            resolver: Arc::new(At(address)),
             proxies: Arc::new(ProxyEnvironment::new(&ProxyVariables::default())),
             limit: self.limits.connect,
         });
-        let tls = self.state().tls.clone();
-        let (via, token) = (self.via.clone(), Arc::clone(&self.token));
-        Arc::new(Replica::new(address.to_string(), self.base.clone(), &network, tls, via, token))
+        let token = Arc::clone(&self.token);
+        Replica::new(address.to_string(), self.base_at(address), &network, tls, &self.via, token, self.limits.silence)
+    }
+
+    /// What requests to a replica begin with. Its port may be another one than the name's.
+    fn base_at(&self, address: SocketAddr) -> Url {
+        let mut base = self.base.clone();
+        // A URL of http or https has a port.
+        let _ = base.set_port(Some(address.port()));
+        base
     }
 
     /// The replicas, as soon as they are known at all.
@@ -157,11 +176,11 @@ impl ClusterCache {
 }
 
 /// A name that means this address, whatever DNS says: the name stays in `Host` and in TLS.
-struct At(IpAddr);
+struct At(SocketAddr);
 
 impl Resolve for At {
     fn resolve(&self, _: &str) -> BoxFuture<'_, io::Result<Vec<IpAddr>>> {
-        Box::pin(std::future::ready(Ok(vec![self.0])))
+        Box::pin(std::future::ready(Ok(vec![self.0.ip()])))
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct Failed {
     pub(crate) error: SourceError,
     /// What the host that was asked did, if it was its fault and not that of one that it led to.
     pub(crate) failure: Option<Failure>,
+    /// Somebody answered there, though not in the language that was asked: whoever that is lives.
+    pub(crate) spoke: bool,
 }
 
 /// Everything that asks one registry, with the connections to it.
@@ -112,7 +114,7 @@ impl Client {
             let response = self
                 .hop(wanted, &url, token, until)
                 .await
-                .map_err(|failed| Failed { failure: failed.failure.filter(|_| first), error: failed.error })?;
+                .map_err(|failed| Failed { failure: failed.failure.filter(|_| first), ..failed })?;
             let (head, body) = response.into_parts();
             let (own_status, own_headers) = own.get_or_insert_with(|| (head.status, head.headers.clone())).clone();
             let Some(next) = next_hop(&url, head.status, &head.headers).map_err(Failed::innocent)? else {
@@ -158,7 +160,7 @@ impl Client {
             }
             Err(_) => {
                 let failure = (began.elapsed() >= PATIENCE).then_some(Failure::Silent);
-                (Err(Failed { error: SourceError::Timeout, failure }), RequestOutcome::Timeout)
+                (Err(Failed { error: SourceError::Timeout, failure, spoke: false }), RequestOutcome::Timeout)
             }
         };
         (self.told)(wanted.kind, outcome);
@@ -220,7 +222,7 @@ impl Client {
 impl Failed {
     /// The host that was asked answers; that is all that the breaker wants to know.
     fn innocent(error: SourceError) -> Self {
-        Self { error, failure: None }
+        Self { error, failure: None, spoke: false }
     }
 }
 
@@ -239,20 +241,22 @@ fn not_answered(error: &legacy::Error, url: &Url) -> Failed {
     let reason = format!("{} did not answer: {innermost}", shown(url));
     // It spoke, but not HTTP.
     if error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_parse) {
-        return Failed { error: SourceError::Protocol { reason }, failure: Some(Failure::NotConnected) };
+        return Failed { error: SourceError::Protocol { reason }, failure: Some(Failure::NotConnected), spoke: true };
     }
-    Failed { error: SourceError::Unreachable { reason }, failure: Some(Failure::NotConnected) }
+    Failed { error: SourceError::Unreachable { reason }, failure: Some(Failure::NotConnected), spoke: false }
 }
 
 fn not_connected(error: &ConnectError) -> Failed {
     match error {
         ConnectError::Forbidden(forbidden) => Failed::innocent(SourceError::Refused { reason: forbidden.to_string() }),
         ConnectError::Timeout => {
-            Failed { error: SourceError::Unreachable { reason: error.to_string() }, failure: Some(Failure::Silent) }
+            let error = SourceError::Unreachable { reason: error.to_string() };
+            Failed { error, failure: Some(Failure::Silent), spoke: false }
         }
         _ => Failed {
             error: SourceError::Unreachable { reason: error.to_string() },
             failure: Some(Failure::NotConnected),
+            spoke: matches!(error, ConnectError::Tls { spoke: true, .. }),
         },
     }
 }

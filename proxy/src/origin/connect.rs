@@ -50,7 +50,12 @@ pub(crate) enum ConnectError {
     #[error("the proxy {proxy} does not connect us: {reason}")]
     Proxy { proxy: String, reason: String },
     #[error("TLS with {host}: {reason}")]
-    Tls { host: String, reason: String },
+    Tls {
+        host: String,
+        reason: String,
+        /// The other side said something that is no TLS.
+        spoke: bool,
+    },
 }
 
 /// The ways to the outside that the connections of one registry have.
@@ -102,7 +107,7 @@ impl Service<Uri> for Connector {
                 Ok(Err(error)) => Err(match error.downcast::<ConnectError>() {
                     Ok(error) => *error,
                     // The only other thing that fails in there.
-                    Err(error) => not_trusted(host, &error.to_string(), proxied, &told),
+                    Err(error) => not_trusted(host, error.as_ref(), proxied, &told),
                 }),
             }
         })
@@ -111,15 +116,31 @@ impl Service<Uri> for Connector {
 
 /// A certificate that does not fit is for a person to mend, so it is said, once until one fits; anything else (plain http behind an https
 /// address, for one) is the endpoint's trouble.
-fn not_trusted(host: String, reason: &str, proxied: bool, told: &AtomicBool) -> ConnectError {
+fn not_trusted(
+    host: String,
+    error: &(dyn std::error::Error + Send + Sync + 'static),
+    proxied: bool,
+    told: &AtomicBool,
+) -> ConnectError {
+    let (reason, spoke) = (error.to_string(), is_no_tls(error));
     let is_certificate = reason.contains("certificate");
     let advice = "; if the proxy opens TLS, --upstream-ca has to name its certificates";
     let advice = if proxied && is_certificate { advice } else { "" };
-    let error = ConnectError::Tls { host, reason: format!("{reason}{advice}") };
+    let error = ConnectError::Tls { host, reason: format!("{reason}{advice}"), spoke };
     if is_certificate && !told.swap(true, Ordering::Relaxed) {
         tracing::warn!("{error}");
     }
     error
+}
+
+/// Whether what came was something else than TLS.
+fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return matches!(error, rustls::Error::InvalidMessage(_));
+    }
+    // An IO error does not name the one that it wraps as its source.
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    wrapped.is_some_and(|error| is_no_tls(error)) || error.source().is_some_and(is_no_tls)
 }
 
 /// Connections without TLS: straight, or through the corporate proxy.

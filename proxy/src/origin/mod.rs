@@ -10,7 +10,7 @@
 
 pub(crate) mod address;
 pub(crate) mod blob;
-mod body;
+pub(crate) mod body;
 pub(crate) mod breaker;
 pub(crate) mod client;
 pub(crate) mod connect;

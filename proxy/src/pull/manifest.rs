@@ -74,8 +74,8 @@ impl Shared {
         if let Some(blob) = self.stored(digest).await {
             match self.head_by_digest(name, digest, deadline).await {
                 Ok(head) if agrees(&head, digest, blob.len()) => {
-                    let heard = evidence_from(head.unconfirmed.as_ref());
-                    let link = self.put_link(name, digest, head.media_type, head.size, heard).await;
+                    let told_at = evidence_from(head.unconfirmed.as_ref());
+                    let link = self.put_link(name, digest, head.media_type, head.size, told_at).await;
                     if let Some(reply) = self.stored_manifest(digest, Held { link, blob }, method).await {
                         return ManifestAnswer::confirmed(reply, digest.clone());
                     }

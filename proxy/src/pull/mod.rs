@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use larder_oci::{Digest, ManifestReference, Tag};
+use larder_oci::{Digest, ManifestReference, Registry, Tag};
 use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
@@ -137,6 +137,11 @@ impl Puller {
             limits,
         };
         Self { answer: shared.limits.answer, shared: Arc::new(shared) }
+    }
+
+    /// That of what is said of a registry.
+    pub fn fingerprint(&self, registry: &Registry) -> Option<String> {
+        self.shared.settings.load().registries.get(registry)?.fingerprint()
     }
 
     /// The same for somebody who waits no longer than this.

@@ -267,8 +267,8 @@ impl Shared {
         let NamedHead { digest, size, media_type, unconfirmed } = head;
         if let Some(blob) = self.stored(&digest).await {
             // The origin says that this repository has it, or did when it was heard: evidence.
-            let heard = evidence_from(unconfirmed.as_ref());
-            let link = self.put_link(name, &digest, media_type.clone(), size, heard).await;
+            let told_at = evidence_from(unconfirmed.as_ref());
+            let link = self.put_link(name, &digest, media_type.clone(), size, told_at).await;
             if let Some(reply) = self.stored_manifest(&digest, Held { link, blob }, method).await {
                 return Ok(ManifestAnswer::confirmed(reply, digest));
             }

@@ -46,6 +46,8 @@ pub struct Asked {
     pub promised: bool,
     /// How long the head of the answer may take, where the client says how long it waits.
     pub within: Option<Duration>,
+    /// The fingerprint of what the client was told of the registry, where it says so: nobody else's endpoints are an answer to it.
+    pub settings: Option<String>,
 }
 
 /// Whoever answers requests for images.
@@ -136,7 +138,8 @@ impl Handler {
                 let promised = query.is_none_or(|query| namespace_parameter(query).is_none());
                 let query = query_without_namespace(query);
                 let within = hop::within(headers);
-                let asked = Asked { route, method: method.clone(), range, query, promised, within };
+                let settings = headers.get(hop::SETTINGS).and_then(|text| text.to_str().ok()).map(ToOwned::to_owned);
+                let asked = Asked { route, method: method.clone(), range, query, promised, within, settings };
                 let reply = self.answer.answer(asked).await;
                 paged(reply, uri)
             }

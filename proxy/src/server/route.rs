@@ -53,6 +53,17 @@ pub enum Route {
 }
 
 impl Route {
+    /// The registry that it is about.
+    pub fn registry(&self) -> Option<&Registry> {
+        match self {
+            Self::Manifest { name, .. }
+            | Self::Blob { name, .. }
+            | Self::Tags { name }
+            | Self::Referrers { name, .. } => Some(&name.registry),
+            Self::Base | Self::Probe | Self::Canary { .. } => None,
+        }
+    }
+
     /// The word for metrics and the span.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use larder_oci::Registry;
+use larder_oci::{Algorithm, Digest, Registry};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -68,6 +68,21 @@ pub enum Policy {
     Refuse,
 }
 
+impl RegistrySettings {
+    /// What tells whether somebody else was told the same of where this registry is asked, and of what its word means; `None` where nothing
+    /// was said of that. `ca_pem` and `insecure` are not part of it: who has them not fails to reach the registry, and says so.
+    pub fn fingerprint(&self) -> Option<String> {
+        let Self { endpoints, ca_pem: _, insecure: _, skip: _, on_origin_404, on_origin_denied } = self;
+        if endpoints.is_empty() && *on_origin_404 == Policy::Serve && *on_origin_denied == Policy::Serve {
+            return None;
+        }
+        // Neither a URL nor a word of these holds a line's end.
+        let endpoints: String = endpoints.iter().map(|url| format!("{url}\n")).collect();
+        let text = format!("{endpoints}{on_origin_404:?}\n{on_origin_denied:?}\n");
+        Some(Digest::of(Algorithm::Sha256, text.as_bytes()).hex().to_owned())
+    }
+}
+
 impl Settings {
     /// The settings of one registry, the defaults when the file does not name it.
     pub fn registry(&self, registry: &Registry) -> RegistrySettings {
@@ -88,5 +103,33 @@ impl Settings {
     /// The settings as a value that requests share and a reload replaces.
     pub fn shared(self) -> SharedSettings {
         Arc::new(ArcSwap::from_pointee(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_of_where_a_registry_is_asked_and_what_its_word_means() {
+        let of = |toml: &str| {
+            let settings =
+                Settings::parse_toml(&format!("[registries.\"a.example\"]\n{toml}"), std::path::Path::new("/"));
+            settings.unwrap().registry(&Registry::parse("a.example").unwrap()).fingerprint()
+        };
+        assert_eq!(of(""), None);
+        assert_eq!(of("insecure = true"), None);
+        let (b, c) = ("\"https://b.example\"", "\"https://c.example\"");
+        let different = [
+            of(&format!("endpoints = [{b}]")),
+            of(&format!("endpoints = [{c}]")),
+            of(&format!("endpoints = [{b}, {c}]")),
+            of(&format!("endpoints = [{c}, {b}]")),
+            of("on-origin-404 = \"refuse\""),
+            of("on-origin-denied = \"refuse\""),
+        ];
+        let all: std::collections::BTreeSet<_> = different.iter().flatten().collect();
+        assert_eq!(all.len(), different.len());
+        assert_eq!(of(&format!("endpoints = [{b}]\ninsecure = true")), different[0], "it is reached or not");
     }
 }

@@ -1,5 +1,7 @@
 //! Nodes, the cluster cache and a registry, over real sockets.
 
+mod odd_caches;
+
 use std::path::PathBuf;
 
 use http::header::AUTHORIZATION;
@@ -60,7 +62,7 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         let settings = format!("[registries.\"{NAME}\"]\nendpoints = [\"{}\"]\ninsecure = true\n", origin.url());
         fs::write(folder.path().join(REGISTRIES), settings).unwrap();
-        let certificate = private_certificate(&["127.0.0.1"]);
+        let certificate = private_certificate(&["127.0.0.1", "larder-cache.invalid"]);
         fs::write(folder.path().join("ca.pem"), &certificate.authority).unwrap();
         fs::write(folder.path().join("tls.crt"), &certificate.certificate).unwrap();
         fs::write(folder.path().join("tls.key"), &certificate.key).unwrap();
@@ -96,16 +98,31 @@ impl Cluster {
     }
 
     fn node_asking(&self, url: &str) -> Running {
-        let cluster_cache = ClusterCacheConfig {
+        self.node_with(ClusterCacheConfig {
             url: url.parse().unwrap(),
             ca: Some(self.path("ca.pem")),
             token: Some(self.path("token")),
-        };
-        Running::start(ProxyConfig {
-            registries: Some(self.path(REGISTRIES)),
-            cluster_cache: Some(cluster_cache),
-            ..config(StoreConfig::Memory { limit: 64 << 20 }, None)
+            addresses: Vec::new(),
         })
+    }
+
+    fn node_with(&self, cluster_cache: ClusterCacheConfig) -> Running {
+        Running::start(ProxyConfig { cluster_cache: Some(cluster_cache), ..self.node_config() })
+    }
+
+    /// Asks this cluster's cache, unless the configuration says another one.
+    fn node_of(&self, config: ProxyConfig) -> Running {
+        let cluster_cache = ClusterCacheConfig {
+            url: self.url.parse().unwrap(),
+            ca: Some(self.path("ca.pem")),
+            token: Some(self.path("token")),
+            addresses: Vec::new(),
+        };
+        Running::start(ProxyConfig { cluster_cache: config.cluster_cache.or(Some(cluster_cache)), ..config })
+    }
+
+    fn node_config(&self) -> ProxyConfig {
+        ProxyConfig { registries: Some(self.path(REGISTRIES)), ..config(StoreConfig::Memory { limit: 64 << 20 }, None) }
     }
 
     fn cache(&self) -> &Running {
@@ -113,7 +130,8 @@ impl Cluster {
     }
 
     async fn wait_until_stored(&self) {
-        while !page(self.cache().admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+        let is_stored = async || page(self.cache().admin, "/metrics").await.contains("\nlarder_fetches_running 0\n");
+        until("it is stored", is_stored).await;
     }
 
     async fn end(mut self, nodes: Vec<Running>) {
@@ -125,6 +143,16 @@ impl Cluster {
         }
         tokio::task::block_in_place(|| drop(self.origin));
     }
+}
+
+/// Waits until `holds` does, and no longer than anything of this takes.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), wait).await.is_ok(), "{what}: it never came true");
 }
 
 async fn question(node: &Running, outcome: &str) -> bool {
@@ -182,13 +210,11 @@ async fn without_its_cache_or_its_token_a_node_asks_the_origin_and_says_so() {
     let stranger = cluster.node();
     assert_eq!(stranger.pull(&cluster.image).await, (200, true));
     assert!(question(&stranger, "unauthorized").await);
-    while !page(stranger.admin, "/readyz").await.contains("degraded: cluster cache: ") {}
+    until("it is said", async || page(stranger.admin, "/readyz").await.contains("degraded: cluster cache: ")).await;
     assert!(page(stranger.admin, "/readyz").await.contains("does not know this node's token"));
     // It is mended by the file alone.
     fs::write(cluster.path("token"), TOKEN).unwrap();
-    while !page(stranger.admin, "/readyz").await.starts_with("ready\n")
-        || page(stranger.admin, "/readyz").await.contains("cluster cache")
-    {}
+    until("it is mended", async || page(stranger.admin, "/readyz").await == "ready\n").await;
 
     let gone = cluster.node();
     cluster.cache.take().unwrap().stop().await;
@@ -209,7 +235,7 @@ async fn a_cache_that_accepts_and_never_answers_costs_a_pull_some_seconds_once()
     let began = Instant::now();
     assert_eq!(node.pull(&cluster.image).await, (200, true));
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    while !page(node.admin, "/readyz").await.contains("does not answer") {}
+    until("it is said", async || page(node.admin, "/readyz").await.contains("does not answer")).await;
     cluster.end(vec![node]).await;
 }
 

@@ -319,7 +319,7 @@ async fn what_somebody_last_heard_does_not_make_evidence_younger() {
     bytes(stage.puller.manifest(&name("team/other"), &other, Method::GET).await).await;
     until(|| async { stage.store.blob(&digest).await.unwrap().is_some() }).await;
     stage.source.tag(&name("team/app"), "v1", "one");
-    let age = Some(Duration::from_secs(3600));
+    let age = Some(Duration::from_hours(1));
     stage.source.unconfirmed(Some(Unconfirmed { said: Verdict::Timeout, age }));
     assert_eq!(stage.tag(Method::GET).await.outcome.result, "stale");
     let link = || async { stage.store.link(&name("team/app"), &digest).await.unwrap() };
@@ -327,7 +327,7 @@ async fn what_somebody_last_heard_does_not_make_evidence_younger() {
     let age = link().await.unwrap().confirmed_at.elapsed().unwrap();
     assert!(age >= Duration::from_secs(3500), "{age:?}");
     // What the registry itself says later counts, and what was heard before it does not undo that.
-    for unconfirmed in [None, Some(Unconfirmed { said: Verdict::Timeout, age: Some(Duration::from_secs(1800)) })] {
+    for unconfirmed in [None, Some(Unconfirmed { said: Verdict::Timeout, age: Some(Duration::from_mins(30)) })] {
         stage.source.unconfirmed(unconfirmed);
         bytes(stage.tag(Method::GET).await).await;
         until(|| async { link().await.unwrap().confirmed_at.elapsed().unwrap() < Duration::from_mins(1) }).await;
