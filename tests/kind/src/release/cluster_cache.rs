@@ -30,14 +30,16 @@ pub struct Replica {
 impl Release<'_> {
     /// The cluster cache as everybody gets it, on [a volume](Self::make_volume).
     pub fn with_cache() -> Value {
-        json!({"cache": {"store": {"size": "5GiB"}}})
+        json!({"cache": {"store": {"size": "1GiB"}}})
     }
 
     /// Makes the volume that its claim waits for, on the first worker, unless there is one.
     pub fn make_volume(&self) -> Result<()> {
         let (name, path) = VOLUME;
         let node = self.cluster.workers().next().context("there is no worker")?;
-        self.cluster.node_exec(node, &["mkdir", "--parents", path])?;
+        // A disk of its own, so that nothing depends on how full the machine's is.
+        let script = format!("mkdir -p {path} && (mountpoint -q {path} || mount -t tmpfs -o size=2g tmpfs {path})");
+        self.cluster.node_exec(node, &["sh", "-c", &script])?;
         let host =
             [("key", json!("kubernetes.io/hostname")), ("operator", json!("In")), ("values", json!([node.name()]))];
         let host: serde_json::Map<String, Value> =
@@ -61,7 +63,8 @@ impl Release<'_> {
         let (name, path) = VOLUME;
         self.cluster.kubectl(&["delete", "persistentvolume", name, "--ignore-not-found", "--timeout=60s"])?;
         let node = self.cluster.workers().next().context("there is no worker")?;
-        self.cluster.node_exec(node, &["rm", "--recursive", "--force", path]).map(drop)
+        let script = format!("! mountpoint -q {path} || umount {path}; rm -rf {path}");
+        self.cluster.node_exec(node, &["sh", "-c", &script]).map(drop)
     }
 
     /// Waits until every replica is of the newest revision and ready, and every node's proxy knows it.
@@ -137,11 +140,12 @@ impl Release<'_> {
     }
 
     fn each_rule(&self, action: &str, kilobytes: u32) -> Result<()> {
-        let above = format!("{kilobytes}kb/s");
+        // iptables wants a burst of more than a second.
+        let (above, burst) = (format!("{kilobytes}kb/s"), format!("{}kb", kilobytes + kilobytes / 4));
         for node in self.cluster.nodes() {
             let rule =
                 ["iptables", "--wait", "--table", "raw", action, "PREROUTING", "--protocol", "tcp", "--sport", "7443"];
-            let limit = ["--match", "hashlimit", "--hashlimit-above", &above, "--hashlimit-burst", "256kb"];
+            let limit = ["--match", "hashlimit", "--hashlimit-above", &above, "--hashlimit-burst", &burst];
             let drop = ["--hashlimit-mode", "dstip", "--hashlimit-name", "larder-cache", "--jump", "DROP"];
             self.cluster.node_exec(node, &[&rule[..], &limit, &drop].concat())?;
         }
