@@ -175,12 +175,16 @@ impl ClusterCache {
                 self.config.token.as_ref().map_or("--cache-token-file".to_owned(), |path| path.display().to_string())
             ));
         }
+        let one_answers = replicas.iter().any(|(_, replica)| replica.is_available(now));
         let state = self.state();
-        if let Some(trouble) = state.files.as_ref().or(state.name.as_ref()) {
+        // Where an address stands in for the name, the name may never be there: a Pod on the host's network asks the host's DNS.
+        let is_stood_in_for = one_answers && !self.config.addresses.is_empty();
+        let name = state.name.as_ref().filter(|_| !is_stood_in_for);
+        if let Some(trouble) = state.files.as_ref().or(name) {
             return Some(trouble.clone());
         }
         drop(state);
-        let all_gone = !replicas.is_empty() && !replicas.iter().any(|(_, replica)| replica.is_available(now));
+        let all_gone = !replicas.is_empty() && !one_answers;
         all_gone.then(|| {
             let reason = replicas.iter().find_map(|(_, replica)| replica.reason());
             let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
