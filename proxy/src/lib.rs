@@ -6,6 +6,7 @@
 
 pub mod authorities;
 pub mod cluster_cache;
+pub(crate) mod control;
 pub mod fetch;
 pub(crate) mod followed;
 pub(crate) mod hop;

@@ -38,12 +38,14 @@ use crate::authorities::{CertificateFileError, authorities_of};
 use crate::cluster_cache::{
     self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
 };
+use crate::control::{Control, Keeper, Listening};
 use crate::followed;
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::origin::{
     Limits as OriginLimits, Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, SystemResolver,
     platform_roots,
 };
+use crate::pins::Pins;
 use crate::pull::{Limits as PullLimits, Puller};
 use crate::server::gate::{AnyOf, Callers, Gate};
 use crate::server::probe::{KeyError, Probe, ProbeKey};
@@ -109,6 +111,19 @@ pub struct ServiceConfig {
     pub callers: Option<Arc<dyn Callers>>,
     /// Networks whose machines need no token.
     pub anonymous: Vec<ipnet::IpNet>,
+    /// Who wants which image kept is said there; `None`: nowhere.
+    pub control: Option<ControlConfig>,
+}
+
+/// The control API. It shows the service's certificate.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// Where it is.
+    pub listen: SocketAddr,
+    /// Tokens and whose they are: others than the service's.
+    pub tokens: Option<PathBuf>,
+    /// Whoever else knows such tokens, asked where the file does not name one.
+    pub callers: Option<Arc<dyn Callers>>,
 }
 
 /// Where a service's certificate is from.
@@ -220,6 +235,15 @@ struct OpenService {
     tokens: Option<Arc<StaticTokens>>,
     callers: Option<Arc<dyn Callers>>,
     anonymous: Vec<ipnet::IpNet>,
+    control: Option<OpenControl>,
+}
+
+/// The control API, with its address taken.
+#[derive(Debug)]
+struct OpenControl {
+    listening: Listening,
+    tokens: Option<Arc<StaticTokens>>,
+    callers: Option<Arc<dyn Callers>>,
 }
 
 impl OpenService {
@@ -236,12 +260,22 @@ impl OpenService {
             None => None,
         };
         let tokens = config.tokens.map(|path| StaticTokens::open(&path)).transpose()?;
-        Ok(Self { certificate, tokens, callers: config.callers, anonymous: config.anonymous })
+        let control = config.control.map(|ControlConfig { listen, tokens, callers }| {
+            let tokens = tokens.map(|path| StaticTokens::open(&path)).transpose()?;
+            Ok::<_, OpenError>(OpenControl { listening: Listening::bind(listen)?, tokens, callers })
+        });
+        let control = control.transpose()?;
+        Ok(Self { certificate, tokens, callers: config.callers, anonymous: config.anonymous, control })
     }
 
     /// Starts following the files.
-    fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) -> Service {
-        let Self { certificate, tokens, callers, anonymous } = self;
+    fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) -> (Service, Option<OpenControl>) {
+        let Self { certificate, tokens, callers, anonymous, control } = self;
+        if let Some(tokens) = control.as_ref().and_then(|control| control.tokens.clone()) {
+            let load = move || tokens.load().map_err(|error| error.to_string());
+            let condition = readiness.condition("control tokens");
+            tasks.spawn("control tokens", followed::follow(load, condition, tasks.shutdown().clone()));
+        }
         if let Some(tokens) = tokens.clone() {
             let load = move || tokens.load().map_err(|error| error.to_string());
             tasks.spawn("tokens", followed::follow(load, readiness.condition("tokens"), tasks.shutdown().clone()));
@@ -255,9 +289,24 @@ impl OpenService {
             tasks.spawn("certificate", followed::follow(load, condition, tasks.shutdown().clone()));
             server
         });
-        let tokens = tokens.map(|tokens| tokens as Arc<dyn Callers>);
-        let gate = Gate { callers: Arc::new(AnyOf(tokens.into_iter().chain(callers).collect())), anonymous };
-        Service { gate, tls, notice: NOTICE }
+        (Service { gate: gate(tokens, callers, anonymous), tls, notice: NOTICE }, control)
+    }
+}
+
+fn gate(tokens: Option<Arc<StaticTokens>>, callers: Option<Arc<dyn Callers>>, anonymous: Vec<ipnet::IpNet>) -> Gate {
+    let tokens = tokens.map(|tokens| tokens as Arc<dyn Callers>);
+    Gate { callers: Arc::new(AnyOf(tokens.into_iter().chain(callers).collect())), anonymous }
+}
+
+impl OpenControl {
+    /// Starts serving it, and making pins complete.
+    fn start(self, pins: Arc<dyn Pins>, puller: &Puller, tls: Option<Arc<rustls::ServerConfig>>, tasks: &Tasks) {
+        let Self { listening, tokens, callers } = self;
+        let keeper = Keeper::new(pins, puller.clone());
+        tasks.spawn("pins", Arc::clone(&keeper).run(tasks.shutdown().clone()));
+        tracing::info!(address = ?listening.address(), "control API");
+        let control = Control { keeper, gate: gate(tokens, callers, Vec::new()), tls };
+        tasks.spawn_fallible("control", control.serve(listening, tasks.shutdown().clone()));
     }
 }
 
@@ -339,6 +388,11 @@ impl Opened {
         self.server.addresses()
     }
 
+    /// Where the control API is, with the real port.
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.service.as_ref()?.control.as_ref()?.listening.address()
+    }
+
     /// Where operators ask, with the real port.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
@@ -380,7 +434,7 @@ impl Opened {
             let condition = readiness.condition("registries file");
             tasks.spawn("registries file", file.follow(condition, Arc::clone(&metrics), shutdown.clone()));
         }
-        let kept = service.is_some().then(|| store.keep(&tasks)).flatten();
+        let kept = service.is_some().then(|| store.keep(&tasks));
         let stored = store.start(&tasks, &readiness, &metrics);
         let origin = Origin::new(OriginConfig {
             settings: Arc::clone(&shared),
@@ -395,8 +449,12 @@ impl Opened {
         if let Some(prepared) = cluster_cache {
             source = Arc::new(Chain::new(before_all(prepared, &via, &shared, &tasks, &readiness, &metrics), source));
         }
-        let service = service.map(|service| service.start(&tasks, &readiness, &metrics));
+        let (service, control) = service.map(|service| service.start(&tasks, &readiness, &metrics)).unzip();
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
+        if let (Some(control), Some((pins, _))) = (control.flatten(), &kept) {
+            let tls = service.as_ref().and_then(|service: &Service| service.tls.clone());
+            control.start(Arc::clone(pins), &puller, tls, &tasks);
+        }
         if let Some((pins, times)) = kept {
             let (keeping, shutdown) = ((*puller).clone().keep_pulled(pins, times), tasks.shutdown().clone());
             tasks.spawn("pulls", async move { _ = shutdown.run_until_cancelled_owned(keeping).await });

@@ -229,6 +229,24 @@ pub(crate) struct RunArgs {
         requires = "own_certificate"
     )]
     pub(crate) authority_configmap: Option<ObjectName>,
+    /// Where it is said which images to keep (docs/control-api.md), with the same certificate; off unless given. As a rule port 7445.
+    #[arg(
+        long,
+        env = "LARDER_CONTROL",
+        help_heading = "Control API",
+        value_name = "ADDR",
+        requires = "control_token_file"
+    )]
+    pub(crate) control: Option<SocketAddr>,
+    /// Who may say it, one a line: NAME TOKEN; others than those of --token-file. Read again when it changes.
+    #[arg(
+        long,
+        env = "LARDER_CONTROL_TOKEN_FILE",
+        help_heading = "Control API",
+        value_name = "FILE",
+        requires = "control"
+    )]
+    pub(crate) control_token_file: Option<PathBuf>,
     /// Settings of registries (endpoints, CA, insecure, skip; allow and deny), TOML. Read again when it changes.
     #[arg(long, env = "LARDER_REGISTRIES", help_heading = "Registries", value_name = "FILE")]
     pub(crate) registries: Option<PathBuf>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context as _, ensure};
 use larder_proxy::origin::ProxyVariables;
-use larder_proxy::program::{CertificateConfig, ProxyConfig, ProxyLimits, ServiceConfig};
+use larder_proxy::program::{CertificateConfig, ControlConfig, ProxyConfig, ProxyLimits, ServiceConfig};
 
 use crate::args::RunArgs;
 use crate::callers::Whose;
@@ -39,10 +39,11 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
     let tls = tls.map(|(certificate, key)| CertificateConfig::Files { certificate, key });
     let kubernetes = kubernetes(args);
     if tls.is_none() && args.own_certificate.is_none() && !args.plain_http {
-        for address in &args.listen {
+        let listening = args.listen.iter().map(|address| ("--listen", address));
+        for (flag, address) in listening.chain(args.control.iter().map(|address| ("--control", address))) {
             ensure!(
                 address.ip().to_canonical().is_loopback(),
-                "--listen {address}: tokens would cross the network in the clear; give --tls-certificate and --tls-key, \
+                "{flag} {address}: tokens would cross the network in the clear; give --tls-certificate and --tls-key, \
                  --own-certificate, or --plain-http where something else speaks TLS"
             );
         }
@@ -67,6 +68,11 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
             tokens: args.token_file.clone(),
             callers: None,
             anonymous: args.anonymous_networks.clone(),
+            control: args.control.zip(args.control_token_file.clone()).map(|(listen, tokens)| ControlConfig {
+                listen,
+                tokens: Some(tokens),
+                callers: None,
+            }),
         }),
         limits: ProxyLimits::default(),
     };
@@ -121,6 +127,11 @@ mod tests {
         let tls = ["--tls-certificate", "/c", "--tls-key", "/k"];
         assert!(of(&[&tls[..], &["--token-file", "/t"]].concat()).is_ok());
         assert!(of(&["--plain-http", "--token-file", "/t"]).is_ok());
+        refused(&["--listen", "127.0.0.1:1", "--token-file", "/t", "--control", "127.0.0.1:2"], "--control-token-file");
+        refused(
+            &["--listen", "127.0.0.1:1", "--token-file", "/t", "--control", "10.0.0.1:2", "--control-token-file", "/c"],
+            "--control 10.0.0.1:2",
+        );
         let open = of(&["--listen", "127.0.0.1:1,[::1]:1", "--anonymous-networks", "127.0.0.0/8,::1/128"]).unwrap();
         assert_eq!((open.proxy.listen.len(), open.proxy.service.unwrap().anonymous.len()), (2, 2));
         assert!(open.kubernetes.is_none(), "who does not ask for it needs no API server");

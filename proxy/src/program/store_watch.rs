@@ -22,6 +22,9 @@ use crate::store::{Store, StoreError, StoreHealth};
 /// How often health and numbers are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What is lost with the process needs no careful times.
+const IN_MEMORY: KeepPulled = KeepPulled { settle: Duration::from_secs(10), renew: Duration::from_hours(1) };
+
 /// A store that was opened without a runtime.
 #[derive(Debug)]
 pub(super) enum OpenStore {
@@ -53,16 +56,17 @@ impl OpenStore {
         }
     }
 
-    /// Starts what lets go of what nobody wants. Where pins are kept, and when what is pulled is pinned; `None`: nowhere.
-    pub(super) fn keep(&self, tasks: &Tasks) -> Option<(Arc<dyn Pins>, KeepPulled)> {
+    /// Starts what lets go of what nobody wants. Where pins are kept, and when what is pulled is pinned.
+    pub(super) fn keep(&self, tasks: &Tasks) -> (Arc<dyn Pins>, KeepPulled) {
         match self {
             Self::Bucket { store, .. } => {
                 for (name, task) in store.spawn_keeping(tasks.shutdown()) {
                     tasks.spawn_fallible(name, task);
                 }
-                Some((store.pins(), store.keep_pulled()))
+                (store.pins(), store.keep_pulled())
             }
-            Self::Directory { .. } | Self::Memory { .. } => None,
+            Self::Directory { store, .. } => (Arc::clone(store) as Arc<dyn Pins>, store.keep_pulled()),
+            Self::Memory { store, .. } => (Arc::clone(store) as Arc<dyn Pins>, IN_MEMORY),
         }
     }
 

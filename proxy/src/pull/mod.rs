@@ -22,6 +22,7 @@ mod denied;
 mod flight;
 mod freshness;
 mod held;
+mod keep;
 mod limits;
 mod listing;
 mod manifest;
@@ -61,6 +62,7 @@ use promises::Promises;
 use recent::Recent;
 use uses::Uses;
 
+pub(crate) use keep::Unkept;
 pub use limits::Limits;
 pub use table::{Asked, Conditions, Decision, decide};
 pub use uses::KeepPulled;

@@ -27,6 +27,13 @@ pub(super) struct Cached {
     held: Held,
 }
 
+impl Cached {
+    /// What the tag meant.
+    pub(super) fn digest(&self) -> &Digest {
+        &self.record.digest
+    }
+}
+
 impl Shared {
     pub(super) async fn by_tag(
         self: &Arc<Self>,

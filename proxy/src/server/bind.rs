@@ -35,7 +35,7 @@ pub enum BindError {
 }
 
 /// Takes all of `addresses`. Those of a protocol that this machine does not have are left out with a warning.
-pub(super) fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
     let mut listeners = Vec::new();
     for &address in addresses {
         match TcpListener::bind(address) {

@@ -63,7 +63,7 @@ impl Callers for AnyOf {
 }
 
 /// Where a connection comes from; `None` if the system did not say.
-pub(super) type Peer = Option<IpAddr>;
+pub(crate) type Peer = Option<IpAddr>;
 
 /// The door of a proxy that others may reach.
 #[derive(Clone)]
@@ -82,15 +82,15 @@ impl fmt::Debug for Gate {
 
 /// What a caller that is not let in is told.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TurnedAway {
-    pub(super) status: StatusCode,
-    pub(super) json: String,
-    pub(super) challenge: Option<HeaderValue>,
+pub(crate) struct TurnedAway {
+    pub(crate) status: StatusCode,
+    pub(crate) json: String,
+    pub(crate) challenge: Option<HeaderValue>,
 }
 
 impl Gate {
     /// Whether these may ask.
-    pub(super) async fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, TurnedAway> {
+    pub(crate) async fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, TurnedAway> {
         if let Some(token) = token(headers) {
             return match self.callers.caller(&token).await {
                 Ok(caller) => Ok(caller),
@@ -124,7 +124,7 @@ fn unauthorized(message: &str) -> TurnedAway {
 }
 
 /// Adds the challenge to an answer.
-pub(super) fn challenge(headers: &mut HeaderMap, challenge: Option<HeaderValue>) {
+pub(crate) fn challenge(headers: &mut HeaderMap, challenge: Option<HeaderValue>) {
     if let Some(challenge) = challenge {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }

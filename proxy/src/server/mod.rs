@@ -8,7 +8,7 @@
 //! waiting to ask the origin instead.
 
 mod account;
-mod bind;
+pub(crate) mod bind;
 mod connection;
 mod front;
 pub mod gate;

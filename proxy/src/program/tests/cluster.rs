@@ -85,6 +85,7 @@ impl Cluster {
             tokens: Some(self.path("tokens")),
             callers: None,
             anonymous: Vec::new(),
+            control: None,
         };
         ProxyConfig {
             registries: Some(self.path(REGISTRIES)),
@@ -242,8 +243,13 @@ async fn a_cache_that_accepts_and_never_answers_costs_a_pull_some_seconds_once()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_anything_of_it_without_a_token_and_the_origin_is_not_asked() {
     let cluster = Cluster::start();
-    let service =
-        ServiceConfig { tls: None, tokens: Some(cluster.path("tokens")), callers: None, anonymous: Vec::new() };
+    let service = ServiceConfig {
+        tls: None,
+        tokens: Some(cluster.path("tokens")),
+        callers: None,
+        anonymous: Vec::new(),
+        control: None,
+    };
     let plain = Running::start(ProxyConfig {
         registries: Some(cluster.path(REGISTRIES)),
         service: Some(service),

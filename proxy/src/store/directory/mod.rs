@@ -37,6 +37,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Link, Name, PartialBlob, Store, StoreError, StoreHealth, StoredBlob, TagRecord};
+use crate::pull::KeepPulled;
 use blobs::Removal;
 use gate::{Gate, GateLimits};
 use shared::Shared;
@@ -85,6 +86,10 @@ pub struct DirectoryConfig {
     pub scrub_rate: u64,
     /// Every blob is read again once in this time.
     pub scrub_every: Duration,
+    /// After something was pulled, and between two looks whether all of it has come.
+    pub pull_settles: Duration,
+    /// How long what was pulled is kept after its last use (which is known to a thirtieth of that), if there is room.
+    pub pull_kept: Duration,
     /// The clock that last uses and ages go by.
     pub clock: Clock,
 }
@@ -111,6 +116,8 @@ impl DirectoryConfig {
             sweep_every: hour,
             scrub_rate: 4 << 20,
             scrub_every: 7 * 24 * hour,
+            pull_settles: Duration::from_secs(10),
+            pull_kept: 30 * 24 * hour,
             clock: Arc::new(SystemTime::now),
         }
     }
@@ -199,6 +206,12 @@ impl DirectoryStore {
             spawn("store sweep", Box::pin(upkeep::sweep(shared()))),
             spawn("store scrub", Box::pin(scrub::scrub(shared()))),
         ]
+    }
+
+    /// When what is pulled is pinned.
+    pub fn keep_pulled(&self) -> KeepPulled {
+        let config = &self.shared.config;
+        KeepPulled { settle: config.pull_settles, renew: config.pull_kept / 30 }
     }
 
     /// Numbers for metrics. Never blocks on the disk.

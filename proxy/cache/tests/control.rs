@@ -1,0 +1,373 @@
+//! The control API of a real `larder-cache` process, against a registry over real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests may fail loudly"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use larder_oci::Digest;
+use larder_test_origin::{Behaviour, Image, ImageSpec, Matcher, Origin};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const TOKEN: &str = "the-controllers-own-token";
+
+/// A process and what it has.
+struct Cache {
+    child: Option<Child>,
+    address: SocketAddr,
+    control: SocketAddr,
+    folder: TempDir,
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+impl Cache {
+    fn start(registries: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("registries.toml"), registries).unwrap();
+        std::fs::write(folder.path().join("tokens"), "node the-nodes-token-is-another\n").unwrap();
+        std::fs::write(folder.path().join("control-tokens"), format!("controller {TOKEN}\n")).unwrap();
+        let mut cache = Self { child: None, address: free(), control: free(), folder };
+        cache.start_again();
+        cache
+    }
+
+    fn of(origin: &Origin) -> Self {
+        Self::start(&format!("[registries.\"{}\"]\ninsecure = true\n", origin.registry()))
+    }
+
+    fn start_again(&mut self) {
+        let path = |name: &str| self.folder.path().join(name);
+        let log = std::fs::File::options().create(true).append(true).open(path("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_larder-cache"))
+            .args(["run", "--listen", &self.address.to_string(), "--admin", &free().to_string()])
+            .args(["--control", &self.control.to_string(), "--control-token-file"])
+            .arg(path("control-tokens"))
+            .arg("--token-file")
+            .arg(path("tokens"))
+            .arg("--registries")
+            .arg(path("registries.toml"))
+            .arg("--store")
+            .arg(format!("directory:{}", path("store").display()))
+            .args(["--anonymous-networks", "127.0.0.0/8"])
+            .env("LARDER_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let control = self.control;
+        until("the cache serves", || TcpStream::connect(control).is_ok());
+    }
+
+    /// SIGKILL, as the kernel does it when memory is short.
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
+        ask(self.control, method, target, Some(TOKEN), body)
+    }
+
+    fn pin(&self, name: &str) -> Value {
+        self.ask("GET", &format!("/v1/pins/{name}"), "").1
+    }
+
+    fn until_complete(&self, name: &str) -> Value {
+        until(&format!("{name} is complete"), || self.pin(name)["state"] == "complete");
+        self.pin(name)
+    }
+
+    /// What a client gets: status and bytes.
+    fn pull(&self, origin: &Origin, what: &str) -> (u16, Vec<u8>) {
+        exchange(self.address, "GET", &format!("/v2/team/app/{what}?ns={}", origin.registry()), "", "")
+    }
+
+    /// Whether all of a platform can be pulled.
+    fn gives(&self, origin: &Origin, image: &Image, architecture: &str) -> bool {
+        let platform = image.platforms.iter().find(|platform| platform.architecture == architecture).unwrap();
+        let manifest = self.pull(origin, &format!("manifests/{}", platform.manifest));
+        manifest.0 == 200
+            && platform.blobs.iter().all(|digest| {
+                let (status, bytes) = self.pull(origin, &format!("blobs/{digest}"));
+                status == 200 && Digest::of(digest.algorithm(), &bytes) == *digest
+            })
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn exchange(address: SocketAddr, method: &str, target: &str, headers: &str, body: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    );
+    // Whoever is turned away may be so before all of this is read.
+    let _ = stream.write_all(request.as_bytes());
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    let end = all.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer");
+    let status = std::str::from_utf8(&all[9..12]).unwrap().parse().unwrap();
+    (status, all.split_off(end + 4))
+}
+
+fn ask(address: SocketAddr, method: &str, target: &str, token: Option<&str>, body: &str) -> (u16, Value) {
+    let headers = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let (status, bytes) = exchange(address, method, target, &headers, body);
+    (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+fn image(seed: u64) -> Image {
+    Image::build(&ImageSpec { layers: vec![3_000_000, 1000], seed, ..ImageSpec::default() })
+}
+
+fn amd64(image: &Image) -> &larder_test_origin::Platform {
+    image.platforms.iter().find(|platform| platform.architecture == "amd64").unwrap()
+}
+
+fn pinned(origin: &Origin, tag: &str) -> String {
+    format!("me/{}/team/app:{tag}", origin.registry())
+}
+
+#[test]
+fn a_pinned_image_is_there_when_its_registry_is_gone_and_another_platform_is_fetched_while_it_is_not() {
+    let origin = Origin::start();
+    let image = image(1);
+    origin.push("team/app", "v1", &image);
+    let cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    let (status, pin) = cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), r#"{"platforms":["linux/amd64"]}"#);
+    assert_eq!((status, &pin["state"]), (200, &json!("complete")), "{pin}");
+    assert_eq!(pin["digest"], image.index.as_str());
+    let blobs = amd64(&image).blobs.len() as u64 + 2;
+    assert_eq!(pin["blobs"], json!({"known": blobs, "fetched": blobs}), "index, manifest, configuration and layers");
+    assert_eq!(pin["bytes"]["known"], pin["bytes"]["fetched"]);
+    let fetched = || origin.log().iter().filter(|access| access.is_blob_get()).count();
+    assert_eq!(fetched(), amd64(&image).blobs.len(), "nothing of the other platform");
+    // Idempotent: nothing crosses twice.
+    let again = cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), r#"{"platforms":["linux/amd64"]}"#);
+    assert_eq!((again.0, &again.1["put_at"]), (200, &pin["put_at"]));
+    assert_eq!(fetched(), amd64(&image).blobs.len());
+    // The index is whole, and what is not kept is fetched for who asks.
+    let (status, index) = cache.pull(&origin, "manifests/v1");
+    assert_eq!((status, Digest::of(image.index.algorithm(), &index)), (200, image.index.clone()));
+    assert!(cache.gives(&origin, &image, "arm64"));
+    origin.stop();
+    assert_eq!(cache.pull(&origin, "manifests/v1"), (200, index));
+    assert!(cache.gives(&origin, &image, "amd64"));
+}
+
+#[test]
+fn a_fetch_that_was_killed_goes_on_by_itself_and_shows_how_far_it_is() {
+    let origin = Origin::start();
+    let image = image(2);
+    origin.push("team/app", "v1", &image);
+    let layer = amd64(&image).blobs.iter().max_by_key(|digest| image.blobs[*digest].len()).unwrap().clone();
+    origin.behave(Matcher::path(layer.as_str()), Behaviour::Stall(1_000_000));
+    let mut cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    let (status, _) = cache.ask("PUT", &format!("/v1/pins/{name}"), r#"{"platforms":["linux/amd64"]}"#);
+    assert_eq!(status, 202);
+    until("something has arrived", || cache.pin(&name)["bytes"]["fetched"].as_u64().unwrap() > 500_000);
+    let pin = cache.pin(&name);
+    assert_eq!(pin["state"], "fetching");
+    let (known, fetched) = (pin["bytes"]["known"].as_u64().unwrap(), pin["bytes"]["fetched"].as_u64().unwrap());
+    assert!(known > 3_000_000 && fetched < known, "{pin}");
+    // A holder does not say that all is well meanwhile.
+    let (_, begun) = cache.ask("POST", "/v1/holders/me/declarations", "");
+    let declaration = format!("/v1/holders/me/declarations/{}", begun["as_of"]);
+    let (status, refused) = cache.ask("PUT", &declaration, "");
+    assert!(status == 409 && refused["error"].as_str().unwrap().contains("not complete"), "{refused}");
+    cache.kill();
+    origin.behave_well();
+    cache.start_again();
+    cache.until_complete(&name);
+    assert!(origin.blob_bytes(&layer) < 2 * image.blobs[&layer].len() as u64, "what had arrived is not fetched again");
+    assert_eq!(cache.ask("PUT", &declaration, "").0, 200);
+    assert_eq!(cache.ask("GET", "/v1/holders/me", "").1["declared"], begun["as_of"]);
+    cache.kill();
+    cache.start_again();
+    assert_eq!(cache.pin(&name)["state"], "complete");
+    origin.stop();
+    assert!(cache.gives(&origin, &image, "amd64"));
+}
+
+#[test]
+fn whoever_has_no_token_is_turned_away_before_anything_is_read() {
+    let origin = Origin::start();
+    origin.push("team/app", "v1", &image(3));
+    let cache = Cache::of(&origin);
+    let target = format!("/v1/pins/{}", pinned(&origin, "v1"));
+    // Not even those who may pull, from this network or with a node's token.
+    for token in [None, Some("wrong-token-of-many-letters"), Some("the-nodes-token-is-another")] {
+        for (method, target, body) in [
+            ("PUT", target.as_str(), ""),
+            ("PUT", target.as_str(), "no json at all"),
+            ("GET", "/v1/pins", ""),
+            ("GET", "/nonsense", ""),
+            ("POST", &format!("/v1/revalidations/{}/team/app:v1", origin.registry()), ""),
+        ] {
+            assert_eq!(ask(cache.control, method, target, token, body).0, 401, "{method} {target} {token:?}");
+        }
+        // A body that never comes is not waited for.
+        let mut stream = TcpStream::connect(cache.control).unwrap();
+        let head = format!("PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut first = [0; 12];
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 401");
+    }
+    assert!(origin.log().is_empty(), "{:?}", origin.log());
+    assert_eq!(ask(cache.address, "GET", &target, Some(TOKEN), "").0, 401, "nor does this token pull");
+}
+
+#[test]
+fn what_is_wrong_is_said_and_does_nothing() {
+    let origin = Origin::start();
+    let cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    let large = " ".repeat(100 << 10);
+    for (method, target, body, status) in [
+        ("PUT", format!("/v1/pins/{name}"), r#"{"platform":"linux/amd64"}"#, 400),
+        ("PUT", format!("/v1/pins/{name}"), r#"{"platforms":["amd64"]}"#, 400),
+        ("PUT", format!("/v1/pins/{name}"), large.as_str(), 413),
+        ("PUT", "/v1/pins/pull/alpine".to_owned(), "", 400),
+        ("PUT", "/v1/pins/me/http://169.254.169.254/latest".to_owned(), "", 400),
+        ("GET", format!("/v1/pins/{name}"), "", 404),
+        ("GET", "/v1/pins".to_owned(), "{}", 400),
+        ("PATCH", format!("/v1/pins/{name}"), "", 405),
+    ] {
+        let (answered, error) = cache.ask(method, &target, body);
+        assert_eq!(answered, status, "{method} {target}: {error}");
+        assert!(error["error"].as_str().unwrap().len() > 10, "{error}");
+    }
+    assert_eq!(cache.ask("GET", "/v1/pins", "").1, json!({"pins": [], "next": null}));
+    assert_eq!(cache.ask("DELETE", &format!("/v1/pins/{name}"), "").0, 204, "as often as one likes");
+}
+
+#[test]
+fn private_images_and_addresses_that_a_pull_would_not_reach_are_refused() {
+    let origin = Origin::start();
+    origin.push("team/app", "v1", &image(4));
+    origin.behave(Matcher::path("/v2/team/app/"), Behaviour::Status(401, vec![]));
+    let cache = Cache::of(&origin);
+    let (status, pin) = cache.ask("PUT", &format!("/v1/pins/{}?wait=30", pinned(&origin, "v1")), "");
+    assert_eq!((status, &pin["state"]), (202, &json!("refused")), "{pin}");
+    assert!(pin["error"].as_str().unwrap().contains("private images"), "{pin}");
+    // A registry on this machine that no settings name, and one at the address of a cloud's metadata.
+    let other = Origin::start();
+    other.push("team/app", "v1", &image(5));
+    for registry in [other.registry().to_string(), "169.254.169.254".to_owned()] {
+        let target = format!("/v1/pins/me/{registry}/team/app:v1?wait=30");
+        let (status, pin) = cache.ask("PUT", &target, "");
+        assert!(status == 202 && matches!(pin["state"].as_str(), Some("refused" | "waiting")), "{pin}");
+        let (status, _) = cache.ask("POST", &format!("/v1/revalidations/{registry}/team/app:v1"), "");
+        assert!(matches!(status, 200 | 403 | 503), "{status}");
+    }
+    assert!(other.log().is_empty(), "{:?}", other.log());
+}
+
+#[test]
+fn a_tag_that_moved_is_seen_and_the_old_image_stays_until_the_new_one_is_there() {
+    let origin = Origin::start();
+    let (old, new) = (image(6), image(7));
+    origin.push("team/app", "v1", &old);
+    let cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    let revalidate = || cache.ask("POST", &format!("/v1/revalidations/{}/team/app:v1", origin.registry()), "").1;
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "").0, 200);
+    let said = revalidate();
+    assert_eq!((&said["upstream"], &said["same"]), (&json!(old.index.as_str()), &json!(true)), "{said}");
+    origin.push("team/app", "v1", &new);
+    origin.clear_log();
+    let said = revalidate();
+    assert_eq!(
+        (&said["upstream"], &said["held"], &said["same"]),
+        (&json!(new.index.as_str()), &json!(old.index.as_str()), &json!(false))
+    );
+    assert!(origin.log().iter().all(|access| access.method == "HEAD"), "it costs no pull quota: {:?}", origin.log());
+    // The new one cannot be fetched: the pin says so, and holds the old one.
+    let layer = amd64(&new).blobs.last().unwrap().clone();
+    origin.behave(Matcher::path(layer.as_str()), Behaviour::Status(503, vec![]));
+    cache.ask("PUT", &format!("/v1/pins/{name}?wait=30"), "");
+    until("it waits", || cache.pin(&name)["state"] == "waiting");
+    let pin = cache.pin(&name);
+    assert_eq!((&pin["digest"], &pin["until_then"]), (&json!(new.index.as_str()), &json!(old.index.as_str())), "{pin}");
+    assert!(pin["error"].as_str().unwrap().contains(layer.as_str()), "{pin}");
+    origin.behave_well();
+    let pin = cache.until_complete(&name);
+    assert_eq!(pin["until_then"], Value::Null);
+    origin.stop();
+    assert_eq!(revalidate()["upstream"], Value::Null);
+    assert!(cache.gives(&origin, &new, "amd64") && cache.gives(&origin, &new, "arm64"));
+}
+
+#[test]
+fn pins_are_listed_in_pages_and_a_deleted_one_does_not_come_back() {
+    let origin = Origin::start();
+    let image = image(8);
+    for tag in 0..7 {
+        origin.push("team/app", &format!("v{tag}"), &image);
+    }
+    let cache = Cache::of(&origin);
+    for tag in 0..7 {
+        cache.ask("PUT", &format!("/v1/pins/{}", pinned(&origin, &format!("v{tag}"))), "");
+    }
+    let list = |query: &str| {
+        let (mut images, mut after) = (Vec::new(), String::new());
+        loop {
+            let (status, page) = cache.ask("GET", &format!("/v1/pins?limit=3{query}{after}"), "");
+            assert_eq!(status, 200, "{page}");
+            images.extend(page["pins"].as_array().unwrap().iter().map(|pin| pin["image"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { return images };
+            after = format!("&after={next}");
+        }
+    };
+    let mut images = list("");
+    images.sort();
+    let expected: Vec<String> = (0..7).map(|tag| format!("{}/team/app:v{tag}", origin.registry())).collect();
+    assert_eq!(images, expected);
+    assert_eq!(list("&holder=me").len(), 7);
+    assert_eq!(list("&holder=you"), Vec::<String>::new());
+    for tag in 0..7 {
+        assert_eq!(cache.ask("DELETE", &format!("/v1/pins/{}", pinned(&origin, &format!("v{tag}"))), "").0, 204);
+    }
+    let mut cache = cache;
+    cache.kill();
+    cache.start_again();
+    assert_eq!(cache.ask("GET", "/v1/pins", "").1["pins"], json!([]));
+}

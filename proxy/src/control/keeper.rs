@@ -1,0 +1,367 @@
+//! Makes pins complete: finds out what each image is, fetches what is missing, and tries again until it is there.
+//!
+//! What there is to do is what [`Pins::incomplete`] says, so nothing is forgotten by a crash, and what only this process knows (progress, the last
+//! error, when to try again) is lost with it and does no harm. A pin is written here only under the lock of its name, and only if it
+//! still is the wish that the work began with: a deleted pin does not come back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use larder_oci::Digest;
+use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{Plan, plan};
+use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pull::{Puller, Unkept};
+use crate::store::Name;
+
+/// Images that are made complete at once, and blobs of each.
+const IMAGES: usize = 4;
+const BLOBS: usize = 3;
+
+/// Pins that are known to be waiting; of more the store is asked again later.
+const MAXIMUM_ENTRIES: usize = 10_000;
+
+/// How often the store is asked for pins that are not complete.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Until the next try, the first time; it doubles up to the longest.
+const AGAIN: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// For what is there and not kept yet: a bucket takes its time.
+const KEPT_AGAIN: Duration = Duration::from_secs(1);
+const KEPT_TRIES: u32 = 60;
+
+/// What is going on with a pin in this process.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) bytes_known: AtomicU64,
+    pub(super) bytes_fetched: AtomicU64,
+    pub(super) blobs_known: AtomicU64,
+    pub(super) blobs_fetched: AtomicU64,
+}
+
+/// Where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its turn comes.
+    Queued,
+    /// Under way.
+    Fetching,
+    /// It failed, for this reason, and is tried again.
+    Waiting(String),
+    /// It is refused, for this reason, until a person changes something; it is looked at again now and then.
+    Refused(String),
+}
+
+struct Entry {
+    name: PinName,
+    state: State,
+    progress: Arc<Progress>,
+    not_before: Instant,
+    failures: u32,
+    running: bool,
+    /// It was put again while it was worked at.
+    again: bool,
+}
+
+/// Makes pins complete.
+pub(crate) struct Keeper {
+    pins: Arc<dyn Pins>,
+    puller: Puller,
+    entries: StdMutex<HashMap<Place, Entry>>,
+    wake: Notify,
+    /// Told whenever something of an entry changes.
+    pub(super) changed: Notify,
+    writing: Vec<Mutex<()>>,
+}
+
+impl Keeper {
+    pub(crate) fn new(pins: Arc<dyn Pins>, puller: Puller) -> Arc<Self> {
+        Arc::new(Self {
+            pins,
+            puller,
+            entries: StdMutex::default(),
+            wake: Notify::new(),
+            changed: Notify::new(),
+            writing: (0..64).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    pub(super) fn pins(&self) -> &dyn Pins {
+        &*self.pins
+    }
+
+    pub(super) fn puller(&self) -> &Puller {
+        &self.puller
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<Place, Entry>> {
+        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Held while a pin is written or removed.
+    pub(super) async fn lock(&self, place: &Place) -> Option<MutexGuard<'_, ()>> {
+        let number = usize::from_str_radix(place.key().get(..2).unwrap_or("0"), 16).unwrap_or(0) % self.writing.len();
+        match self.writing.get(number) {
+            Some(writing) => Some(writing.lock().await),
+            None => None,
+        }
+    }
+
+    /// Has a pin looked at now, whatever was going to happen to it; `false` where too many wait.
+    pub(super) fn enqueue(&self, name: &PinName) -> bool {
+        let mut entries = self.entries();
+        let place = name.place();
+        let is_known = entries.contains_key(&place);
+        if !is_known && entries.len() >= MAXIMUM_ENTRIES {
+            return false;
+        }
+        let entry = entries.entry(place).or_insert_with(|| Entry::new(name.clone()));
+        entry.not_before = Instant::now();
+        entry.failures = 0;
+        entry.again = entry.running;
+        if !entry.running {
+            entry.state = State::Queued;
+        }
+        drop(entries);
+        self.wake.notify_one();
+        true
+    }
+
+    /// Forgets what is known of a pin that was removed.
+    pub(super) fn forget(&self, place: &Place) {
+        self.entries().remove(place);
+        self.changed.notify_waiters();
+    }
+
+    /// What is going on with a pin here, if anything is.
+    pub(super) fn state(&self, place: &Place) -> Option<(State, Arc<Progress>)> {
+        self.entries().get(place).map(|entry| (entry.state.clone(), Arc::clone(&entry.progress)))
+    }
+
+    /// Works until `shutdown`.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let places = Arc::new(Semaphore::new(IMAGES));
+        let looking = tokio::spawn({
+            let (keeper, shutdown) = (Arc::clone(&self), shutdown.clone());
+            async move { shutdown.run_until_cancelled_owned(keeper.look()).await }
+        });
+        let work = async {
+            loop {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                let next = self.next();
+                let Some(name) = next else {
+                    drop(place);
+                    let soonest = self.soonest();
+                    tokio::select! {
+                        () = self.wake.notified() => {}
+                        () = tokio::time::sleep_until(soonest) => {}
+                    }
+                    continue;
+                };
+                let keeper = Arc::clone(&self);
+                tokio::spawn(async move {
+                    keeper.work(&name).await;
+                    drop(place);
+                    keeper.wake.notify_one();
+                });
+            }
+        };
+        let _ = shutdown.run_until_cancelled(work).await;
+        looking.abort();
+    }
+
+    fn next(&self) -> Option<PinName> {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        let due = entries.values_mut().filter(|entry| !entry.running && entry.not_before <= now);
+        let entry = due.min_by_key(|entry| entry.not_before)?;
+        entry.running = true;
+        entry.state = State::Fetching;
+        Some(entry.name.clone())
+    }
+
+    fn soonest(&self) -> Instant {
+        let entries = self.entries();
+        let waiting = entries.values().filter(|entry| !entry.running).map(|entry| entry.not_before);
+        waiting.min().unwrap_or_else(|| Instant::now() + LOOK)
+    }
+
+    /// Asks the store again and again for what is not complete.
+    async fn look(&self) {
+        loop {
+            let mut after = None;
+            loop {
+                match self.pins.incomplete(after.as_ref(), 500).await {
+                    Ok(page) => {
+                        for kept in page.pins.iter().filter(|kept| !kept.pin.name.holder.is_pull()) {
+                            let is_new = !self.entries().contains_key(&kept.pin.name.place());
+                            if is_new && !self.enqueue(&kept.pin.name) {
+                                break;
+                            }
+                        }
+                        after = page.next;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "pins that are not complete cannot be listed now");
+                        after = None;
+                    }
+                }
+                if after.is_none() {
+                    break;
+                }
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn work(&self, name: &PinName) {
+        let place = name.place();
+        let result = self.make_complete(name, &place).await;
+        let mut entries = self.entries();
+        if let Some(entry) = entries.get_mut(&place) {
+            entry.running = false;
+            let is_asked_again = std::mem::take(&mut entry.again);
+            match result {
+                Ok(()) if is_asked_again => entry.state = State::Queued,
+                Ok(()) => {
+                    entries.remove(&place);
+                }
+                Err(unkept) => {
+                    tracing::info!(image = %name.image, holder = %name.holder, error = %unkept, "a pin is not complete");
+                    let doubled = AGAIN.saturating_mul(1 << entry.failures.min(16));
+                    let wait = if matches!(unkept, Unkept::Refused(_)) { LONGEST } else { doubled.min(LONGEST) };
+                    entry.failures += 1;
+                    entry.not_before = Instant::now() + wait;
+                    entry.state = match unkept {
+                        Unkept::Refused(reason) => State::Refused(reason),
+                        Unkept::Later(reason) => State::Waiting(reason),
+                    };
+                }
+            }
+        }
+        drop(entries);
+        self.changed.notify_waiters();
+    }
+
+    async fn make_complete(&self, name: &PinName, place: &Place) -> Result<(), Unkept> {
+        let Some(kept) = self.pins.get(name).await.map_err(|error| unanswered(&error))? else { return Ok(()) };
+        let plan = plan(&self.puller, &name.image, &kept.pin.platforms).await?;
+        let progress = self.begin(place, &plan);
+        let content = Some(plan.content.clone());
+        // A renewal that finds what it was: nothing to write, but to see that it is there.
+        let put_at = match &kept.pin.content {
+            Some(old) if kept.complete && *old != plan.content => SystemTime::now(),
+            _ => kept.pin.put_at,
+        };
+        let pin = Pin { put_at, content, ..kept.pin.clone() };
+        let Some(mut put) = self.put(&kept, pin.clone(), place).await? else { return Ok(()) };
+        self.fetch(&plan, &progress).await?;
+        for tries in 0.. {
+            match put {
+                Put::Complete if tries > 0 => return Ok(()),
+                Put::Superseded => return Ok(()),
+                Put::Incomplete(missing) if tries > KEPT_TRIES => {
+                    let first = missing.first().map_or_else(String::new, Digest::to_string);
+                    return Err(Unkept::Later(format!(
+                        "fetched, and {} of it not kept by the store: {first}",
+                        missing.len()
+                    )));
+                }
+                Put::Incomplete(_) if tries > 0 => sleep(KEPT_AGAIN).await,
+                Put::Complete | Put::Incomplete(_) => {}
+            }
+            let written = KeptPin { pin: pin.clone(), ..kept.clone() };
+            let Some(next) = self.put(&written, pin.clone(), place).await? else { return Ok(()) };
+            put = next;
+        }
+        Ok(())
+    }
+
+    fn begin(&self, place: &Place, plan: &Plan) -> Arc<Progress> {
+        let manifests = plan.content.digests.len() - plan.blobs.len();
+        let bytes: u64 = plan.blobs.iter().map(|(_, size)| size).sum();
+        let progress = Progress {
+            bytes_known: AtomicU64::new(plan.content.bytes),
+            bytes_fetched: AtomicU64::new(plan.content.bytes.saturating_sub(bytes)),
+            blobs_known: AtomicU64::new(plan.content.digests.len() as u64),
+            blobs_fetched: AtomicU64::new(manifests as u64),
+        };
+        let progress = Arc::new(progress);
+        if let Some(entry) = self.entries().get_mut(place) {
+            entry.progress = Arc::clone(&progress);
+        }
+        progress
+    }
+
+    /// Writes a pin if it still is the wish that was read; `None`: it is another one's turn, or nobody's.
+    async fn put(&self, read: &KeptPin, pin: Pin, place: &Place) -> Result<Option<Put>, Unkept> {
+        let _writing = self.lock(place).await;
+        let now = self.pins.get(&pin.name).await.map_err(|error| unanswered(&error))?;
+        let is_same = |now: &KeptPin| now.pin.put_at == read.pin.put_at && now.pin.platforms == read.pin.platforms;
+        if !now.as_ref().is_some_and(is_same) {
+            return Ok(None);
+        }
+        self.pins.put(pin).await.map(Some).map_err(|error| unanswered(&error))
+    }
+
+    async fn fetch(&self, plan: &Plan, progress: &Progress) -> Result<(), Unkept> {
+        let blobs = stream::iter(plan.blobs.clone());
+        let fetched = blobs.map(|(digest, size)| self.fetch_one(&plan.name, digest, size, progress));
+        let mut fetched = fetched.buffer_unordered(BLOBS);
+        // One that fails is no reason to leave the rest for the next time.
+        let mut first = Ok(());
+        while let Some(kept) = fetched.next().await {
+            if first.is_ok() {
+                first = kept;
+            }
+        }
+        first
+    }
+
+    async fn fetch_one(&self, name: &Name, digest: Digest, size: u64, progress: &Progress) -> Result<(), Unkept> {
+        let arrived = AtomicU64::new(0);
+        let count = |bytes: u64| {
+            let before = arrived.fetch_add(bytes, Ordering::Relaxed);
+            let counted = (before + bytes).min(size).saturating_sub(before);
+            progress.bytes_fetched.fetch_add(counted, Ordering::Relaxed);
+        };
+        self.puller.keep_blob(name, &digest, count).await?;
+        let rest = size.saturating_sub(arrived.load(Ordering::Relaxed));
+        progress.bytes_fetched.fetch_add(rest, Ordering::Relaxed);
+        progress.blobs_fetched.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn new(name: PinName) -> Self {
+        let now = Instant::now();
+        Self {
+            name,
+            state: State::Queued,
+            progress: Arc::default(),
+            not_before: now,
+            failures: 0,
+            running: false,
+            again: false,
+        }
+    }
+}
+
+fn unanswered(error: &PinsError) -> Unkept {
+    match error {
+        PinsError::TooLarge(_) => Unkept::Refused(error.to_string()),
+        PinsError::Store(_) | PinsError::Unanswered(_) => Unkept::Later(error.to_string()),
+    }
+}

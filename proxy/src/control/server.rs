@@ -1,0 +1,292 @@
+//! The control API on its port: a connection, TLS, whose token it is, the body, and what is done.
+//!
+//! Whose token it is is asked before anything is read or looked up. Everything that a client can make us hold or wait for is bounded.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request as HttpRequest, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{self, PinView, Request, Wrong};
+use super::keeper::{Keeper, State};
+use crate::pins::{Declared, KeptPin, Pin, PinName, PinsError};
+use crate::pull::Unkept;
+use crate::server::gate::{self, Gate, TurnedAway};
+use crate::server::{BindError, bind};
+use crate::store::Name;
+
+/// Larger bodies are refused.
+const BODY: usize = 64 << 10;
+
+/// Connections at once.
+const CONNECTIONS: usize = 256;
+
+/// For a TLS handshake, a head, a body.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The address of the control API, taken.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    listeners: Vec<TcpListener>,
+}
+
+impl Listening {
+    /// Takes it. Blocks.
+    pub(crate) fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        Ok(Self { listeners: bind::bind(&[address])? })
+    }
+
+    /// The real address, where port 0 was asked for.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.listeners.first()?.local_addr().ok()
+    }
+}
+
+/// The control API.
+pub(crate) struct Control {
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) gate: Gate,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+struct Reply {
+    status: StatusCode,
+    json: Value,
+}
+
+impl From<Wrong> for Reply {
+    fn from(wrong: Wrong) -> Self {
+        Self { status: wrong.status, json: json!({ "error": wrong.message }) }
+    }
+}
+
+impl From<PinsError> for Wrong {
+    fn from(error: PinsError) -> Self {
+        let status = match error {
+            PinsError::TooLarge(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            PinsError::Store(_) | PinsError::Unanswered(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl Control {
+    /// Serves until `shutdown`; requests under way are then cut, which does no harm: all of them may be repeated.
+    pub(crate) async fn serve(self, listening: Listening, shutdown: CancellationToken) -> std::io::Result<()> {
+        let tls = self.tls.clone().map(TlsAcceptor::from);
+        let (control, places) = (Arc::new(self), Arc::new(Semaphore::new(CONNECTIONS)));
+        let mut accepting = tokio::task::JoinSet::new();
+        for listener in listening.listeners {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let (control, places, tls, shutdown) =
+                (Arc::clone(&control), Arc::clone(&places), tls.clone(), shutdown.clone());
+            accepting.spawn(async move {
+                loop {
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                    let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await else { return };
+                    let (stream, peer) = match accepted {
+                        Ok(accepted) => accepted,
+                        Err(error) => {
+                            tracing::warn!(%error, "control: connection not accepted");
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            continue;
+                        }
+                    };
+                    let (control, tls, shutdown) = (Arc::clone(&control), tls.clone(), shutdown.clone());
+                    tokio::spawn(async move {
+                        let serving = async {
+                            match tls {
+                                None => control.connection(stream, peer).await,
+                                Some(tls) => match timeout(PATIENCE, tls.accept(stream)).await {
+                                    Ok(Ok(stream)) => control.connection(stream, peer).await,
+                                    Ok(Err(error)) => tracing::debug!(%error, "control: no TLS with a client"),
+                                    Err(_) => {
+                                        tracing::debug!("control: a client did not end its TLS handshake in time");
+                                    }
+                                },
+                            }
+                        };
+                        let _ = shutdown.run_until_cancelled(serving).await;
+                        drop(place);
+                    });
+                }
+            });
+        }
+        shutdown.cancelled().await;
+        accepting.shutdown().await;
+        Ok(())
+    }
+
+    async fn connection(self: &Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
+        let service = service_fn(|request: HttpRequest<Incoming>| {
+            let control = Arc::clone(self);
+            async move { Ok::<_, std::convert::Infallible>(control.handle(request, peer).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .max_buf_size(32 << 10)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "control: connection ended");
+        }
+    }
+
+    async fn handle(&self, request: HttpRequest<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let caller = match self.gate.admit(&parts.headers, Some(peer.ip())).await {
+            Ok(caller) => caller,
+            Err(TurnedAway { status, json, challenge }) => {
+                let mut response = respond(status, json);
+                gate::challenge(response.headers_mut(), challenge);
+                return response;
+            }
+        };
+        let reply = async {
+            let request = api::parse(&parts.method, parts.uri.path(), parts.uri.query())?;
+            let body = read(body).await?;
+            tracing::info!(caller = caller.name, method = %parts.method, path = parts.uri.path(), "control");
+            self.answer(request, &body).await
+        };
+        let Reply { status, json } = reply.await.unwrap_or_else(Into::into);
+        respond(status, if json.is_null() { String::new() } else { format!("{json}\n") })
+    }
+
+    async fn answer(&self, request: Request, body: &[u8]) -> Result<Reply, Wrong> {
+        let pins = self.keeper.pins();
+        let ok = |json| Ok(Reply { status: StatusCode::OK, json });
+        if !matches!(request, Request::Put { .. }) {
+            api::nothing_in(body)?;
+        }
+        match request {
+            Request::Put { name, wait } => self.put(name, body, wait).await,
+            Request::Get { name } => {
+                let kept = pins.get(&name).await?.ok_or_else(|| no_pin(&name))?;
+                ok(self.show(kept)?)
+            }
+            Request::Delete { name } => {
+                let place = name.place();
+                {
+                    let _writing = self.keeper.lock(&place).await;
+                    pins.delete(&name).await?;
+                }
+                self.keeper.forget(&place);
+                Ok(Reply { status: StatusCode::NO_CONTENT, json: Value::Null })
+            }
+            Request::List { holder, after, limit } => {
+                let page = pins.list(holder.as_ref(), after.as_ref(), limit).await?;
+                let shown = page.pins.into_iter().map(|kept| self.show(kept)).collect::<Result<Vec<_>, _>>()?;
+                ok(json!({ "pins": shown, "next": page.next.map(|next| next.to_string()) }))
+            }
+            Request::BeginDeclaration { holder } => {
+                let as_of = pins.begin_declaration(&holder).await?;
+                ok(json!({ "holder": holder.as_str(), "as_of": as_of.0 }))
+            }
+            Request::Declare { holder, as_of } => match pins.declare(&holder, as_of).await? {
+                Declared::Done => ok(json!({ "holder": holder.as_str(), "declared": as_of.0 })),
+                Declared::Incomplete(name) => Err(Wrong::new(
+                    StatusCode::CONFLICT,
+                    format!("{name} is not complete: wait until it is, or delete it, and declare then"),
+                )),
+                Declared::Future => Err(Wrong::new(
+                    StatusCode::BAD_REQUEST,
+                    "that time has not come: take the as_of that beginning the declaration has answered",
+                )),
+            },
+            Request::Declared { holder } => {
+                let declared = pins.declared(&holder).await?.map(|as_of| as_of.0);
+                ok(json!({ "holder": holder.as_str(), "declared": declared }))
+            }
+            Request::Revalidate { image } => {
+                let name = Name { registry: image.registry.clone(), repository: image.repository.clone() };
+                let tag = image.tag.clone().unwrap_or_else(larder_oci::Tag::latest);
+                let said = self.keeper.puller().revalidate(&name, &tag).await.map_err(|unkept| match unkept {
+                    Unkept::Refused(reason) => Wrong::new(StatusCode::FORBIDDEN, reason),
+                    Unkept::Later(reason) => Wrong::new(StatusCode::SERVICE_UNAVAILABLE, reason),
+                })?;
+                let (upstream, error) = match said.upstream {
+                    Ok(digest) => (Some(digest), None),
+                    Err(reason) => (None, Some(reason)),
+                };
+                let is_same = upstream.as_ref().map(|upstream| said.held.as_ref() == Some(upstream));
+                ok(
+                    json!({ "image": image.to_string(), "upstream": upstream, "held": said.held, "same": is_same, "error": error }),
+                )
+            }
+        }
+    }
+
+    /// Writes the wish if it is a new one, and has it looked at.
+    async fn put(&self, name: PinName, body: &[u8], wait: Duration) -> Result<Reply, Wrong> {
+        let (pins, platforms, place) = (self.keeper.pins(), api::platforms(body)?, name.place());
+        {
+            let _writing = self.keeper.lock(&place).await;
+            let old = pins.get(&name).await?;
+            let is_same = old.as_ref().is_some_and(|old| old.pin.platforms == platforms);
+            if !is_same {
+                let after = old.map(|old| old.pin.put_at + Duration::from_nanos(1));
+                let put_at = after.map_or_else(SystemTime::now, |after| after.max(SystemTime::now()));
+                pins.put(Pin { name: name.clone(), platforms, put_at, content: None }).await?;
+            }
+        }
+        if !self.keeper.enqueue(&name) {
+            // What is not complete is found by itself; what was to be looked at again is not.
+            tracing::debug!(image = %name.image, "control: too many pins wait, this one is looked at later");
+        }
+        let until = Instant::now() + wait;
+        loop {
+            let changed = self.keeper.changed.notified();
+            let kept = pins.get(&name).await?.ok_or_else(|| no_pin(&name))?;
+            let going_on = self.keeper.state(&place).map(|(state, _)| state);
+            let is_under_way = matches!(going_on, Some(State::Queued | State::Fetching));
+            if !is_under_way || Instant::now() >= until {
+                let status = if kept.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
+                return Ok(Reply { status, json: self.show(kept)? });
+            }
+            let _ = timeout_at(until.min(Instant::now() + Duration::from_secs(1)), changed).await;
+        }
+    }
+
+    fn show(&self, kept: KeptPin) -> Result<Value, Wrong> {
+        let going_on = self.keeper.state(&kept.pin.name.place());
+        let view = PinView::new(kept, going_on.as_ref().map(|(state, progress)| (state.clone(), &**progress)));
+        serde_json::to_value(view).map_err(|error| Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    }
+}
+
+fn no_pin(name: &PinName) -> Wrong {
+    Wrong::new(StatusCode::NOT_FOUND, format!("there is no pin {name}: put it first"))
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Wrong> {
+    match timeout(PATIENCE, Limited::new(body, BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => {
+            Err(Wrong::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {BODY} bytes, or broke off")))
+        }
+        Err(_) => Err(Wrong::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    }
+}
+
+fn respond(status: StatusCode, json: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(json)));
+    *response.status_mut() = status;
+    if status != StatusCode::NO_CONTENT {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    response
+}
