@@ -182,6 +182,10 @@ pub struct Metrics {
     pub store_bytes: Gauge,
     /// The store's limit.
     pub store_limit_bytes: Gauge,
+    /// Of the store's bytes those that holders pinned.
+    pub store_pinned_bytes: Gauge,
+    /// And those that are pinned only because they were pulled through.
+    pub store_pulled_bytes: Gauge,
     /// Blobs removed to stay within the limit.
     pub store_evictions: Counter,
     /// Files of the store that turned out damaged and were dropped.
@@ -243,6 +247,8 @@ impl Metrics {
             images_refused: Gauge::default(),
             store_bytes: Gauge::default(),
             store_limit_bytes: Gauge::default(),
+            store_pinned_bytes: Gauge::default(),
+            store_pulled_bytes: Gauge::default(),
             store_evictions: Counter::default(),
             store_damaged: Counter::default(),
             store_writable: Gauge::default(),
@@ -287,6 +293,8 @@ impl Metrics {
             images_refused,
             store_bytes,
             store_limit_bytes,
+            store_pinned_bytes,
+            store_pulled_bytes,
             store_evictions,
             store_damaged,
             store_writable,
@@ -390,6 +398,18 @@ impl Metrics {
         );
         list.register_with_unit("store", "Size of the store", Unit::Bytes, store_bytes.clone());
         list.register_with_unit("store_limit", "Limit of the store's size", Unit::Bytes, store_limit_bytes.clone());
+        list.register_with_unit(
+            "store_pinned",
+            "Content of the store that holders pinned: it is not evicted",
+            Unit::Bytes,
+            store_pinned_bytes.clone(),
+        );
+        list.register_with_unit(
+            "store_pulled",
+            "Content of the store that is pinned only because it was pulled through: it gives way",
+            Unit::Bytes,
+            store_pulled_bytes.clone(),
+        );
         list.register("store_evictions", "Blobs removed to stay within the limit", store_evictions.clone());
         list.register("store_damaged", "Files of the store found damaged and dropped", store_damaged.clone());
         list.register("store_writable", "1 while the store takes new content", store_writable.clone());

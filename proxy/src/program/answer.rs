@@ -29,6 +29,7 @@ impl Answer for Puller {
                 Route::Manifest { name, reference } => puller.manifest(&name, &reference, method).await,
                 Route::Blob { name, digest } => puller.blob(&name, &digest, range, method).await,
                 Route::Tags { name } => puller.tags(&name, query, method).await,
+                Route::Catalog => puller.catalog(query, method).await,
                 Route::Referrers { name, digest } => puller.referrers(&name, &digest, query, method).await,
                 // The server answers these itself.
                 Route::Base | Route::Probe | Route::Canary { .. } => nothing(),

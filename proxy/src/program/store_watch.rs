@@ -98,8 +98,8 @@ impl OpenStore {
         tasks.spawn("store watch", async move {
             let mut interval = tokio::time::interval(LOOK);
             while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-                show_health(watched.health(), &condition, &metrics);
                 numbers.show(&metrics);
+                show_health(watched.health(), &condition, &metrics);
             }
         });
         store
@@ -109,6 +109,9 @@ impl OpenStore {
 fn show_health(health: StoreHealth, condition: &Condition, metrics: &Metrics) {
     let text = match health {
         StoreHealth::Ok => None,
+        StoreHealth::Full if metrics.store_pinned_bytes.get() > 0 => Some(
+            "full, and what is in it is pinned: nothing new is kept until pins are deleted or --store-size is raised; pulls go on from the origins",
+        ),
         StoreHealth::Full => Some("full: nothing new is kept, pulls go on from the origins"),
         StoreHealth::ReadOnly => Some("read-only: nothing new is kept, pulls go on from the origins"),
         StoreHealth::Unusable => Some(
@@ -184,6 +187,8 @@ fn show_removal(standing: &Standing, started: Instant, condition: &Condition, me
 
 fn show_folder(stats: &DirectoryStats, metrics: &Metrics) {
     metrics.store_bytes.set(gauge(stats.bytes + stats.partial_bytes));
+    metrics.store_pinned_bytes.set(gauge(stats.pinned_bytes));
+    metrics.store_pulled_bytes.set(gauge(stats.pulled_bytes));
     metrics.store_evictions.inc_by(stats.evicted_blobs.saturating_sub(metrics.store_evictions.get()));
     metrics.store_damaged.inc_by(stats.damaged_blobs.saturating_sub(metrics.store_damaged.get()));
 }
@@ -205,6 +210,9 @@ mod tests {
         let report = readiness.report();
         assert!(report.ready && report.to_string().contains("degraded: store: full: "), "{report}");
         assert_eq!(metrics.store_writable.get(), 0);
+        metrics.store_pinned_bytes.set(1);
+        show_health(StoreHealth::Full, &condition, &metrics);
+        assert!(readiness.report().to_string().contains("full, and what is in it is pinned"));
         show_health(StoreHealth::Ok, &condition, &metrics);
         assert_eq!((readiness.report().to_string().as_str(), metrics.store_writable.get()), ("ready\n", 1));
     }

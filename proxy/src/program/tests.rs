@@ -6,6 +6,7 @@ mod conformance;
 mod intercepted;
 mod odd_origins;
 mod promised;
+mod pulled;
 mod scale_up;
 
 use std::fs;

@@ -18,6 +18,7 @@ mod answer;
 mod attachment;
 mod blob;
 mod broken;
+mod catalog;
 mod denied;
 mod flight;
 mod freshness;

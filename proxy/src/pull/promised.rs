@@ -214,6 +214,7 @@ impl Shared {
         }
         self.broken.mended(name, &Cause::Manifest((*reference).clone()));
         if **method == Method::GET {
+            self.uses.note(name, &digest);
             let children = children.unwrap_or_default();
             let is_index = !children.manifests.is_empty();
             let content = children.manifests.into_iter().chain(children.blobs).map(|child| child.digest).collect();

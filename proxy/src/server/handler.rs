@@ -133,7 +133,11 @@ impl Handler {
                 // containerd gives the pull up at a 304 and asks nobody else, so no origin is bothered.
                 own(StatusCode::NOT_MODIFIED, Bytes::new(), "canary")
             }
-            Route::Manifest { .. } | Route::Blob { .. } | Route::Tags { .. } | Route::Referrers { .. } => {
+            Route::Manifest { .. }
+            | Route::Blob { .. }
+            | Route::Tags { .. }
+            | Route::Catalog
+            | Route::Referrers { .. } => {
                 let range = if method == Method::GET { range(headers) } else { None };
                 let promised = query.is_none_or(|query| namespace_parameter(query).is_none());
                 let query = query_without_namespace(query);

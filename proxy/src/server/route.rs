@@ -43,6 +43,8 @@ pub enum Route {
         /// Where.
         name: Name,
     },
+    /// The repositories that there is something of.
+    Catalog,
     /// The manifests that refer to one.
     Referrers {
         /// Where.
@@ -73,6 +75,7 @@ impl Route {
             Self::Manifest { .. } => "manifest",
             Self::Blob { .. } => "blob",
             Self::Tags { .. } => "tags",
+            Self::Catalog => "catalog",
             Self::Referrers { .. } => "referrers",
         }
     }
@@ -80,7 +83,7 @@ impl Route {
     /// The repository that is asked.
     pub fn name(&self) -> Option<&Name> {
         match self {
-            Self::Base | Self::Probe | Self::Canary { .. } => None,
+            Self::Base | Self::Probe | Self::Canary { .. } | Self::Catalog => None,
             Self::Manifest { name, .. }
             | Self::Blob { name, .. }
             | Self::Tags { name }
@@ -91,7 +94,7 @@ impl Route {
     /// The tag or digest that is asked for, empty where there is none.
     pub fn reference(&self) -> String {
         match self {
-            Self::Base | Self::Probe | Self::Tags { .. } => String::new(),
+            Self::Base | Self::Probe | Self::Catalog | Self::Tags { .. } => String::new(),
             Self::Canary { nonce } => nonce.clone(),
             Self::Manifest { reference, .. } => reference.to_string(),
             Self::Blob { digest, .. } | Self::Referrers { digest, .. } => digest.to_string(),
@@ -126,7 +129,7 @@ impl Refusal {
 
     fn unknown_path() -> Self {
         let message = "there is /v2/, and below it <name>/manifests/<reference>, <name>/blobs/<digest>, <name>/tags/list and \
-            <name>/referrers/<digest>";
+            <name>/referrers/<digest>, and /v2/_catalog";
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
     }
 }
@@ -144,6 +147,9 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         Some(rest) => rest.strip_prefix('/').ok_or_else(Refusal::unknown_path)?,
         None => return Err(Refusal::unknown_path()),
     };
+    if rest == "_catalog" {
+        return Ok(Route::Catalog);
+    }
     let segments = rest.split('/').map(decode_segment).collect::<Result<Vec<_>, _>>()?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     if matches!(segments.as_slice(), [_, .., "blobs", "uploads"] | [_, .., "blobs", "uploads", _]) {

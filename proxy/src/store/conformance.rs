@@ -26,7 +26,7 @@ pub const LIMIT: u64 = 1 << 20;
 macro_rules! every_case {
     ($then:ident; $($first:tt)*) => {
         $then! { $($first)*
-            links_belong_to_one_name, a_blob_is_held_with_its_evidence, tags_belong_to_one_name, long_names_are_names_too, small_blobs_are_verified,
+            links_belong_to_one_name, repositories_are_listed_in_pages, a_blob_is_held_with_its_evidence, tags_belong_to_one_name, long_names_are_names_too, small_blobs_are_verified,
             a_growing_blob_is_read_and_then_committed, a_blob_has_one_writer, an_unfinished_blob_is_resumed,
             restarting_leaves_readers_their_bytes, a_discarded_blob_is_gone,
             open_readers_are_spared, running_assemblies_are_spared, what_cannot_fit_is_refused_at_once,
@@ -156,6 +156,41 @@ pub(crate) async fn links_belong_to_one_name(store: Arc<dyn Store>) {
     store.remove_link(&names[0], &digest).await.unwrap();
     assert_eq!(store.link(&names[0], &digest).await.unwrap(), None);
     assert!(store.link(&names[1], &digest).await.unwrap().is_some());
+}
+
+pub(crate) async fn repositories_are_listed_in_pages(store: Arc<dyn Store>) {
+    let mut names: Vec<Name> = [
+        ("docker.io", "library/a"),
+        ("reg.example.com", "a"),
+        ("reg.example.com", "a/b"),
+        ("reg.example.com", "a/0"),
+        ("reg.example.com", "a-b"),
+        ("reg.example.com", "a.b/c"),
+        ("reg.example.com:5000", "a"),
+        ("[::1]:5000", "a"),
+    ]
+    .map(|(registry, repository)| name(registry, repository))
+    .into();
+    assert_eq!(store.names(None, 10).await.unwrap(), []);
+    for name in &names {
+        for bytes in [b"x", b"y"] {
+            store.put_link(name, link(&sha256(bytes))).await.unwrap();
+        }
+    }
+    names.sort();
+    for limit in [1, 3, 8, 100] {
+        let mut found: Vec<Name> = Vec::new();
+        loop {
+            let page = store.names(found.last(), limit).await.unwrap();
+            let is_last = page.len() < limit;
+            found.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        found.sort();
+        assert_eq!(found, names, "{limit} at a time");
+    }
 }
 
 pub(crate) async fn a_blob_is_held_with_its_evidence(store: Arc<dyn Store>) {

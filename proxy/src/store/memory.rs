@@ -355,6 +355,17 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(of_name.take(MAXIMUM_LISTED_TAGS).collect())))
     }
 
+    fn names(&self, after: Option<&Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Name>, StoreError>> {
+        let state = lock(&self.state);
+        let mut names: Vec<Name> = Vec::new();
+        for (name, _) in state.links.keys() {
+            if names.len() < limit && after.is_none_or(|after| name > after) && names.last() != Some(name) {
+                names.push(name.clone());
+            }
+        }
+        Box::pin(ready(Ok(names)))
+    }
+
     fn blob(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<StoredBlob>, StoreError>> {
         let stored = lock(&self.state).open(digest, &self.state);
         Box::pin(ready(Ok(stored)))

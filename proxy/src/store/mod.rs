@@ -61,6 +61,10 @@ pub trait Store: Send + Sync + 'static {
     /// The tags of `name` that are known here, in order, at most [`MAXIMUM_LISTED_TAGS`]: for `tags/list` while the origin is away.
     fn tags(&self, name: &Name) -> BoxFuture<'_, Result<Vec<Tag>, StoreError>>;
 
+    /// Repositories of which something was seen here (there is evidence, or was a while ago), in an order of the store's own: those after `after`, which
+    /// need not be there, at most `limit`. Fewer are the last ones. Memory is for that many, and for one folder.
+    fn names(&self, after: Option<&Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Name>, StoreError>>;
+
     /// A complete, verified blob, open for reading, or `None`. Counts as a use of it.
     fn blob(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<StoredBlob>, StoreError>>;
 

@@ -121,6 +121,10 @@ impl Store for FaultyStore {
         self.memory.tags(name)
     }
 
+    fn names(&self, after: Option<&Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Name>, StoreError>> {
+        self.memory.names(after, limit)
+    }
+
     fn blob(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<StoredBlob>, StoreError>> {
         let (found, delay) = (self.memory.blob(digest), *self.delay.lock().unwrap());
         async move {

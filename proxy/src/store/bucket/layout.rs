@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use larder_oci::{Algorithm, Digest, Tag};
+use larder_oci::{Algorithm, Digest, Registry, Repository, Tag};
 use object_store::path::Path;
 
 use super::address::ClusterId;
@@ -155,6 +155,24 @@ impl Layout {
         format!("{}/{}-{}", self.of_name("links", name), digest.algorithm().as_str(), digest.hex())
     }
 
+    /// The folder of all links.
+    pub(super) fn links(&self) -> String {
+        self.of_cluster("links")
+    }
+
+    /// Sorts behind every link of a repository, and before those of the next.
+    pub(super) fn behind_links(&self, name: &Name) -> String {
+        format!("{}/~", self.of_name("links", name))
+    }
+
+    /// Whose link a key is; `None` if it is none, or of a registry whose name is too long to stand in it.
+    pub(super) fn name_of_link(&self, key: &str) -> Option<Name> {
+        let (name, _) = key.strip_prefix(&self.links())?.strip_prefix('/')?.rsplit_once("/_/")?;
+        let (registry, repository) = name.split_once('/')?;
+        let registry = Registry::from_path_segment(&registry.replace('+', ":")).ok()?;
+        Some(Name { registry, repository: Repository::parse(repository).ok()? })
+    }
+
     /// The folder of a repository's tags.
     pub(super) fn tags(&self, name: &Name) -> String {
         self.of_name("tags", name)
@@ -178,7 +196,6 @@ pub(super) fn path(key: &str) -> Result<Path, StoreError> {
 mod tests {
     use std::collections::HashSet;
 
-    use larder_oci::{Registry, Repository};
     use proptest::prelude::*;
 
     use super::*;
@@ -211,7 +228,9 @@ mod tests {
             layout.link(&name, &digest),
             format!("a/b/clusters/one/links/reg.example.com__5000/team/app/_/sha256-{hex}")
         );
+        assert_eq!(layout.name_of_link(&layout.link(&name, &digest)).as_ref(), Some(&name));
         let tag = Tag::parse("v1").unwrap();
+        assert_eq!(layout.name_of_link(&layout.tag(&name, &tag)), None);
         assert_eq!(layout.tag(&name, &tag), "a/b/clusters/one/tags/reg.example.com__5000/team/app/_/v1");
         assert_eq!(Layout::new("", "one".parse().unwrap()).version(), "version");
     }

@@ -328,6 +328,11 @@ impl Store for BucketStore {
         })
     }
 
+    fn names(&self, after: Option<&Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Name>, StoreError>> {
+        let after = after.cloned();
+        Box::pin(async move { self.shared.repositories(after.as_ref(), limit).await })
+    }
+
     fn blob(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<StoredBlob>, StoreError>> {
         let digest = digest.clone();
         Box::pin(async move { self.shared.blob(&digest).await })

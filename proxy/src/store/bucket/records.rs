@@ -16,7 +16,7 @@ use super::shared::Shared;
 use super::turns::Turns;
 use crate::store::document::{self, MAXIMUM_LENGTH};
 use crate::store::lease::lock;
-use crate::store::{MAXIMUM_LISTED_TAGS, StoreError};
+use crate::store::{MAXIMUM_LISTED_TAGS, Name, StoreError};
 
 /// Records that wait for the bucket.
 const MOST_OWED: usize = 10_000;
@@ -136,6 +136,22 @@ impl Shared {
             self.settle(&key, value).await?;
         }
         Ok(())
+    }
+
+    /// Repositories with links, each by a listing of one key: those of a repository lie together, and the next one begins behind them.
+    pub(super) async fn repositories(&self, after: Option<&Name>, limit: usize) -> Result<Vec<Name>, StoreError> {
+        let folder = self.layout.links();
+        let mut after = after.map(|name| self.layout.behind_links(name));
+        let mut found = Vec::new();
+        while found.len() < limit
+            && let Some(object) = self.client.list(&folder, after.as_deref(), 1).await?.pop()
+        {
+            let key = object.location.to_string();
+            let name = self.layout.name_of_link(&key);
+            after = Some(name.as_ref().map_or(key, |name| self.layout.behind_links(name)));
+            found.extend(name);
+        }
+        Ok(found)
     }
 
     /// The last parts of the keys below a folder, in order.

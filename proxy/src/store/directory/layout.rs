@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-use larder_oci::{Algorithm, Digest, Tag};
+use larder_oci::{Algorithm, Digest, Registry, Repository, Tag};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,30 @@ fn name_folder(name: &Name) -> String {
         registry = format!("~{}", flat(&Digest::of(Algorithm::Sha256, registry.as_bytes())));
     }
     format!("{NAMES}/{registry}/{}", name.repository.as_str())
+}
+
+/// A name's folders below [`NAMES`].
+pub(super) fn name_segments(name: &Name) -> Vec<String> {
+    name_folder(name).split('/').skip(1).map(str::to_owned).collect()
+}
+
+/// The folder of the first segments of a name.
+pub(super) fn names_folder(segments: &[String]) -> String {
+    let mut path = NAMES.to_owned();
+    for segment in segments {
+        path.push('/');
+        path.push_str(segment);
+    }
+    path
+}
+
+/// The reverse of [`name_segments`]; `None` for what is no name, and for a registry whose name is too long to stand there.
+pub(super) fn name_of(segments: &[String]) -> Option<Name> {
+    let (registry, repository) = segments.split_first()?;
+    Some(Name {
+        registry: Registry::from_path_segment(registry).ok()?,
+        repository: Repository::parse(&repository.join("/")).ok()?,
+    })
 }
 
 pub(super) fn link(name: &Name, digest: &Digest) -> String {

@@ -293,6 +293,13 @@ impl Store for DirectoryStore {
         self.quick("list tags", move |shared| record::tags(shared, &name))
     }
 
+    fn names(&self, after: Option<&Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Name>, StoreError>> {
+        let after = after.cloned();
+        let (shared, within) = (Arc::clone(&self.shared), self.shared.config.durable_within);
+        let work = move || record::names(&shared, after.as_ref(), limit);
+        Box::pin(self.shared.gate.run("list repositories", within, work))
+    }
+
     fn blob(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<StoredBlob>, StoreError>> {
         let digest = digest.clone();
         self.quick("open a blob", move |shared| shared.blob(&digest))

@@ -341,6 +341,18 @@ pub(super) fn give_way(shared: &Shared, bytes: u64) -> bool {
     any
 }
 
+/// Lets go of what was pulled through and not used for so long, in one folder.
+pub(super) fn expire(shared: &Shared, folder: usize) -> Result<(), StoreError> {
+    for place in places(shared, layout::PINS, &Holder::pull(), folder)? {
+        let facts = shared.folder.facts(&layout::pin(layout::PINS, &place))?;
+        let age = facts.and_then(|facts| shared.now().duration_since(facts.modified).ok());
+        if age.is_some_and(|age| age >= shared.config.pull_kept) {
+            delete(shared, &place)?;
+        }
+    }
+    Ok(())
+}
+
 impl DirectoryStore {
     /// Work with pins: it may go through many files, and none of it is worth a word about the disk's health.
     fn with_pins<T: Send + 'static>(

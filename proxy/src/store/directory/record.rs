@@ -128,6 +128,51 @@ pub(super) fn tags(shared: &Shared, name: &Name) -> Result<Vec<Tag>, StoreError>
     Ok(tags)
 }
 
+/// Repositories with links, folder by folder in the order of names, so that a page goes straight to where the last one ended.
+pub(super) fn names(shared: &Shared, after: Option<&Name>, limit: usize) -> Result<Vec<Name>, StoreError> {
+    let after = after.map(layout::name_segments);
+    let mut found = Vec::new();
+    walk(shared, &mut Vec::new(), after.as_deref(), limit, &mut found)?;
+    Ok(found)
+}
+
+/// `after` is what comes after these segments of where the last page ended; `None`: everything here comes after it.
+fn walk(
+    shared: &Shared,
+    segments: &mut Vec<String>,
+    after: Option<&[String]>,
+    limit: usize,
+    found: &mut Vec<Name>,
+) -> Result<(), StoreError> {
+    let path = layout::names_folder(segments);
+    let mut folders = shared.folder.names(&path)?;
+    folders.sort_unstable();
+    if after.is_none()
+        && folders.iter().any(|folder| folder == layout::LINKS)
+        && let Some(name) = layout::name_of(segments)
+    {
+        found.push(name);
+    }
+    // What is not a segment of a name is a folder of ours, or nobody's.
+    for folder in folders.into_iter().filter(|folder| !folder.starts_with('_')) {
+        if found.len() >= limit {
+            break;
+        }
+        let below = match after.and_then(<[String]>::split_first) {
+            Some((first, _)) if folder < *first => continue,
+            Some((first, rest)) if folder == *first => Some(rest),
+            _ => None,
+        };
+        if shared.folder.facts(&format!("{path}/{folder}"))?.is_some_and(|facts| facts.folder) {
+            segments.push(folder);
+            let walked = walk(shared, segments, below, limit, found);
+            segments.pop();
+            walked?;
+        }
+    }
+    Ok(())
+}
+
 /// One sweep through all records, a folder at a time, so that no step takes long.
 pub(super) struct Sweep {
     folders: Vec<String>,

@@ -336,20 +336,28 @@ impl Shared {
         required.is_met()
     }
 
-    fn oldest_blobs(&self) -> Vec<(SystemTime, u64, Digest)> {
+    /// Those that may go. On the way it is counted how much is pinned.
+    pub(super) fn oldest_blobs(&self) -> Vec<(SystemTime, u64, Digest)> {
         let mut oldest = Oldest::new(MAXIMUM_CANDIDATES);
+        let (mut pinned, mut pulled) = (0, 0);
         for shard in 0..layout::SHARDS {
             match self.blobs.list(&self.folder, shard) {
                 Ok(entries) => {
                     for entry in entries {
-                        if !self.blobs.leases().is_held(&entry.digest) && self.pins.by(&entry.digest) == KeptBy::Nobody
-                        {
-                            oldest.show(entry.last_use, entry.length, entry.digest);
+                        match self.pins.by(&entry.digest) {
+                            KeptBy::Holder => pinned += footprint(entry.length),
+                            KeptBy::Pull => pulled += footprint(entry.length),
+                            KeptBy::Nobody if self.blobs.leases().is_held(&entry.digest) => {}
+                            KeptBy::Nobody => oldest.show(entry.last_use, entry.length, entry.digest),
                         }
                     }
                 }
                 Err(error) => tracing::warn!(%error, "store: a folder of blobs could not be read"),
             }
+        }
+        if self.pins.all() {
+            self.stats.pinned_bytes.store(pinned, Ordering::Relaxed);
+            self.stats.pulled_bytes.store(pulled, Ordering::Relaxed);
         }
         oldest.into_sorted()
     }

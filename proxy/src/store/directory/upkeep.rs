@@ -10,9 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::layout;
 use super::pins;
 use super::record::Sweep;
-use super::room::footprint;
 use super::shared::Shared;
-use crate::pins::kept::KeptBy;
 use crate::store::{StoreError, StoreHealth};
 
 /// How often an overdue operation is looked for; others' threads cannot be given a limit of their own.
@@ -56,6 +54,7 @@ pub(super) async fn pins(shared: Arc<Shared>) {
             Err(_) => sleep(shared.config.recheck_every).await,
         }
     }
+    count_pinned(&shared).await;
     std::future::pending::<()>().await;
 }
 
@@ -117,6 +116,15 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
                 }
             }
         }
+        for folder in 0..pins::FOLDERS {
+            let at = Arc::clone(&shared);
+            let expired =
+                shared.gate.run("look through pins", shared.config.durable_within, move || pins::expire(&at, folder));
+            if let Err(error) = expired.await {
+                tracing::warn!(%error, "store: pins of what was pulled through were not all looked through");
+                break;
+            }
+        }
         for shard in 0..layout::SHARDS {
             let at = Arc::clone(&shared);
             let swept = shared.gate.run("sweep checksums", shared.config.durable_within, move || {
@@ -141,28 +149,29 @@ async fn rest(shared: &Shared) {
 }
 
 async fn count(shared: &Arc<Shared>) {
-    let (mut pinned, mut pulled) = (0, 0);
     for shard in 0..layout::SHARDS {
         loop {
             let at = Arc::clone(shared);
             let listed =
                 shared.gate.run("count blobs", shared.config.durable_within, move || at.blobs.list(&at.folder, shard));
             match listed.await {
-                Ok(entries) => {
-                    for entry in entries.iter().filter(|_| shared.pins.all()) {
-                        match shared.pins.by(&entry.digest) {
-                            KeptBy::Holder => pinned += footprint(entry.length),
-                            KeptBy::Pull => pulled += footprint(entry.length),
-                            KeptBy::Nobody => {}
-                        }
-                    }
-                    break;
-                }
+                Ok(_) => break,
                 // It cannot be read now; the sums stay unfinished until it can.
                 Err(_) => sleep(shared.config.recheck_every).await,
             }
         }
     }
-    shared.stats.pinned_bytes.store(pinned, Ordering::Relaxed);
-    shared.stats.pulled_bytes.store(pulled, Ordering::Relaxed);
+    count_pinned(shared).await;
+}
+
+/// How much of it is pinned, for people.
+async fn count_pinned(shared: &Arc<Shared>) {
+    if !shared.pins.keep_nothing() {
+        let at = Arc::clone(shared);
+        let count = move || {
+            at.oldest_blobs();
+            Ok(())
+        };
+        let _ = shared.gate.run("count what is pinned", shared.config.durable_within, count).await;
+    }
 }

@@ -129,3 +129,30 @@ async fn the_records_of_what_is_pinned_are_not_swept_for_being_too_many() {
     .await;
     assert!(store.link(&name, &sha256(&bytes)).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn what_was_pulled_and_not_used_for_a_month_is_nobodys_any_more() {
+    let (folder, hand) = (folder(), Hand::new());
+    let sweep_every = Duration::from_millis(50);
+    let config = DirectoryConfig { clock: hand.clock(), sweep_every, ..config(folder.path()) };
+    let kept_for = config.pull_kept;
+    let store = DirectoryStore::open(config).unwrap();
+    let bytes = content(7, 100);
+    stored(&store, &bytes).await;
+    let now = || (hand.clock())();
+    let names: Vec<PinName> = [("pull", "a"), ("pull", "b"), ("me", "c")]
+        .into_iter()
+        .map(|(holder, image)| pin(holder, image, &[&bytes]).name)
+        .collect();
+    for name in &names {
+        store.put(Pin { name: name.clone(), put_at: now(), ..pin("me", "x", &[&bytes]) }).await.unwrap();
+    }
+    hand.advance(kept_for / 2);
+    store.put(Pin { name: names[1].clone(), put_at: now(), ..pin("me", "x", &[&bytes]) }).await.unwrap();
+    hand.advance(kept_for / 2 + Duration::from_secs(1));
+    let _guard = background(&store);
+    let path = folder.path().join(layout::pin(layout::PINS, &names[0].place()));
+    until("the pin is let go of", || !path.exists()).await;
+    assert!(store.get(&names[1]).await.unwrap().is_some(), "it was used later");
+    assert!(store.get(&names[2]).await.unwrap().is_some(), "a holder said so");
+}
