@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use larder_test_node::cache::{Cache, CacheOptions, TOKEN};
 use larder_test_node::cluster::Cluster;
+use larder_test_node::disk::SmallDisk;
 use larder_test_node::http;
 use larder_test_node::wait::until;
-use larder_test_origin::{Behaviour, ImageSpec, Matcher, private_certificate};
+use larder_test_origin::{Access, Behaviour, ImageSpec, Matcher, private_certificate};
 use larder_test_parts::EngineLine;
 use nix::sys::signal::Signal;
 
 use crate::Case;
-use crate::disk::SmallDisk;
 
 pub(crate) const CASES: &[Case] = &[
     Case::any("cluster_cache_killed_in_the_middle_of_a_layer_and_started_again", killed).newest(),
@@ -58,7 +58,7 @@ fn during_a_pull(cluster: &Cluster, meanwhile: impl FnOnce() -> Result<()>) -> R
 /// Whether the node's proxy went on at the registry from where the cluster cache left it.
 fn went_on(cluster: &Cluster) -> Result<()> {
     let layer = cluster.image.largest_layer();
-    let asked: Vec<_> = cluster.origin.log().into_iter().filter(|access| access.is_blob_get()).collect();
+    let asked: Vec<_> = cluster.origin.log().into_iter().filter(Access::is_blob_get).collect();
     let from_there = asked.iter().any(|access| {
         access.path.ends_with(layer.as_str()) && access.header("range").is_some_and(|range| range != "bytes=0-")
     });
@@ -83,7 +83,7 @@ fn killed(line: EngineLine) -> Result<()> {
         let (reference, _) = cluster.push_another(&format!("again-{seed}"), seed);
         let before = node.asked_the_registry()?;
         node.engine.pull(&reference)?;
-        ensure!(node.asked_the_registry()? == before, "the node went to the registry itself");
+        ensure!(node.asked_the_registry()? <= before, "the node went to the registry itself");
         Ok(())
     })
 }

@@ -1,11 +1,11 @@
 //! The store's disk: full, damaged.
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use larder_test_node::disk::SmallDisk;
 use larder_test_node::engine::Engine;
 use larder_test_node::http;
 use larder_test_node::larder::LarderOptions;
@@ -20,30 +20,6 @@ pub(crate) const CASES: &[Case] = &[
     Case::any("a_full_disk_turns_caching_off_and_pulls_go_on", full),
     Case::any("a_damaged_blob_does_not_fail_pulls_for_ever", damaged),
 ];
-
-/// A small file system that ends with the test.
-pub(crate) struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    pub(crate) fn mount(megabytes: u32) -> Result<Self> {
-        let folder = larder_test_node::node::folder()?.keep();
-        let size = format!("size={megabytes}m,mode=0755");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "larder-test"]).arg(&folder).status()?;
-        ensure!(status.success(), "failed to mount a tmpfs at {}", folder.display());
-        Ok(Self(folder))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
 
 fn full(line: EngineLine) -> Result<()> {
     let disk = SmallDisk::mount(4)?;

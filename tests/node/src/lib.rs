@@ -8,6 +8,7 @@ pub mod cache;
 pub mod cluster;
 pub mod containerd;
 pub mod crio;
+pub mod disk;
 pub mod engine;
 pub mod http;
 pub mod larder;
