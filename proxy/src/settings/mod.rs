@@ -77,8 +77,9 @@ impl RegistrySettings {
             return None;
         }
         // Neither a URL nor a word of these holds a line's end.
-        let endpoints: String = endpoints.iter().map(|url| format!("{url}\n")).collect();
-        let text = format!("{endpoints}{on_origin_404:?}\n{on_origin_denied:?}\n");
+        let mut lines: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+        lines.extend([format!("{on_origin_404:?}"), format!("{on_origin_denied:?}")]);
+        let text = lines.join("\n");
         Some(Digest::of(Algorithm::Sha256, text.as_bytes()).hex().to_owned())
     }
 }
