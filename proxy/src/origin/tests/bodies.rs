@@ -187,7 +187,11 @@ async fn listings_are_passed_on() {
     assert_eq!(tags.link.as_deref(), Some("</v2/x?last=v1>; rel=\"next\""));
     assert!(String::from_utf8_lossy(&tags.bytes).contains("\"v1\""));
     assert_eq!(registry.log()[0].query, "n=5");
+    let filter = Some("artifactType=application%2Fvnd.example");
+    let referrers = origin.referrers(&name, &image.index, filter, later()).await.unwrap();
+    assert_eq!(referrers.filters.as_deref(), Some("artifactType"));
+    registry.behave("/referrers/".into(), Behaviour::Status(404, vec![]));
     let referrers = origin.referrers(&name, &image.index, None, later()).await;
     assert_eq!(referrers, Err(SourceError::NotFound));
-    assert_eq!(requests(&registry, &format!("/referrers/{}", image.index)), 1);
+    assert_eq!(requests(&registry, &format!("/referrers/{}", image.index)), 2);
 }

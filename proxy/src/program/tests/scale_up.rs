@@ -23,19 +23,20 @@ const NODES: usize = 1000;
 /// As many as one test process may have open files for, with room to spare.
 const AT_ONCE: usize = 100;
 
-struct Node {
+/// A node as the service sees it: one connection, over TLS and with a token.
+pub(super) struct Node {
     stream: TlsStream<TcpStream>,
 }
 
 impl Node {
-    async fn connect(address: SocketAddr, tls: &TlsConnector) -> Self {
+    pub(super) async fn connect(address: SocketAddr, tls: &TlsConnector) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
         Self { stream: tls.connect(name, stream).await.unwrap() }
     }
 
     /// The body of a 200.
-    async fn ask(&mut self, method: &str, what: &str) -> Vec<u8> {
+    pub(super) async fn ask(&mut self, method: &str, what: &str) -> Vec<u8> {
         let request = format!(
             "{method} /v2/team/app/{what}?ns={NAME} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nLarder-Timeout-Ms: 9000\r\n\r\n"
         );
@@ -70,6 +71,11 @@ impl Node {
     }
 }
 
+/// Trusts this authority.
+pub(super) fn tls(authority: &str) -> TlsConnector {
+    TlsConnector::from(Arc::new(client_config(&RootCertStore::empty(), Some(authority), false).unwrap()))
+}
+
 /// Memory of this process that is no file's, in bytes (`proc_pid_smaps(5)`).
 fn anonymous() -> u64 {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
@@ -101,8 +107,7 @@ async fn a_thousand_nodes_cost_the_registry_what_one_costs_but_for_the_question_
         service: Some(service),
         ..config(StoreConfig::Directory(directory(folder.path())), None)
     });
-    let tls = client_config(&RootCertStore::empty(), Some(&certificate.authority), false).unwrap();
-    let (tls, address) = (TlsConnector::from(Arc::new(tls)), service.address);
+    let (tls, address) = (tls(&certificate.authority), service.address);
 
     let (before, places) = (anonymous(), Arc::new(Semaphore::new(AT_ONCE)));
     let nodes: Vec<_> = (0..NODES)

@@ -39,7 +39,7 @@ async fn the_window_ends_by_itself_and_the_next_try_may_succeed() {
     stage.source.tag_image(&name("team/app"), "v1", &[&layer]);
     assert_eq!(stage.promised(&v1()).await.status, StatusCode::OK);
     stage.source.act(Act { error: Some(SourceError::NotFound), ..Act::default() });
-    assert_eq!(stage.promised_blob(&layer).await, StatusCode::BAD_GATEWAY);
+    assert_eq!(stage.promised_blob(&layer).await, StatusCode::NOT_FOUND);
     let (window, second) = (Limits::default().broken, Duration::from_secs(1));
     tokio::time::advance(window.saturating_sub(second)).await;
     stage.source.forget();

@@ -76,9 +76,10 @@ async fn a_cache_with_no_room_is_busy_and_not_dead() {
         ProxyConfig { limits: ProxyLimits { connections: 1, ..ProxyLimits::default() }, ..cluster.cache_config() };
     let cache = Running::start(full);
     cluster.url = format!("https://{}", cache.address);
-    // It begins with TLS, which takes the one place, and says no more.
-    let mut holding = Plain::connect(cache.address).unwrap();
-    holding.write_all(&[0x16, 3, 1]).unwrap();
+    // One that was let in has the one place, and says no more; a stranger would give way.
+    let tls = scale_up::tls(&fs::read_to_string(cluster.path("ca.pem")).unwrap());
+    let mut holding = scale_up::Node::connect(cache.address, &tls).await;
+    holding.ask("HEAD", "manifests/v1").await;
     until("the place is taken", async || page(cache.admin, "/metrics").await.contains("\nlarder_connections 1\n"))
         .await;
     let node = cluster.node();
