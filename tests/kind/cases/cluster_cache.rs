@@ -1,7 +1,7 @@
 //! The cluster cache of the chart: a node that never had an image starts its Pod while the registry is away, and a cache in trouble is in
 //! nobody's way.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use larder_test_kind::bucket::Bucket;
@@ -47,6 +47,13 @@ fn others(cluster: &Cluster) -> Vec<&Node> {
     cluster.workers().skip(1).collect()
 }
 
+/// An image that no node of a cluster that was kept has from an earlier run.
+fn fresh<'a>(cluster: &'a Cluster, name: &str) -> Result<Image<'a>> {
+    let image = Image::push(cluster, name)?;
+    image.put(cluster, &format!("{name}, {:?}", SystemTime::UNIX_EPOCH.elapsed()?))?;
+    Ok(image)
+}
+
 fn start_on_others(cluster: &Cluster, namespace: &Namespace<'_>, image: &Image<'_>) -> Result<()> {
     let digest = image_digest(cluster, namespace)?;
     larder_test_kind::at_once(others(cluster), |worker| {
@@ -89,7 +96,7 @@ fn names(cluster: &Cluster, action: &str) -> Result<()> {
 
 fn never_had_it(cluster: &Cluster) -> Result<()> {
     let release = Release::of(cluster);
-    let image = Image::push(cluster, "never-had")?;
+    let image = fresh(cluster, "never-had")?;
     let namespace = Namespace::create(cluster, "never-had")?;
     start_on_first(cluster, &namespace, &image)?;
     let before = image.requests()?;
@@ -172,7 +179,7 @@ fn killed(cluster: &Cluster) -> Result<()> {
 
 fn gone(cluster: &Cluster) -> Result<()> {
     let release = Release::of(cluster);
-    let image = Image::push(cluster, "cache-gone")?;
+    let image = fresh(cluster, "cache-gone")?;
     let namespace = Namespace::create(cluster, "cache-gone")?;
     release.scale_cache(0)?;
     let pulled = cluster.on_each_worker(|worker| {
@@ -190,7 +197,7 @@ fn gone(cluster: &Cluster) -> Result<()> {
     let blobs = requests.iter().filter(|request| request.is_for_a_blob()).count();
     ensure!(blobs == BLOBS * cluster.workers().count(), "each node asks for itself: {requests:#?}");
     // And it is found again.
-    let again = Image::push(cluster, "cache-back")?;
+    let again = fresh(cluster, "cache-back")?;
     cluster.on_each_worker(|worker| {
         let name = format!("{}-again", worker.name());
         Pod::create(&namespace, &name, worker, &again.reference, "Always")?.wait_until_running()
