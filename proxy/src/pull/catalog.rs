@@ -9,6 +9,7 @@ use url::form_urlencoded;
 
 use super::{Puller, answer};
 use crate::reply::{Outcome, Reply, ReplySource};
+use crate::source::Listing;
 use crate::store::Name;
 
 /// Repositories in a page, unless somebody says otherwise, and the most that one may say.
@@ -43,7 +44,9 @@ impl Puller {
         let listed: Vec<String> = names.iter().filter(|name| self.shared.permits(name)).map(shown).collect();
         let json = serde_json::json!({ "repositories": listed }).to_string();
         let outcome = Outcome::new(ReplySource::Store, "hit");
-        answer::to_method(answer::listing(json.into(), "application/json", next.as_deref(), outcome), &method)
+        let media_type = "application/json".to_owned();
+        let listing = Listing { bytes: json.into(), media_type, link: next, filters: None, unconfirmed: None };
+        answer::to_method(answer::listing(listing, outcome), &method)
     }
 }
 

@@ -62,7 +62,7 @@ impl Route {
             | Self::Blob { name, .. }
             | Self::Tags { name }
             | Self::Referrers { name, .. } => Some(&name.registry),
-            Self::Base | Self::Probe | Self::Canary { .. } => None,
+            Self::Base | Self::Probe | Self::Canary { .. } | Self::Catalog => None,
         }
     }
 

@@ -44,6 +44,7 @@ impl Service {
             tokens: Some(path("tokens")),
             callers: None,
             anonymous: if wish.anonymous { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() },
+            control: None,
         };
         let usual = ProxyLimits::default();
         let limits = ProxyLimits {

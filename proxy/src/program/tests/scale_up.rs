@@ -101,6 +101,7 @@ async fn a_thousand_nodes_cost_the_registry_what_one_costs_but_for_the_question_
         tokens: Some(path("tokens")),
         callers: None,
         anonymous: Vec::new(),
+        control: None,
     };
     let service = Running::start(ProxyConfig {
         registries: Some(path(REGISTRIES)),

@@ -329,7 +329,8 @@ impl Shared {
                     Err(error) => tracing::warn!(%digest, %error, "store: a blob could not be evicted"),
                 }
             }
-            if !any && !pins::give_way(self, goal.bytes.max(1)) {
+            // For a little to spare nothing that is pinned goes.
+            if !any && (required.is_met() || !pins::give_way(self, required.bytes.max(1))) {
                 break;
             }
         }

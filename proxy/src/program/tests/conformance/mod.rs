@@ -49,7 +49,7 @@ impl Stage {
         let memory = || config(StoreConfig::Memory { limit: 64 << 20 }, None);
         let node = Running::start(ProxyConfig { registries: registries.clone(), ..memory() });
         let tokens = Some(folder.path().join("tokens"));
-        let service = ServiceConfig { tls: None, tokens, callers: None, anonymous: Vec::new() };
+        let service = ServiceConfig { tls: None, tokens, callers: None, anonymous: Vec::new(), control: None };
         let service = Running::start(ProxyConfig { registries, service: Some(service), ..memory() });
         Self { origin, image, node, service, _folder: folder }
     }
