@@ -139,6 +139,15 @@ impl Release<'_> {
         self.each_rule("--delete", kilobytes)
     }
 
+    /// How many packets [`Self::slow_down`] has taken away where a replica sends.
+    pub fn held_back(&self, replica: &Replica) -> Result<u64> {
+        let list =
+            ["iptables", "--wait", "--table", "raw", "--list", "PREROUTING", "--verbose", "--numeric", "--exact"];
+        let said = self.cluster.node_exec(self.node_of(replica)?, &list)?;
+        let packets = |line: &str| line.split_whitespace().next()?.parse::<u64>().ok();
+        Ok(said.lines().filter(|line| line.contains("spt:7443")).filter_map(packets).sum())
+    }
+
     fn each_rule(&self, action: &str, kilobytes: u32) -> Result<()> {
         // iptables wants a burst of more than a second.
         let (above, burst) = (format!("{kilobytes}kb/s"), format!("{}kb", kilobytes + kilobytes / 4));
