@@ -81,9 +81,6 @@ impl Endpoint {
         until: Instant,
     ) -> Result<Answer, SourceError> {
         self.admit(wanted.kind, Instant::now())?;
-        if counts_as_pull(wanted) {
-            self.hold_back(until).await;
-        }
         let (grant, fresh) = match self.tokens.at_hand(repository, Instant::now()) {
             AtHand::Nothing => (None, false),
             AtHand::Grant(grant) => (Some(grant), false),
@@ -116,7 +113,7 @@ impl Endpoint {
     }
 
     /// Waits until the registry's quota has room for one more pull, as far as somebody who waits can be made to.
-    async fn hold_back(&self, until: Instant) {
+    pub(super) async fn hold_back(&self, until: Instant) {
         let now = Instant::now();
         let at = self.pace().next(now).min(now + until.saturating_duration_since(now) / 2);
         if at > now {
@@ -323,11 +320,6 @@ fn bearer(base: &Url, headers: &HeaderMap) -> Result<Option<TokenChallenge>, Sou
         Url::parse(&realm).map_err(|_| SourceError::Protocol { reason: "the challenge's realm is no URL".into() })?;
     check_hop(base, &realm)?;
     Ok(Some(TokenChallenge { realm, service, scope }))
-}
-
-/// What registries count: the bytes of manifests. A HEAD is free.
-fn counts_as_pull(wanted: &Wanted) -> bool {
-    wanted.kind == RequestKind::Manifest && wanted.method == Method::GET
 }
 
 /// What a status says about whoever sent it.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use larder_oci::{Registry, Repository};
 use rustls::ClientConfig;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use super::address::{Boundary, default_endpoint};
 use super::client::{Client, Told, Wanted};
 use super::connect::Network;
 use super::endpoint::Endpoint;
-use super::observe::{Lane, Observer};
+use super::observe::{Lane, Observer, RequestKind};
 use super::question::Question;
 use super::queue::{Queue, QueueLimits, Turn};
 use crate::settings::RegistrySettings;
@@ -95,6 +95,13 @@ impl Upstream {
         question: &Q,
         deadline: Instant,
     ) -> Result<Q::Answer, SourceError> {
+        // Before the turn, which a HEAD may be waiting for, and that costs no quota.
+        if counts_as_pull(question)
+            && let Some(first) = self.endpoints.first()
+            && first.admits(Q::KIND)
+        {
+            first.hold_back(deadline).await;
+        }
         let turn = self.turn::<Q>(repository, deadline).await;
         let answer = match &self.either_scheme {
             None => self.in_order(repository, question, deadline).await?,
@@ -127,6 +134,9 @@ impl Upstream {
         let mut outcome = Err(SourceError::Refused { reason: "the registry has no endpoint".into() });
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             let last = index + 1 == self.endpoints.len();
+            if index > 0 && counts_as_pull(question) {
+                endpoint.hold_back(half_way(deadline)).await;
+            }
             outcome = ask(endpoint, repository, question, if last { deadline } else { half_way(deadline) }).await;
             match &outcome {
                 Ok(_) => break,
@@ -179,6 +189,11 @@ async fn ask<Q: Question>(
     let wanted = Wanted { kind: Q::KIND, method: question.method(), url, headers: question.headers()? };
     let answer = endpoint.ask(repository, &wanted, until).await?;
     question.understand(answer, until).await
+}
+
+/// What registries count: the bytes of manifests. A HEAD is free.
+fn counts_as_pull<Q: Question>(question: &Q) -> bool {
+    Q::KIND == RequestKind::Manifest && question.method() == Method::GET
 }
 
 fn half_way(deadline: Instant) -> Instant {

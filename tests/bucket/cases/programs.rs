@@ -132,7 +132,7 @@ async fn bad_minute(world: World) {
     assert!(faults.touched() > 0);
     faults.set(Fault::None);
     let owed = async || metric(behind.admin, "larder_bucket_owed").await == Some(0);
-    assert!(until(Duration::from_secs(60), owed).await, "{}", behind.log());
+    assert!(until(Duration::from_mins(1), owed).await, "{}", behind.log());
     block_in_place(|| origin.stop());
     for (number, image) in images.iter().enumerate() {
         pull(whole.address, &registry, "team/app", &format!("v{number}"), image).await.unwrap();
@@ -209,7 +209,7 @@ async fn let_go(world: World) {
 
     // What only the dead cluster wanted goes; what was pulled here stays, though its registry is away all the time.
     let gone = async || block_in_place(|| !unwanted.iter().any(is_there));
-    assert!(until(Duration::from_secs(60), gone).await, "{}", used.log());
+    assert!(until(Duration::from_mins(1), gone).await, "{}", used.log());
     pull(used.address, &registry, "team/app", "v0", &images[0]).await.unwrap();
     let kept = images[0].host_platform().blobs.clone();
     assert!(block_in_place(|| kept.iter().all(is_there)));

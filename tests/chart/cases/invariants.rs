@@ -127,8 +127,8 @@ fn daemonset(object: &Object) -> Result<()> {
     let mut projected = pod.volumes().iter().filter(|volume| volume.get("projected").is_some());
     ensure!(projected.all(|volume| volume["name"] == "cluster-cache"), "a token that is not for the cluster cache");
     // Addresses of Services are of use for whoever names one, and for nobody else.
-    let named = pod.container("proxy")?.flag("--cache-address").iter().any(|address| address.starts_with("$("));
-    ensure!(spec["enableServiceLinks"] == json!(named), "enableServiceLinks is {}", spec["enableServiceLinks"]);
+    let by_variable = pod.container("proxy")?.flag("--cache-address").iter().any(|address| address.starts_with("$("));
+    ensure!(spec["enableServiceLinks"] == json!(by_variable), "enableServiceLinks is {}", spec["enableServiceLinks"]);
 
     let images: BTreeSet<&str> = pod.containers().iter().filter_map(|one| one.get("/image").as_str()).collect();
     ensure!(images.len() == 1, "containers of different images: {images:?}");

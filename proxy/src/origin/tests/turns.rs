@@ -159,3 +159,24 @@ async fn pulls_are_spread_when_the_quota_runs_low_and_questions_that_cost_nothin
     assert_eq!(registry.log().len(), last + 3);
     assert!(began.elapsed() < Duration::from_secs(20));
 }
+
+#[tokio::test]
+async fn pulls_that_wait_for_the_quota_keep_no_question_waiting_that_costs_nothing() {
+    let (registry, _) = pushed(TestRegistry::start());
+    let (origin, _) = limited(&registry, FEW);
+    let name = name(registry.registry().as_str());
+    // One comes back in 100 s, and nobody is made to wait for more than two.
+    registry.behave(Matcher::all(), Behaviour::With("ratelimit-limit", "25;w=2500".into()));
+    registry.behave(Matcher::all(), Behaviour::With("ratelimit-remaining", "5;w=2500".into()));
+    origin.get_manifest(&name, &v1(), later()).await.unwrap();
+    let before = registry.log().len();
+    // The first goes at once.
+    let pulls = join_all((0..=FEW.documents).map(|_| origin.get_manifest(&name, &v1(), deadline())));
+    let question = async {
+        origin.head_manifest(&name, &v1(), later()).await.unwrap();
+        registry.log().len()
+    };
+    let (pulls, asked) = tokio::join!(pulls, question);
+    assert!(pulls.iter().all(Result::is_ok));
+    assert!(asked <= before + 2, "the pulls had the turns");
+}

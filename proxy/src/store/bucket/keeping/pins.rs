@@ -25,6 +25,8 @@ use crate::store::removal::{
 const OF_ONE_NAME: usize = 1000;
 /// Keys that are listed at a time.
 const BATCH: usize = 2000;
+/// So many declarations long a pull's pin may be incomplete, as another replica's is that brings its blobs now.
+const UNDER_WAY: u32 = 3;
 /// Holders of one cluster.
 const HOLDERS: usize = 1000;
 
@@ -304,10 +306,11 @@ impl BucketPins {
     }
 
     /// What the holder `pull` wants, which is what was used not long ago: its other pins go, those that are not complete are seen to once more, and then it declares.
-    pub(super) async fn hold_pulls(&self) -> Result<(), PinsError> {
+    pub(in crate::store::bucket) async fn hold_pulls(&self) -> Result<(), PinsError> {
         let holder = Holder::pull();
         let as_of = self.begin(&holder).await?;
         let mut key: Option<String> = None;
+        let mut one_is_under_way = false;
         loop {
             let (groups, noted, last) = self.groups(&holder, key.as_deref()).await?;
             let ended = groups.is_empty();
@@ -326,9 +329,15 @@ impl BucketPins {
                 }
                 let kept = newest(&self.versions(&place).await?);
                 let Some(kept) = kept.filter(|kept| !kept.complete) else { continue };
-                if self.put(kept.pin).await? != Put::Complete {
+                if self.put(kept.pin).await? == Put::Complete {
+                    continue;
+                }
+                if used.is_past(UNDER_WAY * self.shared.config.removal.declare_every, BucketTime(as_of.0)) {
                     // What was pulled and is not there any more is nobody's wish: the next pull brings it again.
                     self.delete_at(&place).await?;
+                } else {
+                    // Another replica wrote the pin down first, as everybody does, and brings its blobs.
+                    one_is_under_way = true;
                 }
             }
             if last || ended {
@@ -337,6 +346,7 @@ impl BucketPins {
         }
         match self.declare(&holder, as_of).await? {
             Declared::Done => Ok(()),
+            Declared::Incomplete(_) if one_is_under_way => Ok(()),
             // Somebody began another one meanwhile.
             Declared::Incomplete(_) | Declared::Future => Err(unanswered()),
         }

@@ -8,6 +8,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use super::*;
 use crate::pins::{Content, Declared, Holder, Pin, PinName, Platforms, Put};
 use crate::store::CheckedRange;
+use crate::store::bucket::keeping::BucketPins;
 use crate::store::conformance::{content, rest};
 use crate::store::removal::{Policy, Wait};
 
@@ -165,4 +166,21 @@ async fn a_pull_that_was_not_used_for_long_lets_go_and_is_declared() {
     }
     assert_eq!(keys(&remote, "clusters/one/complete").await, [""; 0], "no note is left");
     assert_eq!(keys(&remote, "clusters/one/removal/clock").await, [""; 0], "no clock is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_another_replica_brings_now_is_not_let_go() {
+    let remote = Arc::new(InMemory::new());
+    let (bringing, _around) = store_on(Arc::clone(&remote) as Arc<dyn Remote>, hasty).await;
+    let (other, _around) = store_on(Arc::clone(&remote) as Arc<dyn Remote>, hasty).await;
+    let bytes = content(6, 100);
+    let wish = pin(&Holder::pull(), &[&bytes]);
+    // The pin is written first.
+    assert!(matches!(bringing.pins().put(wish.clone()).await.unwrap(), Put::Incomplete(_)));
+    BucketPins { shared: Arc::clone(&other.shared) }.hold_pulls().await.unwrap();
+    assert!(bringing.pins().get(&wish.name).await.unwrap().is_some(), "the other one took it away");
+    assert_eq!(other.pins().declared(&Holder::pull()).await.unwrap(), None, "what is incomplete is not declared");
+    bringing.put_bytes(&sha256(&bytes), bytes.clone()).await.unwrap();
+    BucketPins { shared: Arc::clone(&other.shared) }.hold_pulls().await.unwrap();
+    assert!(other.pins().get(&wish.name).await.unwrap().is_some_and(|kept| kept.complete));
 }
