@@ -6,7 +6,7 @@
 #![cfg_attr(not(test), expect(dead_code, reason = "no store with a bound is tested from outside"))]
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -87,8 +87,10 @@ fn sha256(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
+/// Of yesterday: what was pulled long ago is let go of.
 fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+    static BEGUN: LazyLock<Duration> = LazyLock::new(|| SystemTime::UNIX_EPOCH.elapsed().unwrap());
+    SystemTime::UNIX_EPOCH + Duration::from_secs(BEGUN.as_secs() - 86_400 + seconds)
 }
 
 /// A pin of blobs with these bytes, the first of which is the root.
