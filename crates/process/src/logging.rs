@@ -15,7 +15,8 @@ use tracing_subscriber::EnvFilter;
 pub const VARIABLE: &str = "LARDER_LOG";
 
 /// What is logged when the variable is not set.
-const DEFAULT: &str = "info";
+/// The client of Kubernetes reports each request that failed; whoever asked says it once, with what it means.
+const DEFAULT: &str = "info,kube_client::client::builder=off";
 
 /// How an event is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

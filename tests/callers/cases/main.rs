@@ -12,8 +12,10 @@ use std::time::Instant;
 
 use libtest_mimic::{Arguments, Trial};
 
+type Case = fn() -> anyhow::Result<()>;
+
 fn main() -> ExitCode {
-    let cases: [(&'static str, fn() -> anyhow::Result<()>); 4] = [
+    let cases: [(&'static str, Case); 4] = [
         ("tokens::with_the_api_server_and_a_day_without_it", tokens::with_the_api_server_and_a_day_without_it),
         ("certificate::two_replicas_make_one_and_nobody_elses_is_touched", certificate::two_replicas_make_one),
         ("certificate::an_upgrade_leaves_it_alone", certificate::an_upgrade_leaves_it_alone),

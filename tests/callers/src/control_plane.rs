@@ -50,13 +50,17 @@ impl ControlPlane {
         let etcd = Process::start("etcd", path, &mut command)?;
 
         let certificate = private_certificate(&["127.0.0.1"]);
+        let first = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+        let second = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         for (name, text) in [
             ("api.crt", certificate.certificate),
             ("api.key", certificate.key),
             ("ca.crt", certificate.authority),
             ("tokens", format!("{ADMINISTRATOR},admin,admin,system:masters\n")),
-            ("first.key", KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?.serialize_pem()),
-            ("second.key", KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem()),
+            ("first.key", first.serialize_pem()),
+            ("first.pub", first.public_key_pem()),
+            ("second.key", second.serialize_pem()),
+            ("second.pub", second.public_key_pem()),
         ] {
             fs::write(path.join(name), text)?;
         }
@@ -77,15 +81,15 @@ impl ControlPlane {
 
     /// Starts the API server, which signs tokens with its first key.
     pub fn start_api_server(&mut self) -> Result<()> {
-        self.start_signing(&["first.key"])
+        self.start_signing("first", &[])
     }
 
     /// Starts it with another key for tokens; those of the first stay good, as an administrator does it.
     pub fn start_with_another_key(&mut self) -> Result<()> {
-        self.start_signing(&["second.key", "first.key"])
+        self.start_signing("second", &["first"])
     }
 
-    fn start_signing(&mut self, keys: &[&str]) -> Result<()> {
+    fn start_signing(&mut self, key: &str, also_good: &[&str]) -> Result<()> {
         ensure!(self.api_server.is_none(), "it runs");
         let path = |name: &str| self.folder.path().join(name);
         let mut command = Command::new(self.programs.join("kube-apiserver"));
@@ -94,9 +98,11 @@ impl ControlPlane {
         command.arg("--tls-cert-file").arg(path("api.crt")).arg("--tls-private-key-file").arg(path("api.key"));
         command.arg("--cert-dir").arg(path("certificates")).arg("--token-auth-file").arg(path("tokens"));
         command.args(["--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24"]);
-        command.args(["--service-account-issuer", ISSUER, "--service-account-signing-key-file"]).arg(path(keys[0]));
-        for key in keys {
-            command.arg("--service-account-key-file").arg(path(key));
+        command
+            .args(["--service-account-issuer", ISSUER, "--service-account-signing-key-file"])
+            .arg(path(&format!("{key}.key")));
+        for key in [key].iter().chain(also_good) {
+            command.arg("--service-account-key-file").arg(path(&format!("{key}.pub")));
         }
         let mut process = Process::start("kube-apiserver", self.folder.path(), &mut command)?;
         let ready = until("the API server is ready", || {
@@ -154,7 +160,7 @@ impl ControlPlane {
     pub fn field(&self, kind: &str, name: &str, key: &str) -> Result<String> {
         let object: Value =
             serde_json::from_str(&self.kubectl(&["get", kind, name, "--namespace=larder", "--output=json"], "")?)?;
-        let text = object["data"][key].as_str().unwrap_or_default();
+        let text = object.pointer(&format!("/data/{key}")).and_then(Value::as_str).unwrap_or_default();
         if kind == "configmap" {
             return Ok(text.to_owned());
         }
@@ -167,7 +173,7 @@ impl ControlPlane {
         self.kubectl(&["patch", "secret", name, "--namespace=larder", "--patch", &patch], "").map(drop)
     }
 
-    /// A token as kubelet asks for it (TokenRequest).
+    /// A token as kubelet asks for it (`TokenRequest`).
     pub fn token(&self, account: &str, audience: &str) -> Result<String> {
         let audience = format!("--audience={audience}");
         let words = ["create", "token", account, "--namespace=larder", &audience, "--duration=10m"];
@@ -180,8 +186,8 @@ impl ControlPlane {
         let (header, claims) = (parts.next().context("a header")?, parts.next().context("claims")?);
         let mut claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims)?)?;
         for name in ["exp", "iat", "nbf"] {
-            let seconds = claims[name].as_u64().with_context(|| format!("{name} of the token"))?;
-            claims[name] = json!(seconds - 2 * 3600);
+            let time = claims.get_mut(name).with_context(|| format!("{name} of the token"))?;
+            *time = json!(time.as_u64().unwrap_or_default().saturating_sub(2 * 3600));
         }
         let text = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()));
         let pair = KeyPair::from_pem_and_sign_algo(

@@ -31,7 +31,7 @@ use self::claims::Claims;
 pub(crate) use self::claims::Whose;
 use self::memory::{ACCEPTED, Answer, Hash, Memory, REFUSED};
 pub(crate) use self::saved::SavedKeys;
-use self::saved::Verdict;
+use self::saved::{READING, Verdict};
 use crate::kubernetes::Counts;
 use crate::kubernetes::api_server::{ApiError, Reviews};
 
@@ -108,7 +108,7 @@ impl Callers for TokenCallers {
                     Ok(Ok(answer)) => return answer,
                     // It said no to us, not to the token; asking for the keys would tell nothing new.
                     Ok(Err(ApiError::Refused { .. } | ApiError::Conflict | ApiError::Busy | ApiError::Strange(_))) => {}
-                    Ok(Err(ApiError::Away(_))) | Err(_) => drop(inner.keys.check().await),
+                    Ok(Err(ApiError::Away(_))) | Err(_) => drop(timeout(READING, inner.keys.check(READING)).await),
                 }
             }
             match inner.keys.verdict(token, &inner.whose) {

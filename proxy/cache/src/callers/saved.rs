@@ -26,8 +26,11 @@ const FILE: &str = "keys.json";
 /// This program's way to write it.
 const VERSION: u32 = 1;
 
-/// For one reading of the keys: somebody may be waiting.
-const READING: Duration = Duration::from_millis(500);
+/// For one reading of the keys that somebody waits for.
+pub(super) const READING: Duration = Duration::from_millis(500);
+
+/// For one that nobody waits for: an API server that is slow is not away, or it would be for good after a day.
+const READING_SLOWLY: Duration = Duration::from_secs(5);
 
 /// Between readings.
 const EVERY: Duration = Duration::from_mins(1);
@@ -125,13 +128,13 @@ impl SavedKeys {
     }
 
     /// Asks the API server now, unless somebody else does, and says whether it is away.
-    pub(super) async fn check(&self) -> bool {
+    pub(super) async fn check(&self, within: Duration) -> bool {
         let begun = self.state().begun;
         let _turn = self.turn.lock().await;
         // One that began after we wished for one, and has ended: whoever asked had the turn before us.
         if self.state().begun == begun {
             self.state().begun += 1;
-            let read = timeout(READING, self.api.keys()).await;
+            let read = timeout(within, self.api.keys()).await;
             self.learn(read.unwrap_or_else(|_| Err(ApiError::Away("it is slow".to_owned()))));
         }
         self.away()
@@ -163,6 +166,8 @@ impl SavedKeys {
             Err(ApiError::Away(error)) => {
                 if state.away.is_none() {
                     tracing::warn!(error, "the API server is away");
+                    // Whoever found out, it has to be told, and looked for more often.
+                    self.again.notify_one();
                 }
                 let since = state.away.as_ref().map_or(now.wall, |away| away.since);
                 state.away = Some(Away { since, error });
@@ -217,7 +222,7 @@ impl SavedKeys {
         let ended = shutdown.cancelled();
         let following = async {
             loop {
-                let away = self.check().await;
+                let away = self.check(READING_SLOWLY).await;
                 self.write(&mut written).await;
                 match self.trouble(SystemTime::now()) {
                     Some(trouble) => condition.set(trouble),

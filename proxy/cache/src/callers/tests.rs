@@ -111,7 +111,7 @@ impl Cache {
 
     async fn ready() -> Self {
         let cache = Self::new(&Api::new(), None);
-        assert!(!cache.keys.check().await);
+        assert!(!cache.keys.check(READING).await);
         cache
     }
 
@@ -178,9 +178,44 @@ async fn nobody_waits_long_for_an_api_server_that_does_not_answer_and_then_not_a
     assert_eq!(cache.asked(&cache.api.token(3601)).await, "accepted");
     assert_eq!((began.elapsed(), cache.api.reviews()), (Duration::ZERO, reviews));
     cache.api.is(Mood::Answers);
-    assert!(!cache.keys.check().await);
+    assert!(!cache.keys.check(READING).await);
     assert_eq!(cache.asked(&cache.api.token(3602)).await, "accepted");
     assert_eq!(cache.api.reviews(), reviews + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_slow_for_days_is_not_away_for_a_day() {
+    let cache = Cache::ready().await;
+    let (readiness, shutdown) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
+    let following = Arc::clone(&cache.keys).follow(readiness.condition("API server"), shutdown.clone());
+    let following = tokio::spawn(following);
+    cache.api.is(Mood::Slow);
+    let end = Instant::now() + 2 * DAY;
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_mins(17)).await;
+        assert_eq!(cache.asked(&cache.api.token(3600)).await, "accepted");
+    }
+    shutdown.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_caller_found_the_api_server_away_is_told_and_so_is_its_return() {
+    let cache = Cache::ready().await;
+    let (readiness, shutdown) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
+    let following = Arc::clone(&cache.keys).follow(readiness.condition("API server"), shutdown.clone());
+    let following = tokio::spawn(following);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    cache.api.is(Mood::Away);
+    assert_eq!(cache.asked(&cache.api.token(3600)).await, "accepted");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let report = readiness.report().to_string();
+    assert!(report.contains("the API server is away since"), "{report}");
+    cache.api.is(Mood::Answers);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((readiness.report().to_string().as_str(), cache.keys.away()), ("ready\n", false));
+    shutdown.cancel();
+    following.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +233,7 @@ async fn without_the_api_server_a_day_changes_nothing_and_more_than_a_day_does()
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("cannot tell", "cannot tell"));
     cache.api.is(Mood::Answers);
-    cache.keys.check().await;
+    cache.keys.check(READING).await;
     assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("refused", "accepted"));
 }
 
