@@ -73,13 +73,13 @@ impl KeySet {
             .is_ok_and(|header| header.kid.is_none() || self.keys.iter().any(|key| key.id == header.kid))
     }
 
-    /// What a token says, if a key vouches for it, it is one of ours, and its time has come. `also_expired`: whether it may be over.
+    /// What a token says, if a key vouches for it, it is one of ours, and its time has come and was not over at `lasting`.
     pub(super) fn verify(
         &self,
         token: &Token,
         whose: &Whose,
         now: SystemTime,
-        also_expired: bool,
+        lasting: SystemTime,
     ) -> Result<Claims, Wrong> {
         let header = jsonwebtoken::decode_header(token.expose()).map_err(|_| Wrong::Bad)?;
         // A token without the name of its key may be of any of them.
@@ -93,7 +93,7 @@ impl KeySet {
             // By our own clock, below.
             validation.validate_exp = false;
             match jsonwebtoken::decode::<Claims>(token.expose(), &key.public, &validation) {
-                Ok(decoded) => return in_time(decoded.claims, whose, now, also_expired),
+                Ok(decoded) => return in_time(decoded.claims, whose, now, lasting),
                 Err(_) => why = Wrong::Bad,
             }
         }
@@ -101,13 +101,14 @@ impl KeySet {
     }
 }
 
-fn in_time(claims: Claims, whose: &Whose, now: SystemTime, also_expired: bool) -> Result<Claims, Wrong> {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+fn in_time(claims: Claims, whose: &Whose, now: SystemTime, lasting: SystemTime) -> Result<Claims, Wrong> {
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let (now, lasting) = (seconds(now), seconds(lasting));
     let leeway = LEEWAY.as_secs();
     if !whose.cover(&claims) || claims.nbf.is_some_and(|from| now.saturating_add(leeway) < from) {
         return Err(Wrong::Bad);
     }
-    if !also_expired && claims.exp.saturating_add(leeway) < now {
+    if claims.exp.saturating_add(leeway) < lasting {
         return Err(Wrong::Expired);
     }
     Ok(claims)
@@ -143,9 +144,10 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn verdict(keys: &KeySet, token: &str, also_expired: bool) -> Result<String, Wrong> {
+    /// At noon; of an API server that was there then, or an hour before.
+    fn verdict(keys: &KeySet, token: &str, away: bool) -> Result<String, Wrong> {
         let token = Token::new(Zeroizing::new(token.to_owned()));
-        keys.verify(&token, &whose(), at(NOON), also_expired).map(|claims| claims.name())
+        keys.verify(&token, &whose(), at(NOON), at(if away { NOON - 3600 } else { NOON })).map(|claims| claims.name())
     }
 
     #[test]
@@ -172,7 +174,8 @@ mod tests {
         assert_eq!(verdict(&keys, &Signer::new("b").sign(&good), true), Err(Wrong::UnknownKey));
         let expired = with("exp", json!(NOON - 61));
         assert_eq!(verdict(&keys, &expired, false), Err(Wrong::Expired));
-        assert!(verdict(&keys, &expired, true).is_ok());
+        assert!(verdict(&keys, &expired, true).is_ok(), "nobody could renew it");
+        assert_eq!(verdict(&keys, &with("exp", json!(NOON - 3661)), true), Err(Wrong::Expired), "it was over before");
         assert!(verdict(&keys, &with("exp", json!(NOON - 60)), false).is_ok(), "clocks differ");
         let whole = signer.sign(&good);
         let (unsigned, _) = whole.rsplit_once('.').unwrap();

@@ -191,7 +191,7 @@ impl SavedKeys {
         }
     }
 
-    /// What the keys say, while the API server does not. A token whose time is over is good only while it is away.
+    /// What the keys say, while the API server does not. A token whose time is over is good only if that came while it is away.
     pub(super) fn verdict(&self, token: &Token, whose: &Whose) -> Verdict {
         let now = SystemTime::now();
         let (keys, reached, away) = {
@@ -207,7 +207,9 @@ impl SavedKeys {
                 spoken(self.without)
             ));
         }
-        match keys.verify(token, whose, now, away) {
+        // What was over before the API server was gone could have been renewed.
+        let lasting = if away { reached.wall.min(now) } else { now };
+        match keys.verify(token, whose, now, lasting) {
             Ok(claims) => Verdict::Accepted(claims),
             Err(Wrong::UnknownKey) => Verdict::CannotTell(
                 "the API server does not say, and the token's key is none of the saved ones".to_owned(),

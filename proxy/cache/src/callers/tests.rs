@@ -85,7 +85,7 @@ impl Reviews for Api {
                 return Err(ApiError::Refused { code: 403, message: "cannot create tokenreviews".to_owned() });
             }
             tokio::task::yield_now().await;
-            let claims = self.signer.keys().verify(token, &whose(), SystemTime::now(), false);
+            let claims = self.signer.keys().verify(token, &whose(), SystemTime::now(), SystemTime::now());
             let audiences = self.audiences.lock().unwrap().clone();
             Ok(claims.ok().map(|claims| Reviewed { username: claims.sub, audiences }))
         })
@@ -223,13 +223,13 @@ async fn without_the_api_server_a_day_changes_nothing_and_more_than_a_day_does()
     let cache = Cache::ready().await;
     cache.api.is(Mood::Away);
     let (fresh, over) = (cache.api.token(7 * 24 * 3600), cache.api.token(-3600));
-    assert_eq!(cache.asked(&over).await, "accepted", "nobody could renew it");
+    assert_eq!(cache.asked(&over).await, "refused", "it was over before");
     let another = Token::new(Zeroizing::new(
         Signer::new("a").sign(&json!({"iss": ISSUER, "sub": NODE, "aud": ["larder-cache"], "exp": now() + 60})),
     ));
     assert_eq!(cache.asked(&another).await, "refused", "of another cluster");
     tokio::time::advance(Duration::from_secs(24 * 3600 - 1)).await;
-    assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("accepted", "accepted"));
+    assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("refused", "accepted"));
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!((cache.asked(&over).await, cache.asked(&fresh).await), ("cannot tell", "cannot tell"));
     cache.api.is(Mood::Answers);
@@ -267,12 +267,17 @@ async fn a_restart_without_the_api_server_goes_on_where_it_was() {
     shutdown.cancel();
     following.await.unwrap();
     api.is(Mood::Away);
-    let second = Cache::new(&api, Some(folder.clone()));
-    assert_eq!(second.asked(&api.token(-3600)).await, "accepted");
-
     let mut old: Value = serde_json::from_str(&folder.read("keys.json").unwrap().unwrap()).unwrap();
-    old["reached"] = json!(now() - 24 * 3600);
-    folder.write("keys.json", &old.to_string()).unwrap();
+    let mut reached = |ago: u64| {
+        old["reached"] = json!(now() - ago);
+        folder.write("keys.json", &old.to_string()).unwrap();
+    };
+    reached(2 * 3600);
+    let second = Cache::new(&api, Some(folder.clone()));
+    assert_eq!(second.asked(&api.token(-3600)).await, "accepted", "nobody could renew it");
+    assert_eq!(second.asked(&api.token(-3 * 3600)).await, "refused", "it was over before");
+
+    reached(24 * 3600);
     let third = Cache::new(&api, Some(folder.clone()));
     assert_eq!(third.asked(&api.token(-3600)).await, "cannot tell", "the day is over, restart or not");
 
