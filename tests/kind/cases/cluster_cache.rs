@@ -203,8 +203,8 @@ fn replaced(cluster: &Cluster) -> Result<()> {
     let namespace = Namespace::create(cluster, "cache-upgrade")?;
     let before = release.replicas()?;
     let mut values = Release::with_cache();
-    if let Some(cache) = values.get_mut("cache") {
-        cache["podAnnotations"] = json!({"larder.test/revision": "two"});
+    if let Some(cache) = values.get_mut("cache").and_then(serde_json::Value::as_object_mut) {
+        cache.insert("podAnnotations".to_owned(), json!({"larder.test/revision": "two"}));
     }
     let all = create_pods(cluster, &namespace, "upgrade", &images, PODS)?;
     release.upgrade(&values)?;
