@@ -73,14 +73,18 @@ async fn a_cache_with_no_room_is_busy_and_not_dead() {
     let mut cluster = Cluster::start();
     cluster.cache.take().unwrap().stop().await;
     let full =
-        ProxyConfig { limits: ProxyLimits { connections: 1, ..ProxyLimits::default() }, ..cluster.cache_config() };
+        ProxyConfig { limits: ProxyLimits { connections: 2, ..ProxyLimits::default() }, ..cluster.cache_config() };
     let cache = Running::start(full);
     cluster.url = format!("https://{}", cache.address);
-    // One that was let in has the one place, and says no more; a stranger would give way.
+    // Two that were let in have the places, and say no more; strangers would give way. A node needs both: for its questions, and for the
+    // connection that it keeps.
     let tls = scale_up::tls(&fs::read_to_string(cluster.path("ca.pem")).unwrap());
-    let mut holding = scale_up::Node::connect(cache.address, &tls).await;
-    holding.ask("HEAD", "manifests/v1").await;
-    until("the place is taken", async || page(cache.admin, "/metrics").await.contains("\nlarder_connections 1\n"))
+    let mut holding =
+        [scale_up::Node::connect(cache.address, &tls).await, scale_up::Node::connect(cache.address, &tls).await];
+    for one in &mut holding {
+        one.ask("HEAD", "manifests/v1").await;
+    }
+    until("the places are taken", async || page(cache.admin, "/metrics").await.contains("\nlarder_connections 2\n"))
         .await;
     let node = cluster.node();
     for _ in 0..10 {
