@@ -110,8 +110,7 @@ impl Keeper {
 
     /// Held while a pin is written or removed.
     pub(super) async fn lock(&self, place: &Place) -> Option<MutexGuard<'_, ()>> {
-        let number = usize::from_str_radix(place.key().get(..2).unwrap_or("0"), 16).unwrap_or(0) % self.writing.len();
-        match self.writing.get(number) {
+        match self.writing.get(place.shard() % self.writing.len()) {
             Some(writing) => Some(writing.lock().await),
             None => None,
         }

@@ -30,6 +30,7 @@ use larder_oci::Digest;
 
 use crate::store::StoreError;
 
+pub(crate) use name::SHARDS;
 pub use name::{Holder, HolderError, PinName, Place};
 pub use platform::{Platform, PlatformError, Platforms};
 
@@ -50,6 +51,16 @@ pub struct Pin {
     pub put_at: SystemTime,
     /// What the image is; `None`: not known yet.
     pub content: Option<Content>,
+}
+
+impl Pin {
+    /// Whether there is an image like that.
+    pub(crate) fn check(&self) -> Result<(), PinsError> {
+        match self.content.as_ref().map_or(0, |content| content.digests.len()) {
+            0..=MAXIMUM_DIGESTS => Ok(()),
+            digests => Err(PinsError::TooLarge(digests)),
+        }
+    }
 }
 
 /// What an image reaches.
@@ -97,6 +108,13 @@ pub struct Page {
 /// A time that a declaration speaks of, in seconds since 1970 by the store's own clock (a bucket's is not ours): never compared with another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AsOf(pub u64);
+
+impl AsOf {
+    /// By the clock of this machine.
+    pub(crate) fn at(time: SystemTime) -> Self {
+        Self(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+}
 
 /// What came of a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use larder_oci::{Algorithm, Digest, ImageReference};
 
+/// See [`Place::shard`].
+pub(crate) const SHARDS: usize = 256;
+
 /// Who wants something kept: `pull`, a controller, a person. A folder and a segment of a key are called so.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Holder(Arc<str>);
@@ -95,6 +98,11 @@ impl Place {
     /// Whose pin stands there.
     pub fn holder(&self) -> &Holder {
         &self.holder
+    }
+
+    /// One of [`SHARDS`], by the hash: for folders and locks that many pins share.
+    pub(crate) fn shard(&self) -> usize {
+        self.key.get(..2).and_then(|hex| usize::from_str_radix(hex, 16).ok()).unwrap_or(0)
     }
 
     /// The hash of the reference, in hexadecimal.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::pins::kept::KeptBy;
 use crate::pins::ledger::Ledger;
-use crate::pins::{AsOf, Declared, Holder, KeptPin, MAXIMUM_DIGESTS, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{AsOf, Declared, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
 
 /// Links and tags together.
 const MAXIMUM_RECORDS: usize = 100_000;
@@ -407,14 +407,13 @@ impl Store for MemoryStore {
 }
 
 fn now() -> AsOf {
-    AsOf(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+    AsOf::at(SystemTime::now())
 }
 
 impl Pins for MemoryStore {
     fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>> {
-        let digests = pin.content.as_ref().map_or(0, |content| content.digests.len());
-        if digests > MAXIMUM_DIGESTS {
-            return Box::pin(ready(Err(PinsError::TooLarge(digests))));
+        if let Err(error) = pin.check() {
+            return Box::pin(ready(Err(error)));
         }
         let State { pins, blobs, .. } = &mut *lock(&self.state);
         let put = pins.put(pin, |digest| blobs.contains_key(digest));

@@ -155,7 +155,7 @@ pub(super) fn pin_folder(below: &str, holder: &Holder, number: usize) -> String 
 }
 
 pub(super) fn pin(below: &str, place: &Place) -> String {
-    format!("{below}/{}/{}/{}.json", place.holder(), place.key().get(..2).unwrap_or_default(), place.key())
+    format!("{}/{}.json", pin_folder(below, place.holder(), place.shard()), place.key())
 }
 
 pub(super) fn declaration(holder: &Holder) -> String {

@@ -11,7 +11,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use larder_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -23,7 +22,7 @@ use super::shared::Shared;
 use super::{DirectoryStore, layout};
 use crate::pins::kept::{Kept, KeptBy, follow};
 use crate::pins::{
-    AsOf, Declared, Holder, KeptPin, MAXIMUM_DIGESTS, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put,
+    AsOf, Declared, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put, SHARDS,
 };
 use crate::store::StoreError;
 use crate::store::document::{self, MAXIMUM_PIN_LENGTH, PinDocument};
@@ -31,7 +30,7 @@ use crate::store::lease::lock;
 use futures_util::future::BoxFuture;
 
 /// Folders of a holder.
-pub(super) const FOLDERS: usize = 256;
+pub(super) const FOLDERS: usize = SHARDS;
 
 /// Names that one page of a listing looks at beyond those that it lists: one that finds little ends early, and the next goes on.
 const MAXIMUM_LOOKS: usize = 4096;
@@ -88,12 +87,8 @@ impl Counted {
     }
 
     fn lock(&self, place: &Place) -> Option<MutexGuard<'_, ()>> {
-        self.writing.get(number(place)).map(lock)
+        self.writing.get(place.shard()).map(lock)
     }
-}
-
-fn number(place: &Place) -> usize {
-    place.key().get(..2).and_then(|hex| usize::from_str_radix(hex, 16).ok()).unwrap_or(0)
 }
 
 /// Counts the pins of one folder, the next one; `false` when all are counted.
@@ -133,7 +128,7 @@ fn places(shared: &Shared, below: &str, holder: &Holder, number: usize) -> Resul
     let mut places: Vec<Place> = names
         .iter()
         .filter_map(|name| Place::new(holder.clone(), name.strip_suffix(".json")?))
-        .filter(|place| self::number(place) == number)
+        .filter(|place| place.shard() == number)
         .collect();
     places.sort_unstable();
     Ok(places)
@@ -150,7 +145,7 @@ fn put(shared: &Shared, pin: Pin) -> Result<Put, StoreError> {
     let Some(_writing) = shared.pins.lock(&place) else { return Ok(Put::Superseded) };
     let old = read(shared, &place)?;
     let Some(next) = follow(old.clone(), pin) else { return Ok(Put::Superseded) };
-    let is_counted = shared.pins.includes(place.holder().as_str(), number(&place));
+    let is_counted = shared.pins.includes(place.holder().as_str(), place.shard());
     if is_counted {
         lock(&shared.pins.kept).add(&next);
     }
@@ -211,7 +206,7 @@ fn delete(shared: &Shared, place: &Place) -> Result<bool, StoreError> {
     }
     let _ = shared.folder.remove(&layout::pin(layout::INCOMPLETE, place));
     if let Some(old) = old
-        && shared.pins.includes(place.holder().as_str(), number(place))
+        && shared.pins.includes(place.holder().as_str(), place.shard())
     {
         lock(&shared.pins.kept).remove(&old);
     }
@@ -236,7 +231,7 @@ fn list(
     };
     for holder in holders.into_iter().filter(|holder| after.is_none_or(|after| holder >= after.holder())) {
         let from = after.filter(|after| *after.holder() == holder);
-        for folder in from.map_or(0, number)..FOLDERS {
+        for folder in from.map_or(0, Place::shard)..FOLDERS {
             for place in places(shared, below, &holder, folder)? {
                 if from.is_some_and(|from| place <= *from) {
                     continue;
@@ -279,7 +274,7 @@ fn declared(shared: &Shared, holder: &Holder) -> Result<Option<AsOf>, StoreError
 }
 
 fn declare(shared: &Shared, holder: &Holder, as_of: AsOf) -> Result<Declared, StoreError> {
-    if as_of > seconds(shared.now()) {
+    if as_of > AsOf::at(shared.now()) {
         return Ok(Declared::Future);
     }
     let mut after = None;
@@ -298,10 +293,6 @@ fn declare(shared: &Shared, holder: &Holder, as_of: AsOf) -> Result<Declared, St
         record::write(shared, &layout::declaration(holder), &document)?;
     }
     Ok(Declared::Done)
-}
-
-fn seconds(time: SystemTime) -> AsOf {
-    AsOf(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
 /// Lets go of the longest unused pins of `pull`, until `bytes` are theirs; whether there was one.
@@ -368,11 +359,10 @@ impl DirectoryStore {
 
 impl Pins for DirectoryStore {
     fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>> {
-        let digests = pin.content.as_ref().map_or(0, |content| content.digests.len());
-        if digests > MAXIMUM_DIGESTS {
-            return Box::pin(std::future::ready(Err(PinsError::TooLarge(digests))));
-        }
-        Box::pin(async move { Ok(self.durable("write a pin", move |shared| put(shared, pin)).await?) })
+        Box::pin(async move {
+            pin.check()?;
+            Ok(self.durable("write a pin", move |shared| put(shared, pin)).await?)
+        })
     }
 
     fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
@@ -405,7 +395,7 @@ impl Pins for DirectoryStore {
     }
 
     fn begin_declaration(&self, _: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {
-        let now = seconds(self.shared.now());
+        let now = AsOf::at(self.shared.now());
         Box::pin(std::future::ready(Ok(now)))
     }
 

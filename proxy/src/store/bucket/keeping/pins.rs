@@ -13,9 +13,7 @@ use object_store::ObjectMeta;
 use super::machine::run;
 use super::operations::{OfStore, digests, modified};
 use crate::pins::kept::follow;
-use crate::pins::{
-    AsOf, Declared, Holder, KeptPin, MAXIMUM_DIGESTS, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put,
-};
+use crate::pins::{AsOf, Declared, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::store::bucket::shared::Shared;
 use crate::store::removal::{
     self, Answer, BucketTime, Declarer, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner,
@@ -116,11 +114,7 @@ impl BucketPins {
     }
 
     async fn put(&self, pin: Pin) -> Result<Put, PinsError> {
-        if let Some(content) = &pin.content
-            && content.digests.len() > MAXIMUM_DIGESTS
-        {
-            return Err(PinsError::TooLarge(content.digests.len()));
-        }
+        pin.check()?;
         let place = pin.name.place();
         let versions = self.versions(&place).await?;
         let Some(KeptPin { pin, .. }) = follow(newest(&versions), pin) else { return Ok(Put::Superseded) };
