@@ -181,19 +181,31 @@ async fn connect(network: Arc<Network>, destination: &Uri) -> Result<Wire, Conne
         let stream = dial_proxy(&network, &proxy.uri).await?;
         return Ok(Wire::new(stream, true));
     }
-    tunnel(network, proxy, destination).await
+    tunnel(proxy, ToProxy(network), destination.clone()).await
 }
 
-async fn tunnel(network: Arc<Network>, proxy: CorporateProxy, destination: &Uri) -> Result<Wire, ConnectError> {
+/// A connection to `destination` through a proxy, to which `to_proxy` connects.
+pub(crate) async fn tunnel<C>(proxy: CorporateProxy, to_proxy: C, destination: Uri) -> Result<C::Response, ConnectError>
+where
+    C: Service<Uri>,
+    C::Future: Send + 'static,
+    C::Response: Read + Write + Unpin + Send + 'static,
+    C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let shown = proxy.uri.to_string();
-    let mut tunnel = Tunnel::new(proxy.uri, ToProxy(network));
+    let mut tunnel = Tunnel::new(proxy.uri, to_proxy);
     if let Some(authorization) = proxy.authorization {
         tunnel = tunnel.with_auth(authorization);
     }
-    tunnel.call(destination.clone()).await.map_err(|error| {
-        let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        ConnectError::Proxy { proxy: shown, reason }
-    })
+    tunnel.call(destination).await.map_err(|error| ConnectError::of_proxy(shown, &error))
+}
+
+impl ConnectError {
+    /// What a proxy's connector says is that it failed; why is below.
+    pub(crate) fn of_proxy(proxy: String, error: &dyn std::error::Error) -> Self {
+        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        Self::Proxy { proxy, reason }
+    }
 }
 
 /// Connections to the corporate proxy itself, which may be anywhere: the administrator named it.

@@ -21,7 +21,6 @@ use http::header::PROXY_AUTHORIZATION;
 use http::{Method, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::{self, connect};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::ClientOptions;
@@ -32,7 +31,7 @@ use object_store::client::{
 use rustls::ClientConfig;
 use tower_service::Service;
 
-use crate::origin::connect::Wire;
+use crate::origin::connect::{ConnectError, Wire, tunnel};
 use crate::origin::proxy_environment::CorporateProxy;
 use crate::origin::{ProxyEnvironment, ProxyVariables};
 
@@ -226,21 +225,14 @@ impl Service<Uri> for Way {
                 return Ok(Wire::new(stream.into_inner(), false));
             };
             let shown = proxy.uri.to_string();
-            let failed = |error: &dyn std::error::Error| {
-                let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-                io::Error::other(format!("the proxy {shown} does not connect us: {reason}"))
-            };
             if destination.scheme_str() != Some("https") {
-                let stream = tcp.call(proxy.uri).await.map_err(|error| failed(&error))?;
+                let stream = tcp.call(proxy.uri).await;
+                let stream = stream.map_err(|error| io::Error::other(ConnectError::of_proxy(shown, &error)))?;
                 return Ok(Wire::new(stream.into_inner(), true));
             }
-            let mut tunnel = Tunnel::new(proxy.uri, tcp);
-            if let Some(authorization) = proxy.authorization {
-                tunnel = tunnel.with_auth(authorization);
-            }
-            let connecting = tokio::time::timeout(CONNECT * 2, tunnel.call(destination)).await;
-            let late = io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
-            let stream = connecting.map_err(|_| failed(&late))?.map_err(|error| failed(&error))?;
+            let connecting = tokio::time::timeout(CONNECT * 2, tunnel(proxy, tcp, destination)).await;
+            let late = |_| ConnectError::Proxy { proxy: shown, reason: "it does not answer".to_owned() };
+            let stream = connecting.map_err(late).flatten().map_err(io::Error::other)?;
             Ok(Wire::new(stream.into_inner(), false))
         })
     }
