@@ -74,7 +74,7 @@ impl ClusterCache {
         question: &Q,
         until: Instant,
     ) -> Result<Given<Q::Answer>, NotGiven> {
-        let settings = self.settings.load().registry(&name.registry).fingerprint();
+        let settings = self.settings.load().fingerprint(&name.registry);
         if settings.as_ref().is_some_and(|settings| self.has_other_settings(name, settings)) {
             return Err(NotGiven::settings());
         }

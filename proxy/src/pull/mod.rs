@@ -144,7 +144,7 @@ impl Puller {
 
     /// That of what is said of a registry.
     pub fn fingerprint(&self, registry: &Registry) -> Option<String> {
-        self.shared.settings.load().registries.get(registry)?.fingerprint()
+        self.shared.settings.load().fingerprint(registry)
     }
 
     /// The same for somebody who waits no longer than this.

@@ -90,6 +90,11 @@ impl Settings {
         self.registries.get(registry).cloned().unwrap_or_default()
     }
 
+    /// [`RegistrySettings::fingerprint`] of one registry.
+    pub fn fingerprint(&self, registry: &Registry) -> Option<String> {
+        self.registries.get(registry)?.fingerprint()
+    }
+
     /// Whether the file names the registry, which is what makes a private or loopback origin reachable.
     pub fn lists(&self, registry: &Registry) -> bool {
         self.registries.contains_key(registry)
@@ -116,7 +121,7 @@ mod tests {
         let of = |toml: &str| {
             let settings =
                 Settings::parse_toml(&format!("[registries.\"a.example\"]\n{toml}"), std::path::Path::new("/"));
-            settings.unwrap().registry(&Registry::parse("a.example").unwrap()).fingerprint()
+            settings.unwrap().fingerprint(&Registry::parse("a.example").unwrap())
         };
         assert_eq!(of(""), None);
         assert_eq!(of("insecure = true"), None);

@@ -1,6 +1,6 @@
 //! Callers by tokens of ServiceAccounts: TokenReview while the API server is there, saved keys while it is not.
 //!
-//! A token → [`claims`] (could it be ours at all?) → [`memory`] (was it asked about?) → a review, one for all who come with the same
+//! A token → [`memory`] (was it asked about?) → [`claims`] (could it be ours at all?) → a review, one for all who come with the same
 //! token → if nothing was said in time, [`saved`] keys. Invariant: nobody waits for the API server longer than [`REVIEW`], and not at all
 //! once it is known to be away.
 
@@ -97,12 +97,13 @@ impl Callers for TokenCallers {
     fn caller<'a>(&'a self, token: &'a Token) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
             let inner = &self.0;
-            let Some(claims) = inner.whose.on_its_face(token) else { return Err(Unaccepted::Unknown) };
             let hash = inner.hasher.hash(token.expose());
             let hash = hash.ok_or_else(|| Unaccepted::CannotTell("the token cannot be hashed".to_owned()))?;
+            // First of all: it is so with every request of a pull but the first.
             if let Some(answer) = inner.memory.get(&hash) {
                 return answer;
             }
+            let Some(claims) = inner.whose.on_its_face(token) else { return Err(Unaccepted::Unknown) };
             if !inner.keys.away() {
                 match timeout(REVIEW, inner.review(hash, token, claims)).await {
                     Ok(Ok(answer)) => return answer,
