@@ -271,14 +271,15 @@ impl OpenService {
     /// Starts following the files.
     fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) -> (Service, Option<OpenControl>) {
         let Self { certificate, tokens, callers, anonymous, control } = self;
-        if let Some(tokens) = control.as_ref().and_then(|control| control.tokens.clone()) {
+        let follow = |name, tokens: Arc<StaticTokens>| {
             let load = move || tokens.load().map_err(|error| error.to_string());
-            let condition = readiness.condition("control tokens");
-            tasks.spawn("control tokens", followed::follow(load, condition, tasks.shutdown().clone()));
+            tasks.spawn(name, followed::follow(load, readiness.condition(name), tasks.shutdown().clone()));
+        };
+        if let Some(tokens) = control.as_ref().and_then(|control| control.tokens.clone()) {
+            follow("control tokens", tokens);
         }
         if let Some(tokens) = tokens.clone() {
-            let load = move || tokens.load().map_err(|error| error.to_string());
-            tasks.spawn("tokens", followed::follow(load, readiness.condition("tokens"), tasks.shutdown().clone()));
+            follow("tokens", tokens);
         }
         let tls = certificate.map(|(certificate, server)| {
             let watch =

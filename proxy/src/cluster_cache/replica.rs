@@ -325,12 +325,11 @@ async fn look_after(replica: Weak<Replica>, wake: Arc<Notify>) {
     let mut pauses = probe::pauses();
     let mut was_away = false;
     loop {
-        let pause = if was_away { pauses.next().unwrap_or(KEPT) } else { KEPT };
         if was_away {
-            sleep(pause).await;
+            sleep(pauses.next().unwrap_or(KEPT)).await;
         } else {
             // Whoever wakes us does so because there is something to do.
-            let _ = timeout(pause, wake.notified()).await;
+            let _ = timeout(KEPT, wake.notified()).await;
         }
         let Some(replica) = replica.upgrade() else { return };
         let now = Instant::now();
