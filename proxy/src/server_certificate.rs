@@ -71,6 +71,27 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// What it says of itself; seconds before 1970 count as 1970.
+    pub fn of(certificate: &X509Certificate<'_>) -> Self {
+        let time = |seconds: i64| {
+            let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+            SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
+        let given = certificate.validity();
+        Self { from: time(given.not_before.timestamp()), until: time(given.not_after.timestamp()) }
+    }
+
+    /// Whether it holds now.
+    pub fn holds(self, now: SystemTime) -> bool {
+        self.from <= now && now < self.until
+    }
+
+    /// Whether so many thirds of its time have gone.
+    pub fn past(self, thirds: u32, now: SystemTime) -> bool {
+        let whole = self.until.duration_since(self.from).unwrap_or(Duration::ZERO);
+        self.from.checked_add(whole / 3 * thirds).is_none_or(|then| then <= now)
+    }
+
     /// What a person should know about it: it does not hold now, or a tenth of its time is all that is left.
     pub fn trouble(self, now: SystemTime) -> Option<String> {
         let Self { from, until } = self;
@@ -182,12 +203,7 @@ fn parsed(chain: (&str, &[u8]), key: (&str, &[u8])) -> Result<Shown, ServerCerti
 fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, String> {
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|error| format!("its certificate is damaged: {error}"))?;
-    let time = |seconds: i64| {
-        let seconds = u64::try_from(seconds).unwrap_or(0);
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
-    };
-    let given = parsed.validity();
-    Ok(Validity { from: time(given.not_before.timestamp()), until: time(given.not_after.timestamp()) })
+    Ok(Validity::of(&parsed))
 }
 
 #[cfg(test)]

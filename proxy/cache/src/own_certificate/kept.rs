@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
 
+use larder_proxy::server_certificate::Validity;
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -46,7 +46,7 @@ pub(super) enum Unusable {
 #[derive(Debug, Clone)]
 pub(super) struct Authority {
     pub(super) certificate: String,
-    pub(super) lasts: Lasts,
+    pub(super) lasts: Validity,
     /// Of those that sign, or will.
     pub(super) key: Option<Secret>,
 }
@@ -56,17 +56,10 @@ pub(super) struct Authority {
 pub(super) struct Serving {
     pub(super) certificate: String,
     pub(super) key: Secret,
-    pub(super) lasts: Lasts,
+    pub(super) lasts: Validity,
     pub(super) names: BTreeSet<String>,
     /// The certificate of the authority that signed it, if it is one of those that are known.
     pub(super) signed_by: Option<String>,
-}
-
-/// From when until when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lasts {
-    pub(super) from: SystemTime,
-    pub(super) until: SystemTime,
 }
 
 /// A key in PEM, not to be shown.
@@ -94,18 +87,6 @@ impl std::fmt::Debug for Secret {
 pub(super) struct Kept {
     pub(super) authorities: Vec<Authority>,
     pub(super) serving: Serving,
-}
-
-impl Lasts {
-    pub(super) fn holds(self, now: SystemTime) -> bool {
-        self.from <= now && now < self.until
-    }
-
-    /// A part of its time has gone.
-    pub(super) fn past(self, thirds: u32, now: SystemTime) -> bool {
-        let whole = self.until.duration_since(self.from).unwrap_or(Duration::ZERO);
-        self.from.checked_add(whole / 3 * thirds).is_none_or(|then| then <= now)
-    }
 }
 
 impl Kept {
@@ -188,15 +169,6 @@ fn der(place: &str, pem: &str) -> Result<CertificateDer<'static>, Unusable> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| Unusable::Damaged(format!("{place}: {error}")))
 }
 
-fn lasts(certificate: &X509Certificate<'_>) -> Lasts {
-    let time = |seconds: i64| {
-        let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
-    };
-    let validity = certificate.validity();
-    Lasts { from: time(validity.not_before.timestamp()), until: time(validity.not_after.timestamp()) }
-}
-
 fn authorities(certificates: &str, keys: &str) -> Result<Vec<Authority>, Unusable> {
     let mut pairs = Vec::new();
     for pem in blocks(keys).into_iter().map(Secret::new) {
@@ -212,7 +184,7 @@ fn authorities(certificates: &str, keys: &str) -> Result<Vec<Authority>, Unusabl
             X509Certificate::from_der(&der).map_err(|error| Unusable::Damaged(format!("{AUTHORITIES}: {error}")))?;
         let public = &certificate.public_key().subject_public_key.data;
         let key = pairs.iter().find(|(pair, _)| pair.der_bytes() == public.as_ref()).map(|(_, pem)| pem.clone());
-        authorities.push(Authority { lasts: lasts(&certificate), key, certificate: pem });
+        authorities.push(Authority { lasts: Validity::of(&certificate), key, certificate: pem });
     }
     match authorities.first() {
         Some(Authority { key: Some(_), .. }) => Ok(authorities),
@@ -245,7 +217,7 @@ fn serving(certificate: &str, key: &str, authorities: &[Authority]) -> Result<Se
     let signed_by = authorities.iter().find(|authority| signs(&authority.certificate, &parsed));
     let signed_by = signed_by.map(|authority| authority.certificate.clone());
     let (certificate, key) = (certificate.to_owned(), Secret::new(key.to_owned()));
-    Ok(Serving { certificate, key, lasts: lasts(&parsed), names, signed_by })
+    Ok(Serving { certificate, key, lasts: Validity::of(&parsed), names, signed_by })
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use larder_proxy::server_certificate::Validity;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
 
-use super::kept::{Authority, Kept, Lasts, ORGANIZATION, Secret, Serving};
+use super::kept::{Authority, Kept, ORGANIZATION, Secret, Serving};
 
 /// An authority.
 const AUTHORITY: Duration = Duration::from_hours(24 * 3650);
@@ -139,7 +140,7 @@ fn renewal(
         .then(|| (format!("the certificate is not for {}", lacks.join(", ")), names.union(has).cloned().collect()))
 }
 
-fn spoken(lasts: Lasts) -> String {
+fn spoken(lasts: Validity) -> String {
     format!("from {} to {}", httpdate::fmt_http_date(lasts.from), httpdate::fmt_http_date(lasts.until))
 }
 
@@ -185,14 +186,14 @@ fn params(
     names: BTreeSet<String>,
     now: SystemTime,
     lasts: Duration,
-    within: Option<Lasts>,
-) -> Result<(CertificateParams, Lasts), MakeError> {
+    within: Option<Validity>,
+) -> Result<(CertificateParams, Validity), MakeError> {
     let mut params = CertificateParams::new(names.into_iter().collect::<Vec<_>>()).map_err(|error| failed(&error))?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, ORGANIZATION);
     let end = now.checked_add(lasts).ok_or_else(|| MakeError("the clock is at the end of time".to_owned()))?;
     let from = now.checked_sub(BEHIND).unwrap_or(now);
-    let lasts = Lasts { from, until: within.map_or(end, |within| end.min(within.until)) };
+    let lasts = Validity { from, until: within.map_or(end, |within| end.min(within.until)) };
     params.not_before = date(lasts.from)?;
     params.not_after = date(lasts.until)?;
     Ok((params, lasts))
