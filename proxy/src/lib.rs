@@ -20,7 +20,7 @@ pub mod secret;
 pub mod server;
 pub mod server_certificate;
 pub mod settings;
-pub(crate) mod small_file;
+pub mod small_file;
 pub mod source;
 pub mod static_tokens;
 pub mod store;

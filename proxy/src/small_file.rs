@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 const LARGEST: u64 = 1 << 20;
 
 /// All of it. Blocks, but for a pipe, which somebody may never fill: that is no file.
-pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
     if !file.metadata()?.is_file() {
@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// The same of a text.
-pub(crate) fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+pub fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
     let bytes = read(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))?;
     Ok(Zeroizing::new(text.to_owned()))

@@ -9,6 +9,7 @@ use clap::Args;
 use larder_process::size::size;
 use larder_proxy::origin::ProxyVariables;
 use larder_proxy::program::StoreConfig;
+use larder_proxy::small_file;
 use larder_proxy::store::bucket::{BucketConfig, Removal};
 use larder_proxy::store::directory::{DirectoryConfig, Reserve};
 use larder_proxy::store::removal::Policy;
@@ -114,8 +115,8 @@ impl StoreArgs {
             config.removal = removal;
         }
         if let Some(file) = &self.endpoint_ca {
-            let pem = std::fs::read_to_string(file).with_context(|| format!("--endpoint-ca {}", file.display()))?;
-            config.ca_pem = Some(pem);
+            let pem = small_file::read_text(file).with_context(|| format!("--endpoint-ca {}", file.display()))?;
+            config.ca_pem = Some(pem.to_string());
         }
         Ok(config)
     }

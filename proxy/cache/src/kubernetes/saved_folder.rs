@@ -3,15 +3,13 @@
 //! Invariant: a file is there in full or as it was before, and only our user reads it.
 
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use larder_proxy::small_file;
 use zeroize::Zeroizing;
-
-/// The largest file that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
 
 /// A folder of our own.
 #[derive(Debug, Clone)]
@@ -32,9 +30,8 @@ impl SavedFolder {
 
     /// The text of a file; `None` if there is none. Blocks.
     pub(crate) fn read(&self, name: &str) -> io::Result<Option<Zeroizing<String>>> {
-        let mut text = Zeroizing::new(String::new());
-        match File::open(self.0.join(name)) {
-            Ok(file) => file.take(LARGEST).read_to_string(&mut text).map(|_| Some(text)),
+        match small_file::read_text(&self.path(name)) {
+            Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
