@@ -2,24 +2,14 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use larder_test_parts::own::larder_cache;
 use tempfile::TempDir;
 
 use crate::server::CREDENTIALS;
-
-/// The program: `LARDER_CACHE`, or beside the folder of this test program.
-pub fn larder_cache() -> Result<PathBuf> {
-    if let Ok(path) = std::env::var("LARDER_CACHE") {
-        return Ok(PathBuf::from(path));
-    }
-    let test = std::env::current_exe()?;
-    let path = test.parent().and_then(Path::parent).context("test program has no target folder")?.join("larder-cache");
-    anyhow::ensure!(path.exists(), "{} is not there; build it with `cargo build -p larder-cache`", path.display());
-    Ok(path)
-}
 
 /// What a person gives it, beside the addresses.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use larder_test_callers::cache::{AUDIENCE, CONFIGMAP, SECRET};
 use larder_test_callers::control_plane::RIGHTS;
-use larder_test_callers::process::until;
+use larder_test_callers::wait::until;
 use larder_test_callers::{Cache, ControlPlane};
 use larder_test_origin::private_certificate;
 

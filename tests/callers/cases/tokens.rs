@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use larder_test_callers::cache::{AUDIENCE, CONFIGMAP};
-use larder_test_callers::process::until;
+use larder_test_callers::wait::until;
 use larder_test_callers::{Cache, ControlPlane};
 
 fn status(cache: &Cache, authority: &str, token: &str) -> Result<u16> {

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use larder_test_node::http::{self, free_address};
+use larder_test_node::process::Process;
+use larder_test_parts::own::larder_cache;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, until};
+use crate::wait::until;
 
 /// The name that nodes know it by.
 pub const NAME: &str = "larder-cache.larder.svc";
@@ -26,7 +29,6 @@ pub const CONFIGMAP: &str = "larder-cache-authority";
 pub const AUDIENCE: &str = "larder-cache";
 
 /// A running process with a folder of its own.
-#[derive(Debug)]
 pub struct Cache {
     process: Option<Process>,
     kubeconfig: PathBuf,
@@ -34,16 +36,6 @@ pub struct Cache {
     admin: SocketAddr,
     words: Vec<String>,
     folder: TempDir,
-}
-
-fn larder_cache() -> Result<PathBuf> {
-    if let Ok(path) = std::env::var("LARDER_CACHE_PROGRAM") {
-        return Ok(PathBuf::from(path));
-    }
-    let test = std::env::current_exe()?;
-    let path = test.parent().and_then(Path::parent).context("test program has no target folder")?.join("larder-cache");
-    anyhow::ensure!(path.exists(), "{} is not there; build it with `cargo build -p larder-cache`", path.display());
-    Ok(path)
 }
 
 impl Cache {
@@ -92,11 +84,7 @@ impl Cache {
 
     /// A page for operators.
     pub fn page(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.split_once("\r\n\r\n").context("an answer without a head")?.1.to_owned())
+        Ok(http::get(self.admin, path, &[])?.text())
     }
 
     /// Waits until `/readyz` holds a text.

@@ -8,13 +8,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use larder_test_node::http::free_address;
+use larder_test_node::process::Process;
 use larder_test_origin::private_certificate;
 use larder_test_parts::Parts;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SigningKey as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, output, until};
+use crate::wait::{output, until};
 
 /// As kubeadm calls it, which makes tokens of two clusters look alike.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -24,7 +26,6 @@ const ADMINISTRATOR: &str = "administrator-of-the-test";
 pub const RIGHTS: &str = include_str!("../../../docs/cluster-cache-rights.yaml");
 
 /// The one that tests speak to.
-#[derive(Debug)]
 pub struct ControlPlane {
     api_server: Option<Process>,
     _etcd: Process,
@@ -105,15 +106,12 @@ impl ControlPlane {
             command.arg("--service-account-key-file").arg(path(&format!("{key}.pub")));
         }
         let mut process = Process::start("kube-apiserver", self.folder.path(), &mut command)?;
-        let ready = until("the API server is ready", || {
-            if process.ended() {
-                return Ok(Err(process.log()));
-            }
+        until("the API server is ready", || {
+            process.check_running()?;
             // It has a moment in which it answers and its own roles are not there yet.
             self.kubectl(&["get", "--raw=/readyz"], "")?;
-            self.kubectl(&["get", "clusterrole", "system:service-account-issuer-discovery"], "").map(Ok)
+            self.kubectl(&["get", "clusterrole", "system:service-account-issuer-discovery"], "")
         })?;
-        ready.map_err(|log| anyhow::anyhow!("the API server ended: {log}"))?;
         self.api_server = Some(process);
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 pub mod cache;
 pub mod control_plane;
-pub mod process;
+pub mod wait;
 
 pub use cache::Cache;
 pub use control_plane::ControlPlane;

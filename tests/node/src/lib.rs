@@ -15,7 +15,8 @@ pub mod larder;
 pub mod mounts;
 pub mod node;
 pub mod process;
-pub mod programs;
 pub mod signing;
 pub mod tree;
 pub mod wait;
+
+pub use larder_test_parts::own as programs;

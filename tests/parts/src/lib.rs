@@ -3,7 +3,7 @@
 //! A Go program is a folder under `modules/`: `go.mod` and `go.sum` pin the module and everything that it depends on, `tools.go` names
 //! the commands ([`pin`]). It is built once into a cache outside the clone and found again by a key over the pin files, the flags
 //! and Go's version ([`build`]), so a clean clone builds nothing anew and a changed pin never finds the old program. What Debian has
-//! comes from Debian ([`debian`]).
+//! comes from Debian ([`debian`]). Larder's own programs are [`own`].
 //!
 //! Callers ask [`Parts`] for a program and get paths; whatever is missing is built or installed first, which may take minutes.
 
@@ -12,6 +12,7 @@ pub mod debian;
 #[cfg(test)]
 mod documented;
 pub mod line;
+pub mod own;
 pub mod pin;
 
 use std::path::{Path, PathBuf};

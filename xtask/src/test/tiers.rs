@@ -113,7 +113,7 @@ fn bucket(arguments: &Arguments) -> Result<Outcome> {
     }
     let larder_cache = workspace::build_program("larder-cache", "dev")?;
     let mut command = workspace::cargo();
-    command.args(["test", "--package", "larder-test-bucket"]).env("LARDER_CACHE", larder_cache);
+    command.args(["test", "--package", "larder-test-bucket"]).env("LARDER_CACHE_PROGRAM", larder_cache);
     command.env("LARDER_S3_SERVERS", servers.join(","));
     if arguments.all {
         command.env("LARDER_TEST_RECORDS", "100000").env("LARDER_BUCKET_MINUTES", "5");

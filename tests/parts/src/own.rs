@@ -1,4 +1,4 @@
-//! The programs that the harness starts.
+//! Larder's own programs, as they were just built: what tests run against the real ones.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,8 @@ pub fn larder_node() -> Result<PathBuf> {
     built("larder-node", "LARDER_NODE")
 }
 
-/// `larder-cache` as it was just built: `LARDER_CACHE_PROGRAM`, or beside the folder of this test program.
+/// `larder-cache` as it was just built: `LARDER_CACHE_PROGRAM` (`LARDER_CACHE` is a URL, for `larder-node`), or beside the folder of
+/// this test program.
 pub fn larder_cache() -> Result<PathBuf> {
     built("larder-cache", "LARDER_CACHE_PROGRAM")
 }
