@@ -100,7 +100,7 @@ impl Cluster {
         let folder = folder()?;
         let (origin, image) = registry(spec);
         let registries = folder.path().join("registries.toml");
-        std::fs::write(&registries, settings(&origin))?;
+        std::fs::write(&registries, settings_of(&origin))?;
         let trust = Trust::make(folder.path(), &["127.0.0.1"])?;
         let disk = SmallDisk::mount(DISK)?;
         let cache = Cache::start(&disk.path().join("cache"), &trust, &registries, options)?;
@@ -114,7 +114,7 @@ impl Cluster {
         let folder = folder()?;
         let (origin, image) = registry(spec);
         let registries = folder.path().join("registries.toml");
-        std::fs::write(&registries, settings(&origin))?;
+        std::fs::write(&registries, settings_of(&origin))?;
         let trust = Trust::make(folder.path(), &[CACHE, "127.0.0.1", "127.0.0.2"])?;
         let bucket = Server::start(Kind::Versitygw)?;
         let first = http::free_address()?;
@@ -164,7 +164,7 @@ impl Cluster {
             let addresses = [self.cache.listen.ip(), other.listen.ip()];
             addresses.map(|address| format!("{address} {CACHE}\n")).concat()
         });
-        let (registries, hosts) = (settings(&self.origin), hosts.unwrap_or_default());
+        let (registries, hosts) = (settings_of(&self.origin), hosts.unwrap_or_default());
         let options = LarderOptions { registries, arguments, hosts, ..LarderOptions::default() };
         Ok(Member { larder: Larder::start(&*engine, &folder, &options)?, engine })
     }
@@ -217,12 +217,13 @@ fn registry(spec: &ImageSpec) -> (Origin, Image) {
     (origin, image)
 }
 
-/// What Larder is told of the registry: it is on this machine, with a private authority.
-fn settings(origin: &Origin) -> String {
-    let port = origin.address().port();
+/// What Larder is told of a registry on that port of this machine, which it knows by [`NAME`] and which has a private authority.
+pub fn settings(port: u16, authority: &str) -> String {
     format!(
-        "[registries.\"{NAME}:{port}\"]\nendpoints = [\"{}\"]\nca_pem = \"\"\"\n{}\"\"\"\n",
-        origin.url(),
-        origin.ca_pem().unwrap_or_default()
+        "[registries.\"{NAME}:{port}\"]\nendpoints = [\"https://127.0.0.1:{port}\"]\nca_pem = \"\"\"\n{authority}\"\"\"\n"
     )
+}
+
+fn settings_of(origin: &Origin) -> String {
+    settings(origin.address().port(), origin.ca_pem().unwrap_or_default())
 }

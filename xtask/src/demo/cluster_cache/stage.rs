@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use larder_oci::Digest;
 use larder_test_bucket::{Kind, Server};
 use larder_test_node::cache::{Cache, CacheOptions, TOKEN, Trust};
-use larder_test_node::cluster::{CACHE, HOSTS, Member, NAME};
+use larder_test_node::cluster::{CACHE, HOSTS, Member, NAME, settings};
 use larder_test_node::disk::SmallDisk;
 use larder_test_node::engine;
 use larder_test_node::http::free_address;
@@ -63,7 +63,7 @@ impl Stage {
         told.saw(format!("bucket:   a real S3 server (versitygw) at {}", bucket.endpoint()));
         let trust = Trust::make(folder.path(), &[CACHE, "127.0.0.1", "127.0.0.2"])?;
         let registries = folder.path().join("registries.toml");
-        std::fs::write(&registries, settings(&registry, &tls.authority))?;
+        std::fs::write(&registries, settings(registry.port(), &tls.authority))?;
         // The machine's own may be nearly full, and then nothing would be kept.
         let disk = SmallDisk::mount(1000)?;
         let first = free_address()?;
@@ -125,7 +125,7 @@ impl Stage {
         let addresses = self.replicas.iter().map(|replica| format!("{} {CACHE}\n", replica.listen.ip()));
         let hosts = addresses.collect();
         let options = LarderOptions {
-            registries: settings(&self.registry, &self.authority),
+            registries: settings(port, &self.authority),
             memory: Some("1MB"),
             arguments: self.trust.of_a_node(&format!("https://{CACHE}:{}", cache.port())),
             hosts,
@@ -181,12 +181,4 @@ impl Stage {
         std::io::stdin().read_line(&mut String::new())?;
         Ok(())
     }
-}
-
-/// What Larder is told of the registry: it is on this machine, with a private authority.
-fn settings(registry: &Registry, authority: &str) -> String {
-    let port = registry.port();
-    format!(
-        "[registries.\"{NAME}:{port}\"]\nendpoints = [\"https://127.0.0.1:{port}\"]\nca_pem = \"\"\"\n{authority}\"\"\"\n"
-    )
 }
