@@ -61,6 +61,8 @@ app.kubernetes.io/component: cache
 - --store=directory:/var/lib/larder/cache
 {{- end }}
 - --store-size={{ $store.size }}
+{{- /* A volume of its own or a folder of the node: the program sees which. An emptyDir is the node's, of any size. */}}
+- --store-reserve={{ $store.reserve | default (ternary "auto" "18%" (eq $store.type "persistentVolumeClaim")) }}
 {{- end -}}
 
 {{- /* Where it lies: (dict "root" $). */ -}}

@@ -194,7 +194,7 @@ impl Store {
         match args.store.split_once(':') {
             Some(("directory", folder)) if Path::new(folder).is_absolute() => {
                 let limit = size(&args.store_size).with_context(|| format!("--store-size {}", args.store_size))?;
-                let reserve = reserve(&args.store_reserve);
+                let reserve = args.store_reserve.parse().map_err(anyhow::Error::msg);
                 let reserve = reserve.with_context(|| format!("--store-reserve {}", args.store_reserve))?;
                 Ok(Self::Directory { folder: PathBuf::from(folder), limit, reserve })
             }
@@ -203,18 +203,6 @@ impl Store {
             }
             _ => bail!("--store {}: write directory:/absolute/folder or memory:SIZE", args.store),
         }
-    }
-}
-
-/// `18%`, `50GiB`, `0`.
-fn reserve(text: &str) -> anyhow::Result<Reserve> {
-    match text.strip_suffix('%') {
-        Some(percent) => {
-            let percent = percent.trim().parse().ok().filter(|percent| *percent < 100);
-            Ok(Reserve::Percent(percent.context("a share is a whole number from 0% to 99%")?))
-        }
-        None if text == "0" => Ok(Reserve::Bytes(0)),
-        None => Ok(Reserve::Bytes(size(text)?)),
     }
 }
 
@@ -279,20 +267,9 @@ impl User {
 
 #[cfg(test)]
 mod tests {
-    use super::{Listen, Reserve, cluster_cache, reserve};
+    use super::{Listen, cluster_cache};
     use crate::args::ClusterCacheArgs;
     use crate::args::ListenArgs;
-
-    #[test]
-    fn what_stays_free_is_a_share_or_a_size() {
-        assert_eq!(reserve("18%").unwrap(), Reserve::Percent(18));
-        assert_eq!(reserve("0%").unwrap(), Reserve::Percent(0));
-        assert_eq!(reserve("0").unwrap(), Reserve::Bytes(0));
-        assert_eq!(reserve("50GiB").unwrap(), Reserve::Bytes(50 << 30));
-        for wrong in ["", "%", "100%", "-1%", "1.5%", "many"] {
-            assert!(reserve(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn the_engine_is_told_the_first_address_by_number() {

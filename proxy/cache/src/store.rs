@@ -14,9 +14,6 @@ use larder_proxy::store::bucket::{BucketConfig, Removal};
 use larder_proxy::store::directory::{DirectoryConfig, Reserve};
 use larder_proxy::store::removal::Policy;
 
-/// What stays free on the store's disk, which is its own: enough for a file system to work well.
-const RESERVE: Reserve = Reserve::Percent(3);
-
 /// Where copies of a bucket's content are, unless somebody says otherwise.
 const COPIES: &str = "/var/lib/larder/copies";
 
@@ -37,6 +34,10 @@ pub(crate) struct StoreArgs {
     /// largest layers.
     #[arg(long, env = "LARDER_STORE_SIZE", help_heading = "Store", value_name = "SIZE", default_value = "100GiB")]
     pub(crate) store_size: String,
+    /// So much of the folder's disk stays free, whoever fills it: a share or a size. "auto" is 3% of a disk that is about as large as
+    /// --store-size, for that is a volume of its own, and 18% of any other, for kubelet evicts Pods below 15% of a node's disk.
+    #[arg(long, env = "LARDER_STORE_RESERVE", help_heading = "Store", value_name = "RESERVE", default_value = "auto")]
+    pub(crate) store_reserve: String,
     /// Where copies of what is used from the bucket are, and what it did not take yet. Not for two processes [default:
     /// /var/lib/larder/copies]
     #[arg(long, env = "LARDER_STORE_FOLDER", help_heading = "Store", value_name = "DIR")]
@@ -125,7 +126,13 @@ impl StoreArgs {
         let limit = size(&self.store_size).with_context(|| format!("--store-size {}", self.store_size))?;
         let mut config = DirectoryConfig::new(folder);
         config.limit = Some(limit);
-        (config.reserve, config.reserve_files) = (RESERVE, RESERVE);
+        config.reserve = match self.store_reserve.as_str() {
+            "auto" => Reserve::ByDisk { limit },
+            written => {
+                let reserve = written.parse().map_err(anyhow::Error::msg);
+                reserve.with_context(|| format!("--store-reserve {written}: or \"auto\""))?
+            }
+        };
         Ok(config)
     }
 }
@@ -201,6 +208,17 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_free_depends_on_whose_disk_it_is_unless_it_is_typed() {
+        let reserve = |more: &[&str]| match of(&[&["--store-size", "7GiB"], more].concat()) {
+            Ok(StoreConfig::Directory(config)) => config.reserve,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reserve(&[]), Reserve::ByDisk { limit: 7 << 30 });
+        assert_eq!(reserve(&["--store-reserve", "5%"]), Reserve::Percent(5));
+        assert_eq!(reserve(&["--store-reserve", "0"]), Reserve::Bytes(0));
+    }
+
+    #[test]
     fn what_is_missing_or_makes_no_sense_is_said() {
         let refused = |words: &[&str], part: &str| {
             let error = of(words).map(|_| "taken").unwrap_err();
@@ -216,6 +234,7 @@ mod tests {
         refused(&with(&["--endpoint-ca", "/nowhere/ca.pem"]), "--endpoint-ca /nowhere/ca.pem");
         refused(&with(&["--store-folder", "copies"]), "/an/absolute/folder");
         refused(&with(&["--store-size", "much"]), "--store-size much");
+        refused(&with(&["--store-reserve", "some"]), "\"auto\"");
         refused(&["--store", "directory:here"], "write directory:");
         refused(&["--store", "s3://images"], "bucket:s3://NAME/PREFIX");
         for flag in [["--store-cluster", "one"], ["--endpoint", "https://x"], ["--store-folder", "/x"]] {

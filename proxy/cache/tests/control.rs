@@ -52,6 +52,8 @@ impl Cache {
             .arg(path("tokens"))
             .arg("--registries")
             .arg(path("registries.toml"))
+            // Nothing depends on how full the machine's own disk is.
+            .args(["--store-reserve", "0"])
             .arg("--store")
             .arg(format!("directory:{}", path("store").display()))
             .args(["--anonymous-networks", "127.0.0.0/8"])

@@ -92,6 +92,8 @@ fn spawn(settings: &CacheSettings, folder: &Path, address: SocketAddr, admin: So
     command.args(["run", "--store", &settings.store, "--endpoint", &settings.endpoint]);
     command.args(["--store-cluster", &settings.cluster, "--store-folder"]).arg(folder.join("copies"));
     command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+    // Nothing depends on how full the machine's own disk is.
+    command.args(["--store-reserve", "0"]);
     command.args(["--anonymous-networks", "127.0.0.0/8", "--registries"]).arg(folder.join("registries.toml"));
     command.args(&settings.arguments).envs(CREDENTIALS).envs(settings.environment.iter().cloned());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

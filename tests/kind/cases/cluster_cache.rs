@@ -223,7 +223,7 @@ fn one_of_two(cluster: &Cluster) -> Result<()> {
     let namespace = Namespace::create(cluster, "cache-bucket")?;
     let bucket = Bucket::start(cluster)?;
     bucket.put_secret(NAMESPACE, "bucket")?;
-    let store = json!({"type": "bucket", "size": "2GiB", "bucket": Bucket::values("bucket")});
+    let store = json!({"type": "bucket", "size": "2GiB", "reserve": "0", "bucket": Bucket::values("bucket")});
     release.upgrade(&json!({"cache": {"replicas": 2, "store": store}}))?;
     release.wait()?;
     release.wait_for_cache()?;

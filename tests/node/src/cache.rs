@@ -125,6 +125,8 @@ impl Cache {
                 .map(str::to_owned)
                 .to_vec();
         arguments.push(registries.display().to_string());
+        // Nothing depends on how full the machine's own disk is.
+        arguments.extend(["--store-reserve", "0"].map(str::to_owned));
         arguments.extend(trust.of_the_cache());
         arguments.extend(options.arguments.iter().cloned());
         let program = options.program.clone().map_or_else(larder_cache, Ok)?;

@@ -16,7 +16,6 @@ use larder_test_parts::EngineLine;
 use tempfile::TempDir;
 
 use crate::cache::{Cache, CacheOptions, Trust};
-use crate::disk::SmallDisk;
 use crate::engine::{self, Engine};
 use crate::http;
 use crate::larder::{Larder, LarderOptions};
@@ -31,9 +30,6 @@ pub const HOSTS: &str = "127.0.0.1 localhost registry.example\n";
 
 /// What nodes call the cluster cache where it has several replicas, which are the addresses behind the name.
 pub const CACHE: &str = "larder-cache.example";
-
-/// Megabytes of the cluster cache's disk.
-const DISK: u32 = 500;
 
 /// One node of a cluster.
 pub struct Member {
@@ -83,8 +79,6 @@ pub struct Cluster {
     /// Who trusts whom.
     pub trust: Trust,
     line: EngineLine,
-    /// Of the cluster cache, which keeps nothing where a disk is nearly full, as the machine's may be.
-    _disk: SmallDisk,
     /// The case's folder.
     pub folder: TempDir,
 }
@@ -102,11 +96,9 @@ impl Cluster {
         let registries = folder.path().join("registries.toml");
         std::fs::write(&registries, settings_of(&origin))?;
         let trust = Trust::make(folder.path(), &["127.0.0.1"])?;
-        let disk = SmallDisk::mount(DISK)?;
-        let cache = Cache::start(&disk.path().join("cache"), &trust, &registries, options)?;
+        let cache = Cache::start(&folder.path().join("cache"), &trust, &registries, options)?;
         let (nodes_yet, other, bucket) = (Vec::new(), None, None);
-        Self { nodes: nodes_yet, cache, other, bucket, origin, image, trust, line, _disk: disk, folder }
-            .furnished(nodes)
+        Self { nodes: nodes_yet, cache, other, bucket, origin, image, trust, line, folder }.furnished(nodes)
     }
 
     /// With two replicas of the cluster cache on a bucket.
@@ -118,15 +110,14 @@ impl Cluster {
         let trust = Trust::make(folder.path(), &[CACHE, "127.0.0.1", "127.0.0.2"])?;
         let bucket = Server::start(Kind::Versitygw)?;
         let first = http::free_address()?;
-        let disk = SmallDisk::mount(DISK)?;
         let replica = |name: &str, listen| {
-            let folder = disk.path().join(name);
+            let folder = folder.path().join(name);
             Cache::start(&folder, &trust, &registries, &CacheOptions::on_bucket(&bucket, &folder, listen))
         };
         let cache = replica("cache", first)?;
         let other = Some(replica("other", (Ipv4Addr::new(127, 0, 0, 2), first.port()).into())?);
         let nodes_yet = Vec::new();
-        Self { nodes: nodes_yet, cache, other, bucket: Some(bucket), origin, image, trust, line, _disk: disk, folder }
+        Self { nodes: nodes_yet, cache, other, bucket: Some(bucket), origin, image, trust, line, folder }
             .furnished(nodes)
     }
 

@@ -2,9 +2,18 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::str::FromStr;
 use std::time::SystemTime;
 
+use larder_process::size::size;
+
 use super::folder::DiskRoom;
+
+/// What stays free of a disk that others write to as well, in percent: kubelet evicts Pods below 15 % of the disk with images.
+const SHARED: u8 = 18;
+
+/// What stays free of a disk of the store's own, in percent: enough for a file system to work well.
+const OWN: u8 = 3;
 
 /// Room that stays free on the disk, whoever fills it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +22,43 @@ pub enum Reserve {
     Percent(u8),
     /// In bytes.
     Bytes(u64),
+    /// By whose disk it is, which its size tells a store that may grow to `limit` bytes: a volume that was made for it is about as
+    /// large as that. Any other disk may be a node's.
+    ByDisk {
+        /// In bytes.
+        limit: u64,
+    },
 }
 
 impl Reserve {
     pub(super) fn of(self, total: u64) -> u64 {
+        // The quotient first: no overflow, and a disk of 100 bytes interests nobody.
+        let percent = |percent: u8| total / 100 * u64::from(percent.min(100));
         match self {
-            // The quotient first: no overflow, and a disk of 100 bytes interests nobody.
-            Self::Percent(percent) => total / 100 * u64::from(percent.min(100)),
+            Self::Percent(share) => percent(share),
             Self::Bytes(bytes) => bytes,
+            Self::ByDisk { limit } => {
+                // A file system has less than its device by what it needs for itself, and a device may be rounded up.
+                let hundredth = limit / 100;
+                let made_for_it = hundredth.saturating_mul(85)..=hundredth.saturating_mul(110);
+                percent(if made_for_it.contains(&total) { OWN } else { SHARED })
+            }
+        }
+    }
+}
+
+/// `18%`, `50GiB`, `0`.
+impl FromStr for Reserve {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent = percent.trim().parse().ok().filter(|percent| *percent < 100);
+                percent.map(Self::Percent).ok_or_else(|| "a share is a whole number from 0% to 99%".to_owned())
+            }
+            None if text == "0" => Ok(Self::Bytes(0)),
+            None => size(text).map(Self::Bytes).map_err(|error| error.to_string()),
         }
     }
 }
@@ -144,6 +182,33 @@ mod tests {
             reserve_files: Reserve::Percent(7),
         };
         assert_eq!(situation.need(0, 0), Need { bytes: 0, files: 10 });
+    }
+
+    #[test]
+    fn a_volume_of_its_own_is_filled_and_a_nodes_disk_is_not() {
+        const GIB: u64 = 1 << 30;
+        let reserve = Reserve::ByDisk { limit: 50 * GIB };
+        // What ext4 and XFS leave of 50 GiB, and a provider that rounds up.
+        for own in [46 * GIB, 49 * GIB, 50 * GIB, 52 * GIB] {
+            assert_eq!(reserve.of(own), own / 100 * 3, "{}", own / GIB);
+        }
+        // Nodes' disks, a claim of a class whose volumes are folders of the node among them.
+        for shared in [20 * GIB, 40 * GIB, 60 * GIB, 500 * GIB] {
+            assert_eq!(reserve.of(shared), shared / 100 * 18, "{}", shared / GIB);
+        }
+        assert_eq!(Reserve::ByDisk { limit: u64::MAX }.of(GIB), GIB / 100 * 18);
+    }
+
+    #[test]
+    fn reserves_are_as_written() {
+        let reserve = |text: &str| text.parse::<Reserve>();
+        assert_eq!(reserve("18%"), Ok(Reserve::Percent(18)));
+        assert_eq!(reserve("0%"), Ok(Reserve::Percent(0)));
+        assert_eq!(reserve("0"), Ok(Reserve::Bytes(0)));
+        assert_eq!(reserve("50GiB"), Ok(Reserve::Bytes(50 << 30)));
+        for wrong in ["", "%", "100%", "-1%", "1.5%", "many"] {
+            assert!(reserve(wrong).is_err(), "{wrong}");
+        }
     }
 
     proptest! {

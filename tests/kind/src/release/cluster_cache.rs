@@ -30,7 +30,7 @@ pub struct Replica {
 impl Release<'_> {
     /// The cluster cache as everybody gets it, on [a volume](Self::make_volume).
     pub fn with_cache() -> Value {
-        json!({"cache": {"store": {"size": "1GiB"}}})
+        json!({"cache": {"store": {"size": "1GiB", "reserve": "0"}}})
     }
 
     /// Makes the volume that its claim waits for, on the first worker, unless there is one.

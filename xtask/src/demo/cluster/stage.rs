@@ -63,7 +63,8 @@ impl Stage {
         let registry = self.reference()?;
         let registry = registry.split('/').next().unwrap_or_default();
         // And that nothing depends on how full the machine's own disk is.
-        Ok(json!({"registries": {registry: {"ca": ca}}, "store": {"reserve": "0"}}))
+        let store = json!({"reserve": "0"});
+        Ok(json!({"registries": {registry: {"ca": ca}}, "store": store, "cache": {"store": store}}))
     }
 
     /// A Deployment of one Pod, whose image is asked for each time that it starts.

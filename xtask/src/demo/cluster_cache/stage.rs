@@ -9,7 +9,6 @@ use larder_oci::Digest;
 use larder_test_bucket::{Kind, Server};
 use larder_test_node::cache::{Cache, CacheOptions, TOKEN, Trust};
 use larder_test_node::cluster::{CACHE, HOSTS, Member, NAME, settings};
-use larder_test_node::disk::SmallDisk;
 use larder_test_node::engine;
 use larder_test_node::http::free_address;
 use larder_test_node::larder::{Larder, LarderOptions};
@@ -34,7 +33,6 @@ pub(super) struct Stage {
     trust: Trust,
     line: EngineLine,
     program: PathBuf,
-    _disk: SmallDisk,
     folder: TempDir,
 }
 
@@ -64,13 +62,11 @@ impl Stage {
         let trust = Trust::make(folder.path(), &[CACHE, "127.0.0.1", "127.0.0.2"])?;
         let registries = folder.path().join("registries.toml");
         std::fs::write(&registries, settings(registry.port(), &tls.authority))?;
-        // The machine's own may be nearly full, and then nothing would be kept.
-        let disk = SmallDisk::mount(1000)?;
         let first = free_address()?;
         let second = SocketAddr::from(([127, 0, 0, 2], first.port()));
         let mut replicas = Vec::new();
         for listen in [first, second] {
-            let place = disk.path().join(format!("replica-{}", replicas.len() + 1));
+            let place = folder.path().join(format!("replica-{}", replicas.len() + 1));
             let options = CacheOptions::on_bucket(&bucket, &place, listen);
             let options = CacheOptions { program: Some(cache.clone()), ..options };
             replicas.push(Cache::start(&place, &trust, &registries, &options)?);
@@ -81,19 +77,8 @@ impl Stage {
         }
 
         let (nodes, authority, bucket) = (Vec::new(), tls.authority, bucket);
-        let mut stage = Self {
-            nodes,
-            replicas,
-            _bucket: bucket,
-            registry,
-            image,
-            authority,
-            trust,
-            line,
-            program,
-            _disk: disk,
-            folder,
-        };
+        let mut stage =
+            Self { nodes, replicas, _bucket: bucket, registry, image, authority, trust, line, program, folder };
         let node = |number| stage.node(number);
         let nodes = thread::scope(|scope| {
             let starting: Vec<_> = (1..=3).map(|number| scope.spawn(move || node(number))).collect();

@@ -81,7 +81,7 @@ fn new_node(stage: &mut Stage, told: &Told) -> Result<()> {
     Ok(())
 }
 
-/// A disk in memory and an idle machine pull an image in less time than it takes to see that it began.
+/// An idle machine pulls an image in less time than it takes to see that it began.
 const TRIES: usize = 12;
 
 fn killed(stage: &Stage, told: &Told) -> Result<()> {
