@@ -29,6 +29,19 @@ struct Key {
     public: DecodingKey,
 }
 
+/// What is to be said of a token's signature alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signature {
+    /// A known key made it.
+    Good,
+    /// The key that it names is known, and did not make it; or there is none.
+    Wrong,
+    /// There are keys, and it names none of them.
+    OfUnknownKey,
+    /// There are no keys to look at it with.
+    NoKeys,
+}
+
 /// Why keys do not vouch for a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
@@ -71,6 +84,25 @@ impl KeySet {
     pub(super) fn names_key_of(&self, token: &Token) -> bool {
         jsonwebtoken::decode_header(token.expose())
             .is_ok_and(|header| header.kid.is_none() || self.keys.iter().any(|key| key.id == header.kid))
+    }
+
+    /// Whether the key that a token names made its signature, whatever the token says: an issuer may have had other names and audiences.
+    pub(super) fn signature(&self, token: &Token) -> Signature {
+        let Ok(header) = jsonwebtoken::decode_header(token.expose()) else { return Signature::Wrong };
+        let mut signature = Signature::OfUnknownKey;
+        for key in self.keys.iter().filter(|key| header.kid.is_none() || key.id == header.kid) {
+            let mut validation = Validation::new(key.algorithm);
+            validation.required_spec_claims.clear();
+            (validation.validate_exp, validation.validate_aud) = (false, false);
+            if jsonwebtoken::decode::<Claims>(token.expose(), &key.public, &validation).is_ok() {
+                return Signature::Good;
+            }
+            // Without a name it may be of a key that is none of these.
+            if header.kid.is_some() {
+                signature = Signature::Wrong;
+            }
+        }
+        signature
     }
 
     /// What a token says, if a key vouches for it, it is one of ours, and its time has come and was not over at `lasting`.

@@ -1,8 +1,8 @@
 //! Callers by tokens of ServiceAccounts: TokenReview while the API server is there, saved keys while it is not.
 //!
-//! A token → [`memory`] (was it asked about?) → [`claims`] (could it be ours at all?) → a review, one for all who come with the same
-//! token → if nothing was said in time, [`saved`] keys. Invariant: nobody waits for the API server longer than [`REVIEW`], and not at all
-//! once it is known to be away.
+//! A token → [`memory`] (was it asked about?) → [`claims`] (could it be ours at all?) → its signature, if it names a known key → a review, one
+//! for all who come with the same token → if nothing was said in time, [`saved`] keys. Invariants: nobody waits for the API server longer
+//! than [`REVIEW`], and not at all once it is known to be away; what somebody made up costs it nothing, or a turn of [`unknown_keys`].
 
 mod claims;
 mod keys;
@@ -12,6 +12,7 @@ mod saved;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod unknown_keys;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,7 +32,8 @@ use self::claims::Claims;
 pub(crate) use self::claims::Whose;
 use self::memory::{ACCEPTED, Answer, Hash, Memory, REFUSED};
 pub(crate) use self::saved::SavedKeys;
-use self::saved::{READING, Verdict};
+use self::saved::{READING, Signature, Verdict};
+use self::unknown_keys::Turns;
 use crate::kubernetes::Counts;
 use crate::kubernetes::api_server::{ApiError, Reviews};
 
@@ -54,6 +56,7 @@ struct Inner {
     memory: Memory,
     running: Mutex<HashMap<Hash, Running>>,
     places: Arc<Semaphore>,
+    turns: Turns,
     condition: OnceLock<Condition>,
 }
 
@@ -83,6 +86,7 @@ impl TokenCallers {
             memory: Memory::default(),
             running: Mutex::default(),
             places: Arc::new(Semaphore::new(REVIEWS)),
+            turns: Turns::default(),
             condition: OnceLock::new(),
         })))
     }
@@ -104,8 +108,14 @@ impl Callers for TokenCallers {
                 return answer;
             }
             let Some(claims) = inner.whose.on_its_face(token) else { return Err(Unaccepted::Unknown) };
+            let signature = inner.keys.signature(token);
+            if signature == Signature::Wrong {
+                // Anybody can write such a token, so it is not worth a question.
+                inner.counts.count("saved_keys_refused");
+                return Err(Unaccepted::Unknown);
+            }
             if !inner.keys.away() {
-                match timeout(REVIEW, inner.review(hash, token, claims)).await {
+                match timeout(REVIEW, inner.review(hash, token, claims, signature)).await {
                     Ok(Ok(answer)) => return answer,
                     // It said no to us, not to the token; asking for the keys would tell nothing new.
                     Ok(Err(ApiError::Refused { .. } | ApiError::Conflict | ApiError::Busy | ApiError::Strange(_))) => {}
@@ -132,14 +142,16 @@ impl Callers for TokenCallers {
 
 impl Inner {
     /// The review of a token: the one that runs, or a new one.
-    fn review(self: &Arc<Self>, hash: Hash, token: &Token, claims: Claims) -> Running {
+    fn review(self: &Arc<Self>, hash: Hash, token: &Token, claims: Claims, signature: Signature) -> Running {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(review) = running.get(&hash) {
             return review.clone();
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return std::future::ready(Err(ApiError::Busy)).boxed().shared();
-        };
+        let busy = || std::future::ready(Err(ApiError::Busy)).boxed().shared();
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return busy() };
+        if signature == Signature::OfUnknownKey && !self.turns.take() {
+            return busy();
+        }
         let (inner, token) = (Arc::clone(self), token.clone());
         let task = tokio::spawn(async move {
             // Also when it is unwound.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{Claims, Whose};
+pub(super) use super::keys::Signature;
 use super::keys::{KeySet, Wrong};
 use crate::kubernetes::api_server::{ApiError, Published, Reviews};
 use crate::kubernetes::saved_folder::SavedFolder;
@@ -189,6 +190,12 @@ impl SavedKeys {
         if !known {
             self.again.notify_one();
         }
+    }
+
+    /// What the keys say of a token's signature alone, whoever may have the last word.
+    pub(super) fn signature(&self, token: &Token) -> Signature {
+        let keys = self.state().keys.clone();
+        keys.map_or(Signature::NoKeys, |keys| keys.signature(token))
     }
 
     /// What the keys say, while the API server does not. A token whose time is over is good only if that came while it is away.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use larder_process::readiness::Readiness;
@@ -6,6 +7,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::testing::{ISSUER, NODE, Signer, whose};
+use super::unknown_keys::{EVERY, TOGETHER};
 use super::*;
 use crate::kubernetes::api_server::{Published, Reviewed};
 use crate::kubernetes::saved_folder::SavedFolder;
@@ -22,7 +24,7 @@ enum Mood {
 
 /// An API server that accepts what its key signed and is not over.
 struct Api {
-    signer: Signer,
+    signer: Mutex<Arc<Signer>>,
     mood: Mutex<Mood>,
     audiences: Mutex<Vec<String>>,
     reviews: AtomicUsize,
@@ -37,11 +39,15 @@ impl fmt::Debug for Api {
 impl Api {
     fn new() -> Arc<Self> {
         let (mood, audiences) = (Mutex::new(Mood::Answers), Mutex::new(vec!["larder-cache".to_owned()]));
-        Arc::new(Self { signer: Signer::new("a"), mood, audiences, reviews: AtomicUsize::new(0) })
+        Arc::new(Self { signer: Mutex::new(Arc::new(Signer::new("a"))), mood, audiences, reviews: AtomicUsize::new(0) })
     }
 
     fn is(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
+    }
+
+    fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.signer.lock().unwrap())
     }
 
     fn reviews(&self) -> usize {
@@ -69,7 +75,7 @@ impl Api {
         let mut claims =
             json!({"iss": ISSUER, "aud": ["larder-cache"], "exp": now().checked_add_signed(until).unwrap()});
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Token::new(Zeroizing::new(self.signer.sign(&claims)))
+        Token::new(Zeroizing::new(self.signer().sign(&claims)))
     }
 }
 
@@ -85,14 +91,14 @@ impl Reviews for Api {
                 return Err(ApiError::Refused { code: 403, message: "cannot create tokenreviews".to_owned() });
             }
             tokio::task::yield_now().await;
-            let claims = self.signer.keys().verify(token, &whose(), SystemTime::now(), SystemTime::now());
+            let claims = self.signer().keys().verify(token, &whose(), SystemTime::now(), SystemTime::now());
             let audiences = self.audiences.lock().unwrap().clone();
             Ok(claims.ok().map(|claims| Reviewed { username: claims.sub, audiences }))
         })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Published, ApiError>> {
-        Box::pin(async move { self.mood().await.map(|_| self.signer.published()) })
+        Box::pin(async move { self.mood().await.map(|_| self.signer().published()) })
     }
 }
 
@@ -158,6 +164,61 @@ async fn what_cannot_be_ours_is_refused_without_a_review() {
     }
     assert_eq!(cache.asked(&Token::new(Zeroizing::new("garbage".to_owned()))).await, "refused");
     assert_eq!(cache.api.reviews(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_key_costs_the_api_server_nothing_and_its_word_counts_for_who_has() {
+    let cache = Cache::ready().await;
+    let good = cache.api.token(3600);
+    let (unsigned, _) = good.expose().rsplit_once('.').unwrap();
+    let claims = json!({"iss": ISSUER, "sub": NODE, "aud": ["larder-cache"], "exp": now() + 60});
+    for (number, made_up) in [
+        super::testing::token(&claims),
+        format!("{unsigned}."),
+        format!("{unsigned}.{}", "A".repeat(86)),
+        Signer::new("a").sign(&claims),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(cache.asked(&Token::new(Zeroizing::new(made_up))).await, "refused", "{number}");
+    }
+    assert_eq!(cache.api.reviews(), 0);
+    cache.api.audiences.lock().unwrap().clear();
+    assert_eq!((cache.asked(&good).await, cache.api.reviews()), ("refused", 1), "what is signed may be taken back");
+    // An API server whose issuer had another name before accepts what it signed then.
+    cache.api.audiences.lock().unwrap().push("larder-cache".to_owned());
+    let renamed = cache.api.token_of(&json!({"iss": "https://before", "sub": NODE}), 3600);
+    assert_eq!((cache.asked(&renamed).await, cache.api.reviews()), ("refused", 2), "it was asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_nobody_knows_are_asked_about_now_and_then_and_a_new_one_is_known_at_once() {
+    let cache = Cache::ready().await;
+    let made_up = |number: u64| {
+        let claims = json!({"iss": ISSUER, "sub": NODE, "aud": ["larder-cache"], "exp": now() + number});
+        Token::new(Zeroizing::new(Signer::new("b").sign(&claims)))
+    };
+    let mut answers = BTreeMap::<_, u32>::new();
+    for number in 0..100 {
+        *answers.entry(cache.asked(&made_up(number)).await).or_default() += 1;
+    }
+    assert_eq!(answers, [("refused", TOGETHER), ("cannot tell", 100 - TOGETHER)].into());
+    assert_eq!(cache.api.reviews(), TOGETHER as usize);
+    assert_eq!(cache.asked(&cache.api.token(3600)).await, "accepted", "there is a place for whoever has a known key");
+
+    let (readiness, shutdown) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
+    let following = Arc::clone(&cache.keys).follow(readiness.condition("API server"), shutdown.clone());
+    let following = tokio::spawn(following);
+    tokio::time::sleep(EVERY).await;
+    *cache.api.signer.lock().unwrap() = Arc::new(Signer::new("c"));
+    assert_eq!(cache.asked(&cache.api.token(3600)).await, "accepted");
+    tokio::time::sleep(2 * READING).await;
+    for number in 0..100 {
+        assert_eq!(cache.asked(&cache.api.token(3601 + number)).await, "accepted", "{number}");
+    }
+    shutdown.cancel();
+    following.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
