@@ -230,13 +230,7 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) authority_configmap: Option<ObjectName>,
     /// Where it is said which images to keep (docs/control-api.md), with the same certificate; off unless given. As a rule port 7445.
-    #[arg(
-        long,
-        env = "LARDER_CONTROL",
-        help_heading = "Control API",
-        value_name = "ADDR",
-        requires = "control_token_file"
-    )]
+    #[arg(long, env = "LARDER_CONTROL", help_heading = "Control API", value_name = "ADDR")]
     pub(crate) control: Option<SocketAddr>,
     /// Who may say it, one a line: NAME TOKEN; others than those of --token-file. Read again when it changes.
     #[arg(
@@ -247,6 +241,27 @@ pub(crate) struct RunArgs {
         requires = "control"
     )]
     pub(crate) control_token_file: Option<PathBuf>,
+    /// Accounts of Kubernetes may say it by tokens for this audience, another one than that of --token-audience; repeatable.
+    #[arg(
+        long,
+        env = "LARDER_CONTROL_AUDIENCE",
+        help_heading = "Control API",
+        value_name = "AUDIENCE",
+        value_delimiter = ',',
+        requires = "control_accounts",
+        requires = "control"
+    )]
+    pub(crate) control_audience: Vec<String>,
+    /// Whose tokens these may be: ServiceAccounts; repeatable.
+    #[arg(
+        long,
+        env = "LARDER_CONTROL_ACCOUNTS",
+        help_heading = "Control API",
+        value_name = "NAMESPACE/NAME",
+        value_delimiter = ',',
+        requires = "control_audience"
+    )]
+    pub(crate) control_accounts: Vec<ObjectName>,
     /// Settings of registries (endpoints, CA, insecure, skip; allow and deny), TOML. Read again when it changes.
     #[arg(long, env = "LARDER_REGISTRIES", help_heading = "Registries", value_name = "FILE")]
     pub(crate) registries: Option<PathBuf>,

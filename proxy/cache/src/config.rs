@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use larder_proxy::origin::ProxyVariables;
 use larder_proxy::program::{CertificateConfig, ControlConfig, ProxyConfig, ProxyLimits, ServiceConfig};
 
 use crate::args::RunArgs;
 use crate::callers::Whose;
 use crate::kubernetes::KubernetesConfig;
+use crate::kubernetes::name::ObjectName;
 use crate::own_certificate::OwnCertificateConfig;
 
 /// All that is meant.
@@ -53,6 +54,15 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
         "nobody may ask: give --token-file FILE (NAME TOKEN, one a line), --token-audience with --accounts, or \
          --anonymous-networks CIDR"
     );
+    ensure!(
+        args.control.is_none() || args.control_token_file.is_some() || !args.control_audience.is_empty(),
+        "--control: nobody may use it: give --control-token-file FILE (NAME TOKEN, one a line), or --control-audience with \
+         --control-accounts"
+    );
+    // Every node has a token for images, and none of them is to say what is kept.
+    if let Some(audience) = args.control_audience.iter().find(|audience| args.token_audience.contains(audience)) {
+        bail!("--control-audience {audience}: that is one of --token-audience; choose another one");
+    }
     let proxy = ProxyConfig {
         listen: args.listen.clone(),
         admin: args.admin,
@@ -68,9 +78,9 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
             tokens: args.token_file.clone(),
             callers: None,
             anonymous: args.anonymous_networks.clone(),
-            control: args.control.zip(args.control_token_file.clone()).map(|(listen, tokens)| ControlConfig {
+            control: args.control.map(|listen| ControlConfig {
                 listen,
-                tokens: Some(tokens),
+                tokens: args.control_token_file.clone(),
                 callers: None,
             }),
         }),
@@ -81,19 +91,22 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
 
 /// `None`: nothing of it needs the API server.
 fn kubernetes(args: &RunArgs) -> Option<KubernetesConfig> {
-    let whose = (!args.token_audience.is_empty()).then(|| Whose::new(args.token_audience.clone(), &args.accounts));
+    let whose = |audiences: &[String], accounts: &[ObjectName]| {
+        (!audiences.is_empty()).then(|| Whose::new(audiences.to_vec(), accounts))
+    };
     let own_certificate = args.own_certificate.clone().map(|secret| OwnCertificateConfig {
         secret,
         names: args.own_certificate_names.iter().cloned().collect(),
         authority: args.authority_configmap.clone(),
     });
     let config = KubernetesConfig {
-        callers: whose,
+        callers: whose(&args.token_audience, &args.accounts),
+        control: whose(&args.control_audience, &args.control_accounts),
         saved: args.saved_keys.clone(),
         without: args.saved_keys_for,
         own_certificate,
     };
-    let needed = config.callers.is_some() || config.own_certificate.is_some();
+    let needed = config.callers.is_some() || config.control.is_some() || config.own_certificate.is_some();
     needed.then_some(config)
 }
 
@@ -148,7 +161,15 @@ mod tests {
         let kubernetes = both.kubernetes.unwrap();
         let accounts = ["larder/node", "larder/debug"].map(|name| name.parse().unwrap());
         assert_eq!(kubernetes.callers, Some(Whose::new(vec!["larder-cache".to_owned()], &accounts)));
-        assert_eq!(kubernetes.without.as_secs(), 5400);
+        assert_eq!((&kubernetes.control, kubernetes.without.as_secs()), (&None, 5400));
+        let control = ["--control", "127.0.0.1:1", "--control-accounts", "larder/controller", "--control-audience"];
+        let control = |audience| of(&[&callers[..], &own[..], &control[..], &[audience]].concat());
+        let controllers = [("larder/controller").parse().unwrap()];
+        assert_eq!(
+            control("larder-control").unwrap().kubernetes.unwrap().control,
+            Some(Whose::new(vec!["larder-control".to_owned()], &controllers))
+        );
+        assert!(control("larder-cache").unwrap_err().contains("choose another one"));
         assert_eq!(kubernetes.own_certificate.unwrap().names.len(), 2);
         let files = ["--tls-certificate", "/c", "--tls-key", "/k"];
         assert!(of(&[&callers[..], &own[..], &files[..]].concat()).is_err(), "two certificates");

@@ -65,6 +65,9 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
     let kubernetes = kubernetes.map(|config| runtime.block_on(Kubernetes::open(config))).transpose()?;
     if let (Some(kubernetes), Some(service)) = (&kubernetes, &mut proxy.service) {
         service.callers = kubernetes.callers();
+        if let Some(control) = &mut service.control {
+            control.callers = kubernetes.control();
+        }
         service.tls = service.tls.take().or(kubernetes.certificate().map(CertificateConfig::Held));
     }
     let opened = program::open(proxy)?;

@@ -1,7 +1,7 @@
 //! Whose token it is: while the API server is there, when it was killed, when the cache was restarted meanwhile, and after its time.
 
 use anyhow::{Result, ensure};
-use larder_test_callers::cache::{AUDIENCE, CONFIGMAP};
+use larder_test_callers::cache::{AUDIENCE, CONFIGMAP, CONTROL_AUDIENCE};
 use larder_test_callers::wait::until;
 use larder_test_callers::{Cache, ControlPlane};
 
@@ -31,11 +31,23 @@ pub(crate) fn with_the_api_server_and_a_day_without_it() -> Result<()> {
     for (number, wrong) in wrong.iter().enumerate() {
         ensure!(status(cache, authority, wrong)? == 401, "the wrong token {number}");
     }
+    let controller = &plane.token("stranger", CONTROL_AUDIENCE)?;
+    ensure!(cache.ask_control(authority, controller)? == 200, "{}", cache.log());
+    for (whose, token) in [
+        ("a node's", node),
+        ("a node's for the other audience", &plane.token("node", CONTROL_AUDIENCE)?),
+        ("the controller's for nodes", &wrong[1]),
+    ] {
+        ensure!(cache.ask_control(authority, token)? == 401, "{whose} opens the control API");
+    }
+    ensure!(status(cache, authority, controller)? == 401, "who says what is kept does not pull by that");
     let metrics = cache.page("/metrics")?;
     for line in [
-        "larder_cache_token_reviews_total{outcome=\"accepted\"} 1\n",
-        // The expired one, that of the other cluster, the one with a letter too many. The rest cannot be good on its face.
-        "larder_cache_token_reviews_total{outcome=\"refused\"} 3\n",
+        "larder_cache_token_reviews_total{outcome=\"accepted\"} 2\n",
+        // The expired one, that of the other cluster. The rest cannot be good on its face,
+        "larder_cache_token_reviews_total{outcome=\"refused\"} 2\n",
+        // or was not signed with the key that it names: the one with a letter too many.
+        "larder_cache_token_reviews_total{outcome=\"saved_keys_refused\"} 1\n",
     ] {
         ensure!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
@@ -45,6 +57,7 @@ pub(crate) fn with_the_api_server_and_a_day_without_it() -> Result<()> {
     let days_without = |cache: &Cache| -> Result<()> {
         ensure!(status(cache, authority, node)? == 200, "{}", cache.log());
         ensure!(status(cache, authority, expired)? == 401, "it was over before: {}", cache.log());
+        ensure!(cache.ask_control(authority, controller)? == 200, "{}", cache.log());
         for (number, wrong) in wrong.iter().enumerate() {
             // The other cluster's key might be a new one of ours, so once the API server's own word is forgotten nobody can tell.
             let said = status(cache, authority, wrong)?;

@@ -28,12 +28,16 @@ pub const CONFIGMAP: &str = "larder-cache-authority";
 /// What nodes have tokens for.
 pub const AUDIENCE: &str = "larder-cache";
 
+/// What whoever says what is kept has tokens for.
+pub const CONTROL_AUDIENCE: &str = "larder-cache-control";
+
 /// A running process with a folder of its own.
 pub struct Cache {
     process: Option<Process>,
     kubeconfig: PathBuf,
     address: SocketAddr,
     admin: SocketAddr,
+    control: SocketAddr,
     words: Vec<String>,
     folder: TempDir,
 }
@@ -46,6 +50,7 @@ impl Cache {
             kubeconfig: kubeconfig.to_owned(),
             address: free_address()?,
             admin: free_address()?,
+            control: free_address()?,
             words: words.iter().map(|&word| word.to_owned()).collect(),
             folder: tempfile::tempdir()?,
         };
@@ -62,6 +67,8 @@ impl Cache {
         command.args(["--token-audience", AUDIENCE, "--accounts", "larder/node", "--saved-keys"]);
         command.arg(path.join("saved")).args(["--own-certificate", &format!("larder/{SECRET}")]);
         command.args(["--own-certificate-names", NAME, "--authority-configmap", &format!("larder/{CONFIGMAP}")]);
+        command.args(["--control", &self.control.to_string(), "--control-audience", CONTROL_AUDIENCE]);
+        command.args(["--control-accounts", "larder/stranger"]);
         command.args(&self.words).env("KUBECONFIG", &self.kubeconfig);
         self.process = Some(Process::start("larder-cache", path, &mut command)?);
         Ok(())
@@ -109,6 +116,15 @@ impl Cache {
 
     /// The status of an answer to whoever has this token, trusts this authority, and asks by name; and the certificate that was shown.
     pub fn ask(&self, authority: &str, token: &str) -> Result<(u16, Vec<u8>)> {
+        Self::ask_at(self.address, "/v2/", authority, token)
+    }
+
+    /// The status of an answer of the control API.
+    pub fn ask_control(&self, authority: &str, token: &str) -> Result<u16> {
+        Ok(Self::ask_at(self.control, "/v1/pins", authority, token)?.0)
+    }
+
+    fn ask_at(address: SocketAddr, path: &str, authority: &str, token: &str) -> Result<(u16, Vec<u8>)> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
             roots.add(certificate?)?;
@@ -116,13 +132,13 @@ impl Cache {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let config = config.with_root_certificates(roots).with_no_client_auth();
-        let stream = TcpStream::connect(self.address)?;
+        let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(NAME)?)?;
         let mut stream = StreamOwned::new(connection, stream);
         write!(
             stream,
-            "GET /v2/ HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         )?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

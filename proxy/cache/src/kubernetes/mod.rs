@@ -28,6 +28,8 @@ use crate::own_certificate::{OwnCertificate, OwnCertificateConfig};
 pub(crate) struct KubernetesConfig {
     /// Who may ask for images.
     pub(crate) callers: Option<Whose>,
+    /// Who may use the control API.
+    pub(crate) control: Option<Whose>,
     /// Where things are kept for the time without the API server.
     pub(crate) saved: Option<PathBuf>,
     /// How long that time may be.
@@ -41,6 +43,7 @@ pub(crate) struct KubernetesConfig {
 pub(crate) struct Kubernetes {
     keys: Arc<SavedKeys>,
     callers: Option<Arc<TokenCallers>>,
+    control: Option<Arc<TokenCallers>>,
     certificate: Option<OwnCertificate>,
     counts: Counts,
 }
@@ -60,7 +63,7 @@ impl Counts {
 impl Kubernetes {
     /// Reads credentials for the API server and what was saved. Needs a runtime; asks nobody.
     pub(crate) async fn open(config: KubernetesConfig) -> anyhow::Result<Self> {
-        let KubernetesConfig { callers, saved, without, own_certificate } = config;
+        let KubernetesConfig { callers, control, saved, without, own_certificate } = config;
         let api = Arc::new(ApiServer::connect().await?);
         let folder = match saved {
             Some(path) => Some(SavedFolder::open(&path).with_context(|| format!("--saved-keys {}", path.display()))?),
@@ -73,6 +76,7 @@ impl Kubernetes {
         };
         Ok(Self {
             callers: callers.map(of).transpose()?,
+            control: control.map(of).transpose()?,
             certificate: own_certificate.map(|config| OwnCertificate::open(config, Arc::clone(&api) as Arc<_>, folder)),
             keys,
             counts,
@@ -84,6 +88,11 @@ impl Kubernetes {
         self.callers.clone().map(|callers| callers as Arc<dyn Callers>)
     }
 
+    /// Who may use the control API.
+    pub(crate) fn control(&self) -> Option<Arc<dyn Callers>> {
+        self.control.clone().map(|callers| callers as Arc<dyn Callers>)
+    }
+
     /// The certificate to show; there may be none yet.
     pub(crate) fn certificate(&self) -> Option<Arc<ServerCertificate>> {
         self.certificate.as_ref().map(OwnCertificate::shown)
@@ -91,10 +100,14 @@ impl Kubernetes {
 
     /// Begins to ask the API server.
     pub(crate) fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) {
-        let Self { keys, callers, certificate, counts } = self;
+        let Self { keys, callers, control, certificate, counts } = self;
         let _ = counts.0.set(Arc::clone(metrics));
-        if let Some(callers) = callers {
-            callers.tell(readiness.condition("token reviews"));
+        for (name, callers) in [("token reviews", &callers), ("token reviews of control", &control)] {
+            if let Some(callers) = callers {
+                callers.tell(readiness.condition(name));
+            }
+        }
+        if callers.is_some() || control.is_some() {
             tasks.spawn("saved keys", keys.follow(readiness.condition("API server"), tasks.shutdown().clone()));
         }
         if let Some(certificate) = certificate {
