@@ -5,6 +5,7 @@
 //! lasts 90 days and is made anew after 60, or as soon as it does not hold, lacks a name, or is not of the authority that signs.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use larder_proxy::server_certificate::Validity;
@@ -43,6 +44,7 @@ pub(super) struct Next {
 
 /// What has to become of what there is.
 pub(super) fn next(kept: Option<Kept>, names: &BTreeSet<String>, now: SystemTime) -> Result<Next, MakeError> {
+    let names = &names.iter().map(|name| canonical(name)).collect();
     let mut why = Vec::new();
     let (mut authorities, serving) = kept.map_or((Vec::new(), None), |kept| (kept.authorities, Some(kept.serving)));
     rotate(&mut authorities, now, &mut why)?;
@@ -58,6 +60,11 @@ pub(super) fn next(kept: Option<Kept>, names: &BTreeSet<String>, now: SystemTime
         },
     };
     Ok(Next { kept: Kept { authorities, serving }, why })
+}
+
+/// A name as a certificate says it: there an address is bytes, however somebody wrote it.
+fn canonical(name: &str) -> String {
+    name.parse().map_or_else(|_| name.to_owned(), |address: IpAddr| address.to_string())
 }
 
 /// The first of them signs afterwards, and holds now.

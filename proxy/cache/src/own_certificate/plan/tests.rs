@@ -60,6 +60,15 @@ fn twelve_years_of_looking_every_day_and_whoever_trusts_what_was_published_a_day
 }
 
 #[test]
+fn however_an_address_is_written_the_certificate_is_for_it() {
+    let wanted = names(&["cache.larder.svc", "FD00:0::7", "0:0:0:0:0:0:0:1", "::ffff:10.0.0.7"]);
+    let kept = next(None, &wanted, start()).unwrap().kept;
+    let again = next(stored(&kept), &wanted, start() + DAY).unwrap();
+    assert_eq!(again.why, Vec::<String>::new());
+    assert_eq!(again.kept.serving.names, names(&["cache.larder.svc", "fd00::7", "::1", "::ffff:10.0.0.7"]));
+}
+
+#[test]
 fn the_next_authority_is_known_for_a_week_before_it_signs() {
     let (first, _) = step(None, start());
     let due = start() + 2434 * DAY;
