@@ -102,6 +102,11 @@ impl SavedKeys {
     pub(crate) fn open(api: Arc<dyn Reviews>, folder: Option<SavedFolder>, without: Duration) -> Self {
         let mut state = State::default();
         if let Some(folder) = &folder {
+            if let Err(error) = folder.check() {
+                let text = unwritten(folder, &error.to_string());
+                tracing::warn!("{text}");
+                state.unwritten = Some(text);
+            }
             match read(folder) {
                 Ok(Some((keys, wall))) => {
                     state.keys = Some(Arc::new(keys));
@@ -271,17 +276,17 @@ impl SavedKeys {
             keys: published.keys.clone(),
             reached: reached.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs(),
         };
-        let path = folder.path(FILE);
+        let to = folder.clone();
         let writing = tokio::task::spawn_blocking(move || {
             let text = serde_json::to_string(&text).map_err(|error| error.to_string())?;
-            folder.write(FILE, &text).map_err(|error| error.to_string())
+            to.write(FILE, &text).map_err(|error| error.to_string())
         });
         let unwritten = match writing.await.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => {
                 *written = Some((published, reached.at));
                 None
             }
-            Err(error) => Some(format!("{} is not written: {error}", path.display())),
+            Err(error) => Some(unwritten(&folder, &error)),
         };
         self.state().unwritten = unwritten;
     }
@@ -324,6 +329,11 @@ impl Reached {
     }
 }
 
+/// Nothing that has to work now needs it, so it stops nothing.
+fn unwritten(folder: &SavedFolder, error: &str) -> String {
+    format!("{} is not written: {error}; a restart without the API server will know what is there, if anything", folder.path(FILE).display())
+}
+
 fn read(folder: &SavedFolder) -> Result<Option<(KeySet, SystemTime)>, String> {
     let Some(text) = folder.read(FILE).map_err(|error| error.to_string())? else { return Ok(None) };
     let Written { version, issuer, keys, reached } = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -351,7 +361,7 @@ mod tests {
     #[test]
     fn what_was_kept_is_looked_at_before_it_is_used() {
         let folder = tempfile::tempdir().unwrap();
-        let saved = SavedFolder::open(&folder.path().join("saved")).unwrap();
+        let saved = SavedFolder::new(&folder.path().join("saved"));
         assert!(read(&saved).unwrap().is_none());
         let Published { issuer, keys } = Signer::new("a").published();
         let good = json!({"version": 1, "issuer": issuer, "keys": keys, "reached": 1000});

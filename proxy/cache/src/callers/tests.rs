@@ -316,7 +316,7 @@ async fn an_api_server_that_refuses_us_is_not_away() {
 #[tokio::test]
 async fn a_restart_without_the_api_server_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let folder = SavedFolder::open(&folder.path().join("saved")).unwrap();
+    let folder = SavedFolder::new(&folder.path().join("saved"));
     let (readiness, shutdown) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
     let api = Api::new();
     let first = Cache::new(&api, Some(folder.clone()));
@@ -352,6 +352,40 @@ async fn a_restart_without_the_api_server_goes_on_where_it_was() {
     }
     let report = readiness.report().to_string();
     assert!(report.contains("API server is away since") && report.contains("no keys are saved"), "{report}");
+    shutdown.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_stops_nothing_and_is_told_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    // As root, a test is stopped by no right; a file where a folder should be stops everybody.
+    let path = folder.path().join("saved");
+    std::fs::write(&path, "").unwrap();
+    let api = Api::new();
+    api.is(Mood::Away);
+    let cache = Cache::new(&api, Some(SavedFolder::new(&path)));
+    let (readiness, shutdown) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
+    let following = tokio::spawn(Arc::clone(&cache.keys).follow(readiness.condition("API server"), shutdown.clone()));
+    let says = async |part: &str, is_there: bool| {
+        let waiting = async {
+            while readiness.report().to_string().contains(part) != is_there {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let said = timeout(Duration::from_secs(20), waiting).await;
+        assert!(said.is_ok(), "waited for {part:?} to be {is_there}: {}", readiness.report());
+    };
+    says("keys.json is not written: ", true).await;
+    api.is(Mood::Answers);
+    says("the API server is away", false).await;
+    assert_eq!(cache.asked(&api.token(3600)).await, "accepted");
+    says("keys.json is not written: ", true).await;
+    std::fs::remove_file(&path).unwrap();
+    // A key that is not among them has them read, and written, at once.
+    cache.keys.accepted(&Token::new(Zeroizing::new(Signer::new("b").sign(&json!({})))));
+    says("keys.json is not written: ", false).await;
+    assert!(path.join("keys.json").exists());
     shutdown.cancel();
     following.await.unwrap();
 }

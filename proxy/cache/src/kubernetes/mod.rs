@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::Tasks;
 use larder_proxy::metrics::{Metrics, OutcomeLabels};
@@ -65,10 +64,7 @@ impl Kubernetes {
     pub(crate) async fn open(config: KubernetesConfig) -> anyhow::Result<Self> {
         let KubernetesConfig { callers, control, saved, without, own_certificate } = config;
         let api = Arc::new(ApiServer::connect().await?);
-        let folder = match saved {
-            Some(path) => Some(SavedFolder::open(&path).with_context(|| format!("--saved-keys {}", path.display()))?),
-            None => None,
-        };
+        let folder = saved.map(|path| SavedFolder::new(&path));
         let keys = Arc::new(SavedKeys::open(Arc::clone(&api) as Arc<_>, folder.clone(), without));
         let counts = Counts::default();
         let of = |whose: Whose| {

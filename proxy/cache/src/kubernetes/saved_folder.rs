@@ -7,7 +7,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use larder_proxy::small_file;
 use zeroize::Zeroizing;
 
@@ -16,16 +15,22 @@ use zeroize::Zeroizing;
 pub(crate) struct SavedFolder(PathBuf);
 
 impl SavedFolder {
-    /// Makes it if it is not there, and sees that it can be written: better now than in a day without the API server.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).context("it cannot be made");
-            }
-            _ => {}
+    /// What is in it can be read, and is worth as much where nothing can be written.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Whether it can be written: better known now than in a day without the API server. Blocks.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.make()?;
+        tempfile::NamedTempFile::new_in(&self.0).map(drop)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(&self.0) {
+            Err(error) if !self.0.is_dir() => Err(error),
+            _ => Ok(()),
         }
-        tempfile::NamedTempFile::new_in(path).context("it cannot be written")?;
-        Ok(Self(path.to_owned()))
     }
 
     /// The text of a file; `None` if there is none. Blocks.
@@ -39,6 +44,7 @@ impl SavedFolder {
 
     /// Replaces a file; what was written is there after a power cut, too. Blocks.
     pub(crate) fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        self.make()?;
         // 0600, whatever the umask.
         let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
         file.write_all(text.as_bytes())?;
@@ -73,15 +79,18 @@ mod tests {
     fn what_is_kept_is_ours_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("saved");
-        let saved = SavedFolder::open(&path).unwrap();
+        let saved = SavedFolder::new(&path);
+        saved.check().unwrap();
         assert!(saved.read("keys").unwrap().is_none());
         saved.write("keys", "one").unwrap();
-        SavedFolder::open(&path).unwrap().write("keys", "two").unwrap();
+        SavedFolder::new(&path).write("keys", "two").unwrap();
         assert_eq!(saved.read("keys").unwrap().unwrap().as_str(), "two");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&saved.path("keys"))), (0o700, 0o600));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "nothing is left of writing");
-        let error = SavedFolder::open(&folder.path().join("no/such")).unwrap_err();
-        assert!(format!("{error:#}").starts_with("it cannot be made: No such file"), "{error:#}");
+        let nowhere = SavedFolder::new(&folder.path().join("no/such"));
+        for error in [nowhere.check(), nowhere.write("keys", "one")] {
+            assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
     }
 }

@@ -147,7 +147,7 @@ async fn nodes_are_not_told_to_trust_us_in_the_place_of_somebody_else() {
 #[tokio::test]
 async fn without_the_api_server_a_start_shows_what_was_saved_or_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let folder = SavedFolder::open(&folder.path().join("saved")).unwrap();
+    let folder = SavedFolder::new(&folder.path().join("saved"));
     let kubernetes = Kubernetes::with(&[SECRET, CONFIGMAP]);
     *kubernetes.away.lock().unwrap() = true;
     let early = replica(&kubernetes, Some(&folder));
