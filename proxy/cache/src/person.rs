@@ -1,8 +1,9 @@
 //! A person's word to the clusters on a bucket, each with a look that changes nothing (`--dry-run`).
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use larder_proxy::store::bucket::{Brake, BucketConfig, BucketPerson, Cluster, ClusterId};
 
 use crate::args::{ForgetArgs, ReleaseArgs};
@@ -13,6 +14,8 @@ pub(crate) fn forget_cluster(args: &ForgetArgs) -> anyhow::Result<()> {
     let id: ClusterId = args.cluster.parse().context(Usage)?;
     let config = args.store.only_bucket().context(Usage)?;
     on_bucket(&config, async |person| {
+        let clusters = person.clusters().await?;
+        ensure!(clusters.contains(id.as_str()), "{}", no_such(&id, &clusters));
         let found = person.cluster(&id).await?;
         print!("{}", forgetting(&id, &found));
         if args.dry_run {
@@ -55,11 +58,15 @@ fn on_bucket(config: &BucketConfig, say: impl AsyncFnOnce(BucketPerson) -> anyho
     })
 }
 
+/// A name that was mistyped must not look as if it had been forgotten; and who says it again after it was learns that it is done.
+fn no_such(id: &ClusterId, clusters: &BTreeSet<String>) -> String {
+    let there = clusters.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let there = if there.is_empty() { "no cluster".to_owned() } else { there };
+    format!("there is nothing of cluster {} on this bucket; of these there is: {there}", id.as_str())
+}
+
 fn forgetting(id: &ClusterId, found: &Cluster) -> String {
     let (mut text, id) = (String::new(), id.as_str());
-    if found.pins.is_empty() && found.declared.is_empty() && found.records == 0 {
-        return format!("Cluster {id}: there is nothing of it on this bucket.\n");
-    }
     // Writing to a String does not fail.
     let _ = writeln!(text, "Cluster {id}:");
     for (holder, pins) in &found.pins {
@@ -118,7 +125,7 @@ mod tests {
             records: 220,
             alive: false,
         };
-        let nothing = Cluster { pins: [].into(), declared: [].into(), records: 0, alive: false };
+        let clusters: BTreeSet<String> = ["prod".to_owned(), "test".to_owned()].into();
         let brake = Brake {
             reference: Some(Reference { pins: 40, since: BucketTime(1) }),
             age: 300,
@@ -129,7 +136,8 @@ mod tests {
         let texts = [
             forgetting(&id, &found),
             forgetting(&id, &Cluster { alive: true, ..found.clone() }),
-            forgetting(&id, &nothing),
+            no_such(&id, &clusters),
+            no_such(&id, &BTreeSet::new()),
             standing("prod", &brake),
             standing("prod", &Brake { reference: None, on: false, ..brake.clone() }),
         ];

@@ -137,6 +137,12 @@ impl BucketPerson {
         }
     }
 
+    /// The clusters of which there is anything.
+    pub async fn clusters(&self) -> Result<BTreeSet<String>, StoreError> {
+        let Answer::Clusters(clusters) = self.plain().clusters().await? else { return Err(self.unanswered()) };
+        Ok(clusters.iter().map(Label::to_string).collect())
+    }
+
     /// What would be forgotten.
     pub async fn cluster(&self, id: &ClusterId) -> Result<Cluster, StoreError> {
         let label = shared::label(id)?;
