@@ -41,11 +41,19 @@ const MAXIMUM_GIVING_WAY: usize = 1024;
 /// Who is kept, and how far the count of it is.
 pub(super) struct Counted {
     kept: Mutex<Kept>,
-    /// Pins up to here (holder, folder) are counted; those after it will be when their turn comes.
-    until: Mutex<Option<(String, usize)>>,
+    far: Mutex<Far>,
     all: AtomicBool,
     /// One for each number of a folder: held while a record in it is read and replaced, or counted.
     writing: Vec<Mutex<()>>,
+}
+
+/// How far the count is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Far {
+    /// Pins up to here are counted; those after it will be when their turn comes.
+    until: Option<(Holder, usize)>,
+    /// Who wrote a pin whose turn had not come. A holder whose first pin it is has no folder yet when holders are listed.
+    coming: BTreeSet<Holder>,
 }
 
 impl Counted {
@@ -54,7 +62,7 @@ impl Counted {
         let all = folder.names(layout::PINS)?.is_empty();
         Ok(Self {
             kept: Mutex::default(),
-            until: Mutex::default(),
+            far: Mutex::default(),
             all: AtomicBool::new(all),
             writing: (0..FOLDERS).map(|_| Mutex::default()).collect(),
         })
@@ -80,10 +88,15 @@ impl Counted {
         if self.all() { lock(&self.kept).by(digest) } else { KeptBy::Holder }
     }
 
-    /// Whether pins in that folder have been counted. To be asked with its lock held.
-    fn includes(&self, holder: &str, number: usize) -> bool {
-        self.all()
-            || lock(&self.until).as_ref().is_some_and(|(last, until)| (holder, number) <= (last.as_str(), *until))
+    /// Whether pins in the folder of this place have been counted; if not, they will be, this one among them. To be asked with its lock held.
+    fn includes(&self, place: &Place) -> bool {
+        let mut far = lock(&self.far);
+        let here = (place.holder().clone(), place.shard());
+        let is_counted = self.all() || far.until.as_ref().is_some_and(|until| here <= *until);
+        if !is_counted {
+            far.coming.insert(here.0);
+        }
+        is_counted
     }
 
     fn lock(&self, place: &Place) -> Option<MutexGuard<'_, ()>> {
@@ -93,25 +106,54 @@ impl Counted {
 
 /// Counts the pins of one folder, the next one; `false` when all are counted.
 pub(super) fn load(shared: &Shared) -> Result<bool, StoreError> {
-    let after = lock(&shared.pins.until).clone();
-    let next = holders(shared, layout::PINS)?.into_iter().find_map(|holder| match &after {
-        Some((last, number)) if holder.as_str() == last => (*number + 1 < FOLDERS).then_some((holder, *number + 1)),
-        Some((last, _)) if holder.as_str() < last.as_str() => None,
+    let (far, next) = next(shared)?;
+    count(shared, &far, next)
+}
+
+/// How far the count is, and what comes next.
+fn next(shared: &Shared) -> Result<(Far, Option<(Holder, usize)>), StoreError> {
+    let far = lock(&shared.pins.far).clone();
+    let holders: BTreeSet<Holder> = holders(shared, layout::PINS)?.into_iter().chain(far.coming.clone()).collect();
+    let next = holders.into_iter().find_map(|holder| match &far.until {
+        Some((last, number)) if holder == *last => (*number + 1 < FOLDERS).then_some((holder, *number + 1)),
+        Some((last, _)) if holder < *last => None,
         _ => Some((holder, 0)),
     });
+    Ok((far, next))
+}
+
+/// Counts it, unless a holder has come since it was looked what is next: that one may be it.
+fn count(shared: &Shared, looked: &Far, next: Option<(Holder, usize)>) -> Result<bool, StoreError> {
     let Some((holder, number)) = next else {
-        // A holder who came since and sorts before: everything of his was counted when it was put.
-        shared.pins.all.store(true, Ordering::SeqCst);
-        return Ok(false);
+        let far = lock(&shared.pins.far);
+        let is_new = far.coming != looked.coming;
+        shared.pins.all.store(!is_new, Ordering::SeqCst);
+        return Ok(is_new);
     };
     let Some(_writing) = shared.pins.writing.get(number).map(lock) else { return Ok(false) };
+    let mut found = Vec::new();
     for place in places(shared, layout::PINS, &holder, number)? {
-        if let Some(kept) = read(shared, &place)? {
-            lock(&shared.pins.kept).add(&kept);
+        found.extend(read(shared, &place)?);
+    }
+    let mut far = lock(&shared.pins.far);
+    if far.coming == looked.coming {
+        let mut kept = lock(&shared.pins.kept);
+        found.iter().for_each(|pin| kept.add(pin));
+        far.until = Some((holder, number));
+    }
+    Ok(true)
+}
+
+/// Counts all, as [`load`] does, and lets something happen between a look at what is next and the count of it.
+#[cfg(test)]
+pub(super) fn load_while(shared: &Shared, mut happen: impl FnMut(Option<&Holder>)) -> Result<(), StoreError> {
+    loop {
+        let (far, next) = next(shared)?;
+        happen(next.as_ref().map(|(holder, _)| holder));
+        if !count(shared, &far, next)? {
+            return Ok(());
         }
     }
-    *lock(&shared.pins.until) = Some((holder.to_string(), number));
-    Ok(true)
 }
 
 /// In order.
@@ -145,7 +187,7 @@ fn put(shared: &Shared, pin: Pin) -> Result<Put, StoreError> {
     let Some(_writing) = shared.pins.lock(&place) else { return Ok(Put::Superseded) };
     let old = read(shared, &place)?;
     let Some(next) = follow(old.clone(), pin) else { return Ok(Put::Superseded) };
-    let is_counted = shared.pins.includes(place.holder().as_str(), place.shard());
+    let is_counted = shared.pins.includes(&place);
     if is_counted {
         lock(&shared.pins.kept).add(&next);
     }
@@ -206,7 +248,7 @@ fn delete(shared: &Shared, place: &Place) -> Result<bool, StoreError> {
     }
     let _ = shared.folder.remove(&layout::pin(layout::INCOMPLETE, place));
     if let Some(old) = old
-        && shared.pins.includes(place.holder().as_str(), place.shard())
+        && shared.pins.includes(place)
     {
         lock(&shared.pins.kept).remove(&old);
     }

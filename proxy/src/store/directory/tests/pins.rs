@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::pins::conformance::pins_conformance_tests;
+use crate::pins::kept::KeptBy;
 use crate::pins::{Content, Holder, Pin, PinName, Pins, Place, Platforms, Put};
 use crate::store::conformance::content;
+use crate::store::directory::pins::load_while;
 use larder_oci::ImageReference;
 
 pins_conformance_tests!(bounded; {
@@ -60,6 +62,39 @@ async fn what_is_pinned_stays_over_a_restart_and_nothing_goes_before_the_pins_ar
     let incomplete = store.incomplete(None, 10).await.unwrap();
     assert_eq!(incomplete.pins.len(), 1);
     assert_eq!(incomplete.pins[0].pin, pin("me", "a:2", &[&pinned, &away]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_pin_of_a_holder_who_comes_while_pins_are_counted_is_counted() {
+    for (new, before) in [("z", None), ("b", Some("c")), ("a", Some("c"))] {
+        let folder = folder();
+        let config = || DirectoryConfig { limit: Some(LIMIT), ..config(folder.path()) };
+        let (old, first) = (content(1, 100), content(2, 100));
+        {
+            let store = DirectoryStore::open(config()).unwrap();
+            for (holder, bytes) in [("aa", &old), ("c", &old), ("d", &first)] {
+                stored(&store, bytes).await;
+                store.put(pin(holder, "a:1", &[&old])).await.unwrap();
+            }
+        }
+        let store = DirectoryStore::open(config()).unwrap();
+        let (at, mut wish) = (Arc::clone(&store), Some(pin(new, "a:1", &[&first])));
+        let runtime = tokio::runtime::Handle::current();
+        let counting = move || {
+            load_while(&at.shared, |next| {
+                if next.map(Holder::as_str) == before
+                    && let Some(wish) = wish.take()
+                {
+                    assert_eq!(runtime.block_on(at.put(wish)).unwrap(), Put::Complete);
+                }
+            })
+        };
+        tokio::task::spawn_blocking(counting).await.unwrap().unwrap();
+        assert!(store.shared.pins.all());
+        assert_eq!(store.shared.pins.by(&sha256(&first)), KeptBy::Holder, "{new}");
+        assert!(store.delete(&pin(new, "a:1", &[&first]).name).await.unwrap());
+        assert_ne!(store.shared.pins.by(&sha256(&first)), KeptBy::Holder, "{new}: counted once");
+    }
 }
 
 #[tokio::test]
