@@ -39,6 +39,7 @@ use crate::cluster_cache::{
     self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
 };
 use crate::control::{Control, Keeper, Listening};
+use crate::fetch::FetchLimits;
 use crate::followed;
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::origin::{
@@ -172,6 +173,14 @@ pub struct ProxyLimits {
     pub origin: OriginLimits,
     /// How pulls are answered.
     pub pull: PullLimits,
+}
+
+impl ProxyLimits {
+    /// Of a service that asks for a whole cluster.
+    pub fn of_a_cluster() -> Self {
+        let pull = PullLimits { fetch: FetchLimits::of_a_cluster(), ..PullLimits::default() };
+        Self { pull, ..Self::default() }
+    }
 }
 
 impl Default for ProxyLimits {

@@ -84,7 +84,7 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
                 callers: None,
             }),
         }),
-        limits: ProxyLimits::default(),
+        limits: ProxyLimits::of_a_cluster(),
     };
     Ok(Config { proxy, kubernetes })
 }

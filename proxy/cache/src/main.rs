@@ -54,6 +54,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Two for each blob that is fetched at a time, and as many again for whatever else waits for a disk.
+const BLOCKING_THREADS: usize = 768;
+
 /// Until SIGTERM.
 fn run(args: &RunArgs) -> anyhow::Result<()> {
     let Config { mut proxy, kubernetes } = config::config(args)?;
@@ -61,7 +64,8 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
         let parent = folder.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build().context("start a runtime")?;
     let kubernetes = kubernetes.map(|config| runtime.block_on(Kubernetes::open(config))).transpose()?;
     if let (Some(kubernetes), Some(service)) = (&kubernetes, &mut proxy.service) {
         service.callers = kubernetes.callers();

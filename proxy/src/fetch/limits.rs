@@ -33,6 +33,13 @@ pub struct FetchLimits {
     pub chunk: usize,
 }
 
+impl FetchLimits {
+    /// Of a service that asks for a whole cluster: what one node would pass through by itself, hundreds ask for.
+    pub fn of_a_cluster() -> Self {
+        Self { assemblies: 192, orphans: 48, ..Self::default() }
+    }
+}
+
 impl Default for FetchLimits {
     fn default() -> Self {
         Self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt};
 use larder_oci::ByteRange;
 use tokio::sync::Semaphore;
 
@@ -44,6 +44,34 @@ async fn a_herd_costs_one_request() {
     }
     assert_eq!(stage.source.blob_gets(), 1);
     until(|| stage.store.has(&digest)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_shares_many_fetches_at_the_same_time() {
+    let most = FetchLimits::of_a_cluster().assemblies;
+    let stage = Stage::new(FetchLimits { assemblies: most, ..limits() });
+    let closed = Arc::new(Semaphore::new(0));
+    let blobs: Vec<_> = (0..most).map(|number| content(150_000 + number)).collect();
+    let mut readers = Vec::new();
+    for bytes in &blobs {
+        let digest = stage.source.add_blob(bytes);
+        stage.source.act(Act { gate: Some(Arc::clone(&closed)), ..Act::default() });
+        let first = open(&stage, &digest, None).await.unwrap();
+        let second = open(&stage, &digest, None).await.unwrap();
+        assert!(!first.joined && second.joined);
+        readers.extend([(first, bytes), (second, bytes)]);
+    }
+    // All of them are under way now, and all go on.
+    closed.add_permits(1 << 20);
+    let reading: Vec<_> = readers
+        .into_iter()
+        .map(|(opened, bytes)| tokio::spawn(read(opened.body)).map(move |had| (had, bytes)))
+        .collect();
+    for reader in reading {
+        let (had, bytes) = reader.await;
+        assert_eq!(had.unwrap(), (bytes.clone(), true));
+    }
+    assert_eq!(stage.source.blob_gets(), most);
 }
 
 #[tokio::test]
