@@ -187,7 +187,10 @@ async fn let_go(world: World) {
     let (status, text) = command(&["forget-cluster", "one"]);
     assert!(status == Some(1) && text.contains("--store-cluster itself"), "{status:?} {text}");
     let (status, text) = command(&["forget-cluster", "dyin"]);
-    assert!(status == Some(1) && text.contains("there is: dying, one") && !text.contains("Forgotten"), "{status:?} {text}");
+    assert!(
+        status == Some(1) && text.contains("there is: dying, one") && !text.contains("Forgotten"),
+        "{status:?} {text}"
+    );
     let (status, text) = command(&["forget-cluster", "dying"]);
     assert!(status == Some(0) && text.contains("release-brake"), "{status:?} {text}");
     assert!(

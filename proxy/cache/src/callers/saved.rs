@@ -331,7 +331,10 @@ impl Reached {
 
 /// Nothing that has to work now needs it, so it stops nothing.
 fn unwritten(folder: &SavedFolder, error: &str) -> String {
-    format!("{} is not written: {error}; a restart without the API server will know what is there, if anything", folder.path(FILE).display())
+    format!(
+        "{} is not written: {error}; a restart without the API server will know what is there, if anything",
+        folder.path(FILE).display()
+    )
 }
 
 fn read(folder: &SavedFolder) -> Result<Option<(KeySet, SystemTime)>, String> {
