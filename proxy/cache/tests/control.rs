@@ -127,6 +127,8 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 fn exchange(address: SocketAddr, method: &str, target: &str, headers: &str, body: &str) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
+    // Longer than any request waits by itself.
+    stream.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
     let length = body.len();
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
@@ -366,4 +368,24 @@ fn pins_are_listed_in_pages_and_a_deleted_one_does_not_come_back() {
     cache.kill();
     cache.start_again();
     assert_eq!(cache.ask("GET", "/v1/pins", "").1["pins"], json!([]));
+}
+
+#[test]
+fn strangers_take_no_place_from_whoever_has_a_token() {
+    let origin = Origin::start();
+    let cache = Cache::of(&origin);
+    // Each says something, and never all of it.
+    let strangers: Vec<TcpStream> = (0..400)
+        .map(|_| {
+            let mut stream = TcpStream::connect(cache.control).unwrap();
+            let _ = stream.write_all(b"GET /v1/pins HTTP/1.1\r\n");
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(cache.ask("GET", "/v1/pins", "").0, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    drop(strangers);
 }

@@ -10,15 +10,15 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use larder_oci::Digest;
-use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, plan};
-use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
+use super::writings::Writings;
+use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Platforms, Put};
 use crate::pull::{Puller, Unkept};
 use crate::store::Name;
 
@@ -81,7 +81,7 @@ pub(crate) struct Keeper {
     wake: Notify,
     /// Told whenever something of an entry changes.
     pub(super) changed: Notify,
-    writing: Vec<Mutex<()>>,
+    writings: Arc<Writings>,
 }
 
 impl Keeper {
@@ -92,7 +92,7 @@ impl Keeper {
             entries: StdMutex::default(),
             wake: Notify::new(),
             changed: Notify::new(),
-            writing: (0..64).map(|_| Mutex::default()).collect(),
+            writings: Arc::default(),
         })
     }
 
@@ -108,12 +108,31 @@ impl Keeper {
         self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Held while a pin is written or removed.
-    pub(super) async fn lock(&self, place: &Place) -> Option<MutexGuard<'_, ()>> {
-        match self.writing.get(place.shard() % self.writing.len()) {
-            Some(writing) => Some(writing.lock().await),
-            None => None,
+    /// Writes a wish, unless there is the same already.
+    pub(super) async fn wish(&self, name: &PinName, platforms: Platforms) -> Result<(), PinsError> {
+        let turn = self.writings.turn(&name.place()).await;
+        let old = self.pins.get(name).await?;
+        turn.wished();
+        if old.as_ref().is_some_and(|old| old.pin.platforms == platforms) {
+            return Ok(());
         }
+        let after = old.map(|old| old.pin.put_at + Duration::from_nanos(1));
+        let put_at = after.map_or_else(SystemTime::now, |after| after.max(SystemTime::now()));
+        self.pins.put(Pin { name: name.clone(), platforms, put_at, content: None }).await?;
+        Ok(())
+    }
+
+    /// Removes a pin, whatever is done about it now.
+    pub(super) async fn delete(&self, name: &PinName) -> Result<(), PinsError> {
+        let place = name.place();
+        self.writings.settled(&place).await;
+        {
+            let turn = self.writings.turn(&place).await;
+            turn.deleted();
+            self.pins.delete(name).await?;
+        }
+        self.forget(&place);
+        Ok(())
     }
 
     /// Has a pin looked at now, whatever was going to happen to it; `false` where too many wait.
@@ -304,13 +323,23 @@ impl Keeper {
 
     /// Writes a pin if it still is the wish that was read; `None`: it is another one's turn, or nobody's.
     async fn put(&self, read: &KeptPin, pin: Pin, place: &Place) -> Result<Option<Put>, Unkept> {
-        let _writing = self.lock(place).await;
+        let turn = self.writings.turn(place).await;
         let now = self.pins.get(&pin.name).await.map_err(|error| unanswered(&error))?;
         let is_same = |now: &KeptPin| now.pin.put_at == read.pin.put_at && now.pin.platforms == read.pin.platforms;
         if !now.as_ref().is_some_and(is_same) {
             return Ok(None);
         }
-        self.pins.put(pin).await.map(Some).map_err(|error| unanswered(&error))
+        let (under_way, name) = (turn.begin(), pin.name.clone());
+        let put = self.pins.put(pin).await;
+        // Before others may go on: what was written after it was deleted goes now.
+        let turn = self.writings.turn(place).await;
+        if turn.is_deleted() {
+            self.pins.delete(&name).await.map_err(|error| unanswered(&error))?;
+            drop(under_way);
+            return Ok(None);
+        }
+        drop(under_way);
+        put.map(Some).map_err(|error| unanswered(&error))
     }
 
     async fn fetch(&self, plan: &Plan, progress: &Progress) -> Result<(), Unkept> {
@@ -364,3 +393,6 @@ fn unanswered(error: &PinsError) -> Unkept {
         PinsError::Store(_) | PinsError::Unanswered(_) => Unkept::Later(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod api;
 mod keeper;
 mod plan;
 mod server;
+mod writings;
 
 pub(crate) use keeper::Keeper;
 pub(crate) use server::{Control, Listening};

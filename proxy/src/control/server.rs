@@ -1,10 +1,11 @@
 //! The control API on its port: a connection, TLS, whose token it is, the body, and what is done.
 //!
-//! Whose token it is is asked before anything is read or looked up. Everything that a client can make us hold or wait for is bounded.
+//! Whose token it is is asked before anything is read or looked up. Everything that a client can make us hold or wait for is bounded, and where all places are taken
+//! a connection on which nobody was let in gives way to the one that comes (`server::strangers`).
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -23,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{self, PinView, Request, Wrong};
 use super::keeper::{Keeper, State};
-use crate::pins::{Declared, KeptPin, Pin, PinName, PinsError};
+use crate::pins::{Declared, KeptPin, PinName, PinsError};
 use crate::pull::Unkept;
 use crate::server::gate::{self, Gate, TurnedAway};
+use crate::server::strangers::{Stranger, Strangers};
 use crate::server::{BindError, bind};
 use crate::store::Name;
 
@@ -89,14 +91,14 @@ impl Control {
     pub(crate) async fn serve(self, listening: Listening, shutdown: CancellationToken) -> std::io::Result<()> {
         let tls = self.tls.clone().map(TlsAcceptor::from);
         let (control, places) = (Arc::new(self), Arc::new(Semaphore::new(CONNECTIONS)));
+        let strangers = Arc::new(Strangers::default());
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listening.listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let (control, places, tls, shutdown) =
-                (Arc::clone(&control), Arc::clone(&places), tls.clone(), shutdown.clone());
+            let (control, places, strangers, tls, shutdown) =
+                (Arc::clone(&control), Arc::clone(&places), Arc::clone(&strangers), tls.clone(), shutdown.clone());
             accepting.spawn(async move {
                 loop {
-                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                     let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await else { return };
                     let (stream, peer) = match accepted {
                         Ok(accepted) => accepted,
@@ -106,13 +108,20 @@ impl Control {
                             continue;
                         }
                     };
+                    // Where everybody has shown a token, whoever comes waits.
+                    if places.available_permits() == 0 && strangers.send_one_away() {
+                        tracing::debug!("control: a stranger's connection gives way to another");
+                    }
+                    let place = shutdown.run_until_cancelled(Arc::clone(&places).acquire_owned()).await;
+                    let Some(Ok(place)) = place else { return };
                     let (control, tls, shutdown) = (Arc::clone(&control), tls.clone(), shutdown.clone());
+                    let stranger = strangers.add();
                     tokio::spawn(async move {
                         let serving = async {
                             match tls {
-                                None => control.connection(stream, peer).await,
+                                None => control.connection(stream, peer, &stranger).await,
                                 Some(tls) => match timeout(PATIENCE, tls.accept(stream)).await {
-                                    Ok(Ok(stream)) => control.connection(stream, peer).await,
+                                    Ok(Ok(stream)) => control.connection(stream, peer, &stranger).await,
                                     Ok(Err(error)) => tracing::debug!(%error, "control: no TLS with a client"),
                                     Err(_) => {
                                         tracing::debug!("control: a client did not end its TLS handshake in time");
@@ -120,7 +129,11 @@ impl Control {
                                 },
                             }
                         };
-                        let _ = shutdown.run_until_cancelled(serving).await;
+                        tokio::select! {
+                            () = serving => {}
+                            () = stranger.sent_away() => {}
+                            () = shutdown.cancelled() => {}
+                        }
                         drop(place);
                     });
                 }
@@ -131,10 +144,9 @@ impl Control {
         Ok(())
     }
 
-    async fn connection(self: &Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
-        let service = service_fn(|request: HttpRequest<Incoming>| {
-            let control = Arc::clone(self);
-            async move { Ok::<_, std::convert::Infallible>(control.handle(request, peer).await) }
+    async fn connection(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, stranger: &Stranger) {
+        let service = service_fn(|request: HttpRequest<Incoming>| async move {
+            Ok::<_, std::convert::Infallible>(self.handle(request, peer, stranger).await)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -146,10 +158,18 @@ impl Control {
         }
     }
 
-    async fn handle(&self, request: HttpRequest<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    async fn handle(
+        &self,
+        request: HttpRequest<Incoming>,
+        peer: SocketAddr,
+        stranger: &Stranger,
+    ) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let caller = match self.gate.admit(&parts.headers, Some(peer.ip())).await {
-            Ok(caller) => caller,
+            Ok(caller) => {
+                stranger.let_in();
+                caller
+            }
             Err(TurnedAway { status, json, challenge }) => {
                 let mut response = respond(status, json);
                 gate::challenge(response.headers_mut(), challenge);
@@ -179,12 +199,7 @@ impl Control {
                 ok(self.show(kept)?)
             }
             Request::Delete { name } => {
-                let place = name.place();
-                {
-                    let _writing = self.keeper.lock(&place).await;
-                    pins.delete(&name).await?;
-                }
-                self.keeper.forget(&place);
+                self.keeper.delete(&name).await?;
                 Ok(Reply { status: StatusCode::NO_CONTENT, json: Value::Null })
             }
             Request::List { holder, after, limit } => {
@@ -233,16 +248,7 @@ impl Control {
     /// Writes the wish if it is a new one, and has it looked at.
     async fn put(&self, name: PinName, body: &[u8], wait: Duration) -> Result<Reply, Wrong> {
         let (pins, platforms, place) = (self.keeper.pins(), api::platforms(body)?, name.place());
-        {
-            let _writing = self.keeper.lock(&place).await;
-            let old = pins.get(&name).await?;
-            let is_same = old.as_ref().is_some_and(|old| old.pin.platforms == platforms);
-            if !is_same {
-                let after = old.map(|old| old.pin.put_at + Duration::from_nanos(1));
-                let put_at = after.map_or_else(SystemTime::now, |after| after.max(SystemTime::now()));
-                pins.put(Pin { name: name.clone(), platforms, put_at, content: None }).await?;
-            }
-        }
+        self.keeper.wish(&name, platforms).await?;
         if !self.keeper.enqueue(&name) {
             // What is not complete is found by itself; what was to be looked at again is not.
             tracing::debug!(image = %name.image, "control: too many pins wait, this one is looked at later");

@@ -19,7 +19,7 @@ pub mod probe;
 pub mod route;
 mod sniff;
 mod socket;
-mod strangers;
+pub(crate) mod strangers;
 mod stream;
 mod wire;
 

@@ -16,19 +16,19 @@ const AWAY: u8 = 2;
 
 /// One of them.
 #[derive(Debug, Default)]
-pub(super) struct Stranger {
+pub(crate) struct Stranger {
     state: AtomicU8,
     away: CancellationToken,
 }
 
 impl Stranger {
     /// He has shown a token, or needs none.
-    pub(super) fn let_in(&self) {
+    pub(crate) fn let_in(&self) {
         self.turn_into(LET_IN);
     }
 
     /// Ends when he has to go.
-    pub(super) async fn sent_away(&self) {
+    pub(crate) async fn sent_away(&self) {
         self.away.cancelled().await;
     }
 
@@ -44,7 +44,7 @@ impl Stranger {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Strangers {
+pub(crate) struct Strangers {
     known: Mutex<Known>,
 }
 
@@ -57,7 +57,7 @@ struct Known {
 
 impl Strangers {
     /// One more.
-    pub(super) fn add(&self) -> Arc<Stranger> {
+    pub(crate) fn add(&self) -> Arc<Stranger> {
         let stranger = Arc::new(Stranger::default());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.in_order.len() >= known.tidied_at {
@@ -69,7 +69,7 @@ impl Strangers {
     }
 
     /// The oldest has to go; false if there is none.
-    pub(super) fn send_one_away(&self) -> bool {
+    pub(crate) fn send_one_away(&self) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(oldest) = known.in_order.pop_front() {
             if let Some(stranger) = oldest.upgrade()

@@ -1,0 +1,127 @@
+use futures_util::future::BoxFuture;
+use larder_oci::{Algorithm, ImageReference};
+use tokio::time::timeout;
+
+use super::*;
+use crate::fetch::testing::{ScriptedSource, limits};
+use crate::metrics::Metrics;
+use crate::pins::{AsOf, Content, Declared, Page};
+use crate::pull::Limits;
+use crate::settings::Settings;
+use crate::store::memory::MemoryStore;
+
+/// A bucket that uploads what a pin reaches for as long as it is held up, and writes the pin after.
+struct Slow {
+    pins: Arc<MemoryStore>,
+    goes_on: Arc<Semaphore>,
+    began: Arc<Semaphore>,
+}
+
+impl Pins for Slow {
+    fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>> {
+        Box::pin(async move {
+            if pin.content.is_some() {
+                self.began.add_permits(1);
+                self.goes_on.acquire().await.unwrap().forget();
+            }
+            self.pins.put(pin).await
+        })
+    }
+
+    fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
+        self.pins.get(name)
+    }
+
+    fn list(&self, of: Option<&Holder>, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
+        Pins::list(&*self.pins, of, after, limit)
+    }
+
+    fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
+        self.pins.incomplete(after, limit)
+    }
+
+    fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {
+        self.pins.delete(name)
+    }
+
+    fn begin_declaration(&self, holder: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {
+        self.pins.begin_declaration(holder)
+    }
+
+    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        self.pins.declare(holder, as_of)
+    }
+
+    fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
+        self.pins.declared(holder)
+    }
+}
+
+struct Stage {
+    keeper: Arc<Keeper>,
+    goes_on: Arc<Semaphore>,
+    began: Arc<Semaphore>,
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+impl Stage {
+    fn new() -> Self {
+        let pins = MemoryStore::new(1 << 20);
+        let (goes_on, began) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let slow = Slow { pins: Arc::clone(&pins), goes_on: Arc::clone(&goes_on), began: Arc::clone(&began) };
+        let (source, metrics) = (Arc::new(ScriptedSource::default()), Arc::new(Metrics::new()));
+        let limits = Limits { fetch: limits(), ..Limits::default() };
+        let puller = Puller::new(pins, source, Settings::default().shared(), metrics, limits);
+        Self { keeper: Keeper::new(Arc::new(slow), puller), goes_on, began }
+    }
+
+    /// Wishes for an image, and begins to write what it is, which takes its time.
+    async fn under_way(&self, name: &PinName) -> tokio::task::JoinHandle<Result<Option<Put>, Unkept>> {
+        self.keeper.wish(name, Platforms::All).await.unwrap();
+        let (keeper, name) = (Arc::clone(&self.keeper), name.clone());
+        let writing = tokio::spawn(async move {
+            let kept = keeper.pins.get(&name).await.unwrap().unwrap();
+            let root = Digest::of(Algorithm::Sha256, b"manifest");
+            let content = Some(Content { root: root.clone(), digests: [root].into(), bytes: 8 });
+            keeper.put(&kept, Pin { content, ..kept.pin.clone() }, &name.place()).await
+        });
+        timeout(SOON, self.began.acquire()).await.expect("it begins").unwrap().forget();
+        writing
+    }
+}
+
+fn name(image: &str) -> PinName {
+    PinName { holder: Holder::parse("me").unwrap(), image: ImageReference::parse(image).unwrap() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_its_time_makes_nobody_wait_and_what_was_deleted_stays_so() {
+    let stage = Stage::new();
+    let writing = stage.under_way(&name("a")).await;
+    // Names that would have shared one lock of 64, some of them.
+    for number in 0..200 {
+        let other = name(&format!("b:{number}"));
+        timeout(SOON, stage.keeper.wish(&other, Platforms::All)).await.expect("nobody waits for others").unwrap();
+        timeout(SOON, stage.keeper.delete(&other)).await.expect("nobody waits for others").unwrap();
+    }
+    timeout(SOON, stage.keeper.delete(&name("a"))).await.expect("nor for what is under way").unwrap();
+    assert_eq!(stage.keeper.pins.get(&name("a")).await.unwrap(), None);
+    stage.goes_on.add_permits(1);
+    let put = timeout(SOON, writing).await.expect("it ends").unwrap();
+    assert_eq!(put.unwrap(), None, "it is nobody's wish any more");
+    assert_eq!(stage.keeper.pins.get(&name("a")).await.unwrap(), None, "it does not come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_and_wished_for_again_is_there() {
+    let stage = Stage::new();
+    let writing = stage.under_way(&name("a")).await;
+    timeout(SOON, stage.keeper.delete(&name("a"))).await.expect("it does not wait for what is under way").unwrap();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    stage.keeper.wish(&name("a"), Platforms::All).await.unwrap();
+    let wish = stage.keeper.pins.get(&name("a")).await.unwrap();
+    stage.goes_on.add_permits(1);
+    timeout(SOON, writing).await.expect("it ends").unwrap().unwrap();
+    assert_eq!(stage.keeper.pins.get(&name("a")).await.unwrap(), wish, "the newer wish counts");
+}
