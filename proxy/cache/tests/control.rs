@@ -371,6 +371,25 @@ fn pins_are_listed_in_pages_and_a_deleted_one_does_not_come_back() {
 }
 
 #[test]
+fn a_holder_that_is_no_more_is_forgotten_with_its_pins() {
+    let origin = Origin::start();
+    origin.push("team/app", "v1", &image(9));
+    let cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "").0, 200);
+    let (_, begun) = cache.ask("POST", "/v1/holders/me/declarations", "");
+    assert_eq!(cache.ask("PUT", &format!("/v1/holders/me/declarations/{}", begun["as_of"]), "").0, 200);
+    assert_eq!(ask(cache.control, "DELETE", "/v1/holders/me", None, "").0, 401);
+    assert_eq!(cache.ask("DELETE", "/v1/holders/pull", "").0, 400);
+    assert_eq!(cache.ask("GET", "/v1/holders/me", "").1["declared"], begun["as_of"]);
+    for _ in 0..2 {
+        assert_eq!(cache.ask("DELETE", "/v1/holders/me", "").0, 204);
+        assert_eq!(cache.ask("GET", "/v1/holders/me", "").1["declared"], Value::Null);
+        assert_eq!(cache.ask("GET", "/v1/pins?holder=me", "").1["pins"], json!([]));
+    }
+}
+
+#[test]
 fn strangers_take_no_place_from_whoever_has_a_token() {
     let origin = Origin::start();
     let cache = Cache::of(&origin);

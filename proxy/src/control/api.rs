@@ -41,6 +41,8 @@ pub(super) enum Request {
     Declare { holder: Holder, as_of: AsOf },
     /// `GET /v1/holders/HOLDER`
     Declared { holder: Holder },
+    /// `DELETE /v1/holders/HOLDER`
+    ForgetHolder { holder: Holder },
     /// `POST /v1/revalidations/IMAGE`
     Revalidate { image: ImageReference },
 }
@@ -63,7 +65,7 @@ impl Wrong {
 }
 
 const PATHS: &str = "there are PUT, GET and DELETE /v1/pins/HOLDER/IMAGE, GET /v1/pins, POST /v1/holders/HOLDER/declarations, \
-    PUT /v1/holders/HOLDER/declarations/AS_OF, GET /v1/holders/HOLDER and POST /v1/revalidations/IMAGE; see docs/control-api.md";
+    PUT /v1/holders/HOLDER/declarations/AS_OF, GET and DELETE /v1/holders/HOLDER and POST /v1/revalidations/IMAGE; see docs/control-api.md";
 
 /// What `method path?query` asks for. `path` and `query` are as they came, percent-encoded.
 pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Request, Wrong> {
@@ -110,6 +112,7 @@ pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<
         let segments: Vec<&str> = rest.split('/').collect();
         match (method, segments.as_slice()) {
             (&Method::GET, [by]) => Request::Declared { holder: holder(by)? },
+            (&Method::DELETE, [by]) => Request::ForgetHolder { holder: others(holder(by)?)? },
             (&Method::POST, [by, "declarations"]) => Request::BeginDeclaration { holder: others(holder(by)?)? },
             (&Method::PUT, [by, "declarations", as_of]) => {
                 let as_of = as_of
@@ -355,7 +358,9 @@ mod tests {
             ("GET", "/v1/pins?after=x", "400", "after"),
             ("POST", "/v1/revalidations/alpine@sha256:0", "400", "sha256"),
             ("PUT", "/v1/holders/me/declarations/soon", "400", "as_of"),
-            ("DELETE", "/v1/holders/me", "405", "DELETE"),
+            ("PUT", "/v1/holders/me", "405", "PUT"),
+            ("DELETE", "/v1/holders/pull", "400", "nobody's"),
+            ("DELETE", "/v1/holders/me/declarations", "405", "DELETE"),
         ] {
             let wrong = parsed(method, target).unwrap_err();
             assert!(wrong.starts_with(status) && wrong.contains(part), "{method} {target}: {wrong}");

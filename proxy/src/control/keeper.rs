@@ -10,7 +10,7 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use larder_oci::Digest;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, plan};
 use super::writings::Writings;
-use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Platforms, Put};
+use crate::pins::{Holder, KeptPin, MAXIMUM_PAGE, Pin, PinName, Pins, PinsError, Place, Platforms, Put};
 use crate::pull::{Puller, Unkept};
 use crate::store::Name;
 
@@ -28,6 +28,9 @@ const BLOBS: usize = 3;
 
 /// Pins that are known to be waiting; of more the store is asked again later.
 const MAXIMUM_ENTRIES: usize = 10_000;
+
+/// Pins of a holder that is forgotten.
+const DELETED_AT_ONCE: usize = 8;
 
 /// How often the store is asked for pins that are not complete.
 const LOOK: Duration = Duration::from_secs(30);
@@ -133,6 +136,21 @@ impl Keeper {
         }
         self.forget(&place);
         Ok(())
+    }
+
+    /// Removes all pins of a holder, and then what it has declared: as long as there is one of the two, nobody takes it for gone.
+    pub(super) async fn forget_holder(&self, holder: &Holder) -> Result<(), PinsError> {
+        let mut after = None;
+        loop {
+            let page = self.pins.list(Some(holder), after.as_ref(), MAXIMUM_PAGE).await?;
+            let deleting = stream::iter(page.pins).map(|kept| async move { self.delete(&kept.pin.name).await });
+            deleting.buffer_unordered(DELETED_AT_ONCE).try_collect::<()>().await?;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        self.pins.undeclare(holder).await
     }
 
     /// Has a pin looked at now, whatever was going to happen to it; `false` where too many wait.

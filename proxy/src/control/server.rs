@@ -226,6 +226,10 @@ impl Control {
                 let declared = pins.declared(&holder).await?.map(|as_of| as_of.0);
                 ok(json!({ "holder": holder.as_str(), "declared": declared }))
             }
+            Request::ForgetHolder { holder } => {
+                self.keeper.forget_holder(&holder).await?;
+                Ok(Reply { status: StatusCode::NO_CONTENT, json: Value::Null })
+            }
             Request::Revalidate { image } => {
                 let name = Name { registry: image.registry.clone(), repository: image.repository.clone() };
                 let tag = image.tag.clone().unwrap_or_else(larder_oci::Tag::latest);

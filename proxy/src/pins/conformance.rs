@@ -28,7 +28,7 @@ macro_rules! every_pins_case {
             a_pin_is_got_as_it_was_put, what_is_missing_is_told_until_it_is_there, an_older_one_stays_until_its_successor_is_complete,
             an_older_wish_replaces_nothing, a_deleted_pin_is_gone, pins_are_listed_in_pages, a_listing_goes_on_where_pins_went,
             what_is_not_complete_is_found_again, a_holder_declares_what_is_complete, an_image_of_many_layers_is_one_pin,
-            a_pin_that_reaches_too_much_is_refused,
+            a_pin_that_reaches_too_much_is_refused, what_was_declared_is_taken_back,
         }
     };
 }
@@ -313,6 +313,24 @@ pub(crate) async fn a_holder_declares_what_is_complete((pins, store): Kept) {
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun));
     assert_eq!(pins.declare(&me, AsOf(begun.0 - 10)).await.unwrap(), Declared::Done);
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "an older one says nothing new");
+}
+
+pub(crate) async fn what_was_declared_is_taken_back((pins, _): Kept) {
+    let (me, you) = (holder("me"), holder("you"));
+    pins.undeclare(&me).await.unwrap();
+    for by in [&me, &you] {
+        let begun = pins.begin_declaration(by).await.unwrap();
+        assert_eq!(pins.declare(by, AsOf(begun.0 - 10)).await.unwrap(), Declared::Done);
+        assert_eq!(pins.declare(by, begun).await.unwrap(), Declared::Done);
+    }
+    for _ in 0..2 {
+        pins.undeclare(&me).await.unwrap();
+        assert_eq!(pins.declared(&me).await.unwrap(), None);
+    }
+    assert!(pins.declared(&you).await.unwrap().is_some(), "nobody else's matter");
+    let begun = pins.begin_declaration(&me).await.unwrap();
+    assert_eq!(pins.declare(&me, begun).await.unwrap(), Declared::Done);
+    assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "it may come back");
 }
 
 pub(crate) async fn an_image_of_many_layers_is_one_pin((pins, store): Kept) {

@@ -82,6 +82,10 @@ impl Ledger {
         self.declared.get(holder).copied()
     }
 
+    pub(crate) fn undeclare(&mut self, holder: &Holder) {
+        self.declared.remove(holder);
+    }
+
     /// Lets go of the longest unused pin of `pull`; whether there was one.
     pub(crate) fn give_way(&mut self) -> bool {
         let of_pull = self.pins.values().filter(|kept| kept.pin.name.holder.is_pull());

@@ -175,4 +175,7 @@ pub trait Pins: Send + Sync + 'static {
 
     /// Of when the holder's newest declaration is.
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>>;
+
+    /// Takes back all that a holder has declared: without pins it is as if there had never been one. With pins it is one that never declared.
+    fn undeclare(&self, holder: &Holder) -> BoxFuture<'_, Result<(), PinsError>>;
 }

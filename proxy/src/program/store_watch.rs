@@ -200,7 +200,7 @@ fn gauge(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::removal::{BucketTime, Reference};
+    use crate::store::removal::{BucketTime, Label, Owner, Reference};
 
     #[test]
     fn a_store_that_takes_nothing_is_shown_and_the_proxy_stays_ready() {
@@ -231,6 +231,21 @@ mod tests {
         assert_eq!((metrics.bucket_brake.get(), metrics.bucket_pins.get(), metrics.bucket_removed.get()), (1, 3, 7));
         show_removal(&Standing::default(), Instant::now(), &condition, &metrics);
         assert_eq!((readiness.report().to_string().as_str(), metrics.bucket_brake.get()), ("ready\n", 0));
+    }
+
+    #[test]
+    fn a_holder_that_is_waited_for_is_named_with_the_way_out() {
+        let owner =
+            |holder: &str| Owner { cluster: Label::parse("prod").unwrap(), holder: Label::parse(holder).unwrap() };
+        for wait in [Wait::Stale(owner("me"), BucketTime(1)), Wait::NeverDeclared(owner("me"))] {
+            let text = wait.to_string();
+            assert!(
+                text.starts_with("holder me of cluster prod ") && text.contains("DELETE /v1/holders/me "),
+                "{text}"
+            );
+        }
+        let text = Wait::Stale(owner("pull"), BucketTime(1)).to_string();
+        assert!(!text.contains("DELETE") && text.contains("larder-cache forget-cluster prod"), "{text}");
     }
 
     #[tokio::test]

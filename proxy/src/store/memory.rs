@@ -453,6 +453,11 @@ impl Pins for MemoryStore {
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
         Box::pin(ready(Ok(lock(&self.state).pins.declared(holder))))
     }
+
+    fn undeclare(&self, holder: &Holder) -> BoxFuture<'_, Result<(), PinsError>> {
+        lock(&self.state).pins.undeclare(holder);
+        Box::pin(ready(Ok(())))
+    }
 }
 
 #[cfg(test)]

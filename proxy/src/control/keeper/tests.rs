@@ -55,6 +55,10 @@ impl Pins for Slow {
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
         self.pins.declared(holder)
     }
+
+    fn undeclare(&self, holder: &Holder) -> BoxFuture<'_, Result<(), PinsError>> {
+        self.pins.undeclare(holder)
+    }
 }
 
 struct Stage {
@@ -124,4 +128,27 @@ async fn what_was_deleted_and_wished_for_again_is_there() {
     stage.goes_on.add_permits(1);
     timeout(SOON, writing).await.expect("it ends").unwrap().unwrap();
     assert_eq!(stage.keeper.pins.get(&name("a")).await.unwrap(), wish, "the newer wish counts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_is_forgotten_with_all_its_pins_and_nobody_else_is() {
+    let stage = Stage::new();
+    let (me, you) = (Holder::parse("me").unwrap(), Holder::parse("you").unwrap());
+    for number in 0..5 {
+        stage.keeper.wish(&name(&format!("a:{number}")), Platforms::All).await.unwrap();
+    }
+    let other = PinName { holder: you.clone(), image: name("a").image };
+    stage.keeper.wish(&other, Platforms::All).await.unwrap();
+    let pins = stage.keeper.pins();
+    let begun = pins.begin_declaration(&you).await.unwrap();
+    pins.delete(&other).await.unwrap();
+    assert_eq!(pins.declare(&you, begun).await.unwrap(), Declared::Done);
+    for _ in 0..2 {
+        stage.keeper.forget_holder(&me).await.unwrap();
+        assert!(pins.list(Some(&me), None, 10).await.unwrap().pins.is_empty());
+        assert_eq!(pins.declared(&me).await.unwrap(), None);
+    }
+    assert_eq!(pins.declared(&you).await.unwrap(), Some(begun));
+    stage.keeper.forget_holder(&you).await.unwrap();
+    assert_eq!(pins.declared(&you).await.unwrap(), None);
 }

@@ -138,7 +138,9 @@ fn count(shared: &Shared, looked: &Far, next: Option<(Holder, usize)>) -> Result
     let mut far = lock(&shared.pins.far);
     if far.coming == looked.coming {
         let mut kept = lock(&shared.pins.kept);
-        found.iter().for_each(|pin| kept.add(pin));
+        for pin in &found {
+            kept.add(pin);
+        }
         far.until = Some((holder, number));
     }
     Ok(true)
@@ -449,5 +451,15 @@ impl Pins for DirectoryStore {
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
         let holder = holder.clone();
         self.with_pins("read a declaration", move |shared| declared(shared, &holder))
+    }
+
+    fn undeclare(&self, holder: &Holder) -> BoxFuture<'_, Result<(), PinsError>> {
+        let path = layout::declaration(holder);
+        self.with_pins("remove a declaration", move |shared| {
+            if shared.folder.remove(&path)? {
+                shared.folder.sync_parent(&path)?;
+            }
+            Ok(())
+        })
     }
 }

@@ -9,6 +9,7 @@ use super::brake::{self, Before};
 use super::holders;
 use super::rules::{Rule, Rules};
 use super::{BucketTime, Declaration, Held, Label, Owner, PinName, Policy, Reference, Unique, Word};
+use crate::pins::Holder;
 
 /// What a run of a collector saw, in the order in which it was listed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -49,10 +50,10 @@ pub enum Wait {
     )]
     NoHolder(Label),
     /// A holder has pins and no declaration.
-    #[error("holder {} of cluster {} has pins and never declared them complete: start it, or forget the cluster (larder-cache forget-cluster)", .0.holder, .0.cluster)]
+    #[error("holder {} of cluster {} has pins and never declared them complete: {}", .0.holder, .0.cluster, way_out(.0))]
     NeverDeclared(Owner),
     /// A holder has not declared its set for too long.
-    #[error("holder {} of cluster {} last declared its pins complete as of {} (seconds since 1970, the bucket's clock): start it, or forget the cluster (larder-cache forget-cluster)", .0.holder, .0.cluster, .1.0)]
+    #[error("holder {} of cluster {} last declared its pins complete as of {} (seconds since 1970, the bucket's clock): {}", .0.holder, .0.cluster, .1.0, way_out(.0))]
     Stale(Owner, BucketTime),
     /// The first run of a cluster's collectors only writes down how many pins there are.
     #[error("the number of pins was written down for the first time; the next run compares with it")]
@@ -73,6 +74,17 @@ pub enum Wait {
     /// The bucket did not answer in the middle of a run.
     #[error("the bucket did not answer; the next run begins anew")]
     Unanswered,
+}
+
+/// What a person does about a holder that is silent.
+fn way_out(Owner { cluster, holder }: &Owner) -> String {
+    if holder.to_string() == Holder::pull().as_str() {
+        return format!("start its cache, or forget the cluster (larder-cache forget-cluster {cluster})");
+    }
+    format!(
+        "start it, or, if there is no such holder any more, have a cache of that cluster forget it (DELETE /v1/holders/{holder} of its \
+         control API, docs/control-api.md), or forget the whole cluster (larder-cache forget-cluster {cluster})"
+    )
 }
 
 /// Something to be done about an object.

@@ -276,27 +276,36 @@ impl BucketPins {
         }
     }
 
-    async fn declared(&self, holder: &Holder) -> Result<Option<AsOf>, PinsError> {
+    /// The holder's declarations, and of when each is.
+    async fn declarations(&self, holder: &Holder) -> Result<Vec<(Key, AsOf)>, PinsError> {
         let owner = self.owner(holder)?;
-        let mut newest = None;
-        let mut after = None;
+        let (mut found, mut after) = (Vec::new(), None);
         loop {
             let prefix = Prefix::Holders(owner.cluster.clone());
             let Answer::Page { entries, last, .. } = self.shared.plain().page(&prefix, after.as_ref()).await? else {
                 return Err(unanswered());
             };
-            for entry in &entries {
-                if let Key::Declaration(of, as_of, _) = &entry.key
-                    && *of == owner
-                {
-                    newest = newest.max(Some(AsOf(as_of.0)));
-                }
-            }
             after = entries.last().map(|entry| entry.key.clone());
+            found.extend(entries.into_iter().filter_map(|entry| match &entry.key {
+                Key::Declaration(of, as_of, _) if *of == owner => Some((entry.key.clone(), AsOf(as_of.0))),
+                _ => None,
+            }));
             if last {
-                return Ok(newest);
+                return Ok(found);
             }
         }
+    }
+
+    async fn declared(&self, holder: &Holder) -> Result<Option<AsOf>, PinsError> {
+        Ok(self.declarations(holder).await?.into_iter().map(|(_, as_of)| as_of).max())
+    }
+
+    /// No rule of removal rests on a declaration that is gone: who has pins and none is waited for.
+    async fn undeclare(&self, holder: &Holder) -> Result<(), PinsError> {
+        for (key, _) in self.declarations(holder).await? {
+            self.shared.client.delete(&self.shared.plain().place(&key)).await?;
+        }
+        Ok(())
     }
 
     /// What the holder `pull` wants, which is what was used not long ago: its other pins go, those that are not complete are seen to once more, and then it declares.
@@ -395,5 +404,10 @@ impl Pins for BucketPins {
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
         let holder = holder.clone();
         Box::pin(async move { self.declared(&holder).await })
+    }
+
+    fn undeclare(&self, holder: &Holder) -> BoxFuture<'_, Result<(), PinsError>> {
+        let holder = holder.clone();
+        Box::pin(async move { self.undeclare(&holder).await })
     }
 }
