@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::measured::Measured;
 use self::origin_metrics::OriginMetrics;
-use self::store_watch::OpenStore;
+use self::store_watch::{Keep, OpenStore};
 use crate::authorities::{CertificateFileError, authorities_of};
 use crate::cluster_cache::{
     self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
@@ -73,6 +73,9 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 3;
 
 /// For what is left to do once the drain's time is over: cutting, closing gently.
 const AFTER_DRAIN: Duration = Duration::from_secs(5);
+
+/// For pinning what was pulled a moment ago, where the drain took all its time.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// What the proxy is to be. Checked and with units; nothing is taken yet.
 #[derive(Debug, Clone)]
@@ -461,13 +464,14 @@ impl Opened {
         }
         let (service, control) = service.map(|service| service.start(&tasks, &readiness, &metrics)).unzip();
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
-        if let (Some(control), Some((pins, _))) = (control.flatten(), &kept) {
+        if let (Some(control), Some(Keep { pins, .. })) = (control.flatten(), &kept) {
             let tls = service.as_ref().and_then(|service: &Service| service.tls.clone());
             control.start(Arc::clone(pins), &puller, tls, &tasks);
         }
-        if let Some((pins, times)) = kept {
-            let (keeping, shutdown) = ((*puller).clone().keep_pulled(pins, times), tasks.shutdown().clone());
-            tasks.spawn("pulls", async move { _ = shutdown.run_until_cancelled_owned(keeping).await });
+        let keeping = kept.map(|Keep { pins, times, journal }| puller.keep_pulled(pins, times, journal));
+        if let Some(keeping) = keeping.clone() {
+            let shutdown = tasks.shutdown().clone();
+            tasks.spawn("pulls", async move { _ = shutdown.run_until_cancelled(keeping.run()).await });
         }
 
         let text: MetricsText = {
@@ -499,6 +503,9 @@ impl Opened {
         let until = Instant::now() + limits.drain;
         let ended = tasks.finish(limits.drain + AFTER_DRAIN).await;
         finish_fetches(&metrics, until).await;
+        if let Some(keeping) = keeping {
+            keeping.end(until.max(Instant::now() + LAST_LOOK)).await;
+        }
         Ok(ended?)
     }
 }

@@ -3,6 +3,7 @@
 //! A store that takes nothing (full, read-only, not answering) leaves the proxy serving from origins, so it is shown and said
 //! once, and the process stays ready.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,21 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is lost with the process needs no careful times.
 const IN_MEMORY: KeepPulled = KeepPulled { settle: Duration::from_secs(10), renew: Duration::from_hours(1) };
 
+/// Of a store's folder: what was pulled and is to be pinned yet.
+const USES: &str = "uses";
+
+/// Where pins are kept, and when what is pulled is pinned.
+pub(super) struct Keep {
+    pub(super) pins: Arc<dyn Pins>,
+    pub(super) times: KeepPulled,
+    pub(super) journal: Option<PathBuf>,
+}
+
 /// A store that was opened without a runtime.
 #[derive(Debug)]
 pub(super) enum OpenStore {
-    Directory { store: Arc<DirectoryStore>, limit: Option<u64> },
-    Bucket { store: Arc<BucketStore>, limit: Option<u64> },
+    Directory { store: Arc<DirectoryStore>, limit: Option<u64>, folder: PathBuf },
+    Bucket { store: Arc<BucketStore>, limit: Option<u64>, folder: PathBuf },
     Memory { store: Arc<MemoryStore>, limit: u64 },
 }
 
@@ -37,12 +48,12 @@ impl OpenStore {
     pub(super) fn open(config: StoreConfig) -> Result<Self, StoreError> {
         Ok(match config {
             StoreConfig::Directory(config) => {
-                let limit = config.limit;
-                Self::Directory { store: DirectoryStore::open(config)?, limit }
+                let (limit, folder) = (config.limit, config.root.clone());
+                Self::Directory { store: DirectoryStore::open(config)?, limit, folder }
             }
             StoreConfig::Bucket(config) => {
-                let limit = config.copies.limit;
-                Self::Bucket { store: BucketStore::open(config)?, limit }
+                let (limit, folder) = (config.copies.limit, config.copies.root.clone());
+                Self::Bucket { store: BucketStore::open(config)?, limit, folder }
             }
             StoreConfig::Memory { limit } => Self::Memory { store: MemoryStore::new(limit), limit },
         })
@@ -56,17 +67,23 @@ impl OpenStore {
         }
     }
 
-    /// Starts what lets go of what nobody wants. Where pins are kept, and when what is pulled is pinned.
-    pub(super) fn keep(&self, tasks: &Tasks) -> (Arc<dyn Pins>, KeepPulled) {
+    /// Starts what lets go of what nobody wants.
+    pub(super) fn keep(&self, tasks: &Tasks) -> Keep {
         match self {
-            Self::Bucket { store, .. } => {
+            Self::Bucket { store, folder, .. } => {
                 for (name, task) in store.spawn_keeping(tasks.shutdown()) {
                     tasks.spawn_fallible(name, task);
                 }
-                (store.pins(), store.keep_pulled())
+                Keep { pins: store.pins(), times: store.keep_pulled(), journal: Some(folder.join(USES)) }
             }
-            Self::Directory { store, .. } => (Arc::clone(store) as Arc<dyn Pins>, store.keep_pulled()),
-            Self::Memory { store, .. } => (Arc::clone(store) as Arc<dyn Pins>, IN_MEMORY),
+            Self::Directory { store, folder, .. } => Keep {
+                pins: Arc::clone(store) as Arc<dyn Pins>,
+                times: store.keep_pulled(),
+                journal: Some(folder.join(USES)),
+            },
+            Self::Memory { store, .. } => {
+                Keep { pins: Arc::clone(store) as Arc<dyn Pins>, times: IN_MEMORY, journal: None }
+            }
         }
     }
 
@@ -74,14 +91,14 @@ impl OpenStore {
     pub(super) fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) -> Arc<dyn Store> {
         let condition = readiness.condition("store");
         let (store, numbers): (Arc<dyn Store>, Numbers) = match self {
-            Self::Directory { store, limit } => {
+            Self::Directory { store, limit, .. } => {
                 metrics.store_limit_bytes.set(gauge(limit.unwrap_or(0)));
                 for (name, task) in store.spawn_background(tasks.shutdown()) {
                     tasks.spawn_fallible(name, task);
                 }
                 (Arc::clone(&store) as Arc<dyn Store>, Numbers::Directory(store))
             }
-            Self::Bucket { store, limit } => {
+            Self::Bucket { store, limit, .. } => {
                 metrics.store_limit_bytes.set(gauge(limit.unwrap_or(0)));
                 for (name, task) in store.spawn_background(tasks.shutdown()) {
                     tasks.spawn_fallible(name, task);

@@ -66,7 +66,7 @@ use uses::Uses;
 pub(crate) use keep::Unkept;
 pub use limits::Limits;
 pub use table::{Asked, Conditions, Decision, decide};
-pub use uses::KeepPulled;
+pub use uses::{KeepPulled, Keeping};
 
 /// Answers pulls. A clone is another handle of the same.
 #[derive(Clone)]
@@ -165,8 +165,8 @@ impl Puller {
             ManifestReference::Tag(tag) => self.shared.by_tag(name, tag, &method, deadline).await,
             ManifestReference::Digest(digest) => self.shared.by_digest(name, digest, &method, deadline).await,
         };
-        if let Some(given) = answer.given.as_ref().filter(|_| method == Method::GET) {
-            self.shared.uses.note(name, &given.digest);
+        if let Some(given) = &answer.given {
+            self.shared.used(name, reference, &given.digest, &method);
         }
         answer::to_method(answer.reply, &method)
     }
@@ -177,6 +177,15 @@ impl Shared {
     fn permits(&self, name: &Name) -> bool {
         let settings = self.settings.load();
         settings.permits(name) && !settings.registries.get(&name.registry).is_some_and(|registry| registry.skip)
+    }
+
+    /// A client was given a manifest. A HEAD by digest asks for what the client knows already.
+    fn used(&self, name: &Name, reference: &ManifestReference, digest: &Digest, method: &Method) {
+        match (method, reference) {
+            (&Method::GET, _) => self.uses.note(name, digest),
+            (_, ManifestReference::Tag(_)) => self.uses.note_head(name, digest),
+            (_, ManifestReference::Digest(_)) => {}
+        }
     }
 
     fn conditions(&self, name: &Name, public: bool) -> Conditions {

@@ -213,8 +213,8 @@ impl Shared {
             return answer::refusal(StatusCode::BAD_GATEWAY, "broken");
         }
         self.broken.mended(name, &Cause::Manifest((*reference).clone()));
+        self.used(name, reference, &digest, method);
         if **method == Method::GET {
-            self.uses.note(name, &digest);
             let children = children.unwrap_or_default();
             let is_index = !children.manifests.is_empty();
             let content = children.manifests.into_iter().chain(children.blobs).map(|child| child.digest).collect();

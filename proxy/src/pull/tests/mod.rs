@@ -5,6 +5,7 @@ mod lists;
 mod manifests;
 mod promised;
 mod tags;
+mod uses;
 
 use std::sync::Arc;
 
