@@ -5,7 +5,7 @@ use crate::pins::conformance::pins_conformance_tests;
 use crate::pins::kept::KeptBy;
 use crate::pins::{Content, Holder, Pin, PinName, Pins, Place, Platforms, Put};
 use crate::store::conformance::content;
-use crate::store::directory::pins::load_while;
+use crate::store::directory::pins::{load, load_while};
 use larder_oci::ImageReference;
 
 pins_conformance_tests!(bounded; {
@@ -95,6 +95,19 @@ async fn the_first_pin_of_a_holder_who_comes_while_pins_are_counted_is_counted()
         assert!(store.delete(&pin(new, "a:1", &[&first]).name).await.unwrap());
         assert_ne!(store.shared.pins.by(&sha256(&first)), KeptBy::Holder, "{new}: counted once");
     }
+}
+
+#[tokio::test]
+async fn a_count_that_begins_after_the_first_pins_of_a_new_store_counts_none_of_them_again() {
+    let folder = folder();
+    let store = DirectoryStore::open(config(folder.path())).unwrap();
+    let (bytes, wish) = (content(5, 100), pin("me", "a:1", &[&content(5, 100)]));
+    stored(&store, &bytes).await;
+    assert_eq!(store.put(wish.clone()).await.unwrap(), Put::Complete);
+    while load(&store.shared).unwrap() {}
+    assert_eq!(store.shared.pins.by(&sha256(&bytes)), KeptBy::Holder);
+    assert!(store.delete(&wish.name).await.unwrap());
+    assert_eq!(store.shared.pins.by(&sha256(&bytes)), KeptBy::Nobody);
 }
 
 #[tokio::test]
