@@ -79,8 +79,37 @@ async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut all = Vec::new();
-    stream.read_to_end(&mut all).await.unwrap();
+    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut all)).await;
+    let first = || String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
+    read.unwrap_or_else(|_| panic!("waited in vain for the end of the answer to {}", first())).unwrap();
     all
+}
+
+/// Longer than anything takes that happens at all: a stop has the most time.
+const LONG: Duration = Duration::from_mins(1);
+
+/// Waits for a condition, and says which one it was if it does not come.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let met = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, met).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+/// What was answered is in the store from now on.
+async fn until_fetched(admin: SocketAddr) {
+    until("nothing is fetched any more", async || {
+        page(admin, "/metrics").await.contains("\nlarder_fetches_running 0\n")
+    })
+    .await;
+}
+
+/// The end of a proxy that was told to stop.
+async fn ended(running: tokio::task::JoinHandle<Result<(), RunError>>) {
+    let ended = tokio::time::timeout(LONG, running).await;
+    ended.expect("waited in vain: a proxy that was told to stop ends").unwrap().unwrap();
 }
 
 async fn page(address: SocketAddr, path: &str) -> String {
@@ -118,7 +147,7 @@ async fn an_image_passes_through_and_stays_when_its_registry_is_gone() {
     assert_eq!(page(admin, "/readyz").await, "ready\n");
 
     // The store has it once the fetch is over.
-    while !page(admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+    until_fetched(admin).await;
     tokio::task::block_in_place(|| origin.stop());
     assert_eq!(ask(address, "GET", &target("manifests/v1")).await, (200, manifest));
     assert!(ask(address, "GET", &target(&format!("blobs/{digest}"))).await == (200, blob));
@@ -127,7 +156,7 @@ async fn an_image_passes_through_and_stays_when_its_registry_is_gone() {
     assert!(metrics.contains(&bytes) && metrics.contains("source=\"store\""), "{metrics}");
 
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    ended(running).await;
     assert!(TcpStream::connect(address).await.is_err());
     tokio::task::block_in_place(|| drop(origin));
 }
@@ -158,7 +187,7 @@ async fn what_the_disk_has_damaged_never_leaves_and_the_origin_gives_the_rest() 
         let digest = origin.push_blob("team/app", bytes.clone().into());
         let target = format!("/v2/team/app/blobs/{digest}?ns={}", origin.registry());
         assert!(ask(address, "GET", &target).await == (200, bytes.clone()));
-        while !page(admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+        until_fetched(admin).await;
         let path = folder.path().join("store/blobs/sha256").join(&digest.hex()[..2]).join(digest.hex());
         let mut file = fs::read(&path).unwrap();
         let sound = match damage {
@@ -185,17 +214,16 @@ async fn what_the_disk_has_damaged_never_leaves_and_the_origin_gives_the_rest() 
             assert!(got == bytes, "{} bytes of {damage:?}", got.len());
         }
         assert_eq!(origin.blob_gets(&digest), 2);
-        while !page(admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+        until_fetched(admin).await;
         assert!(ask(address, "GET", &target).await == (200, bytes));
         assert_eq!(origin.blob_gets(&digest), 2, "it is stored again");
         damaged_blobs += 1;
     }
     // The store's own numbers reach the page every now and then.
     let counted = format!("\nlarder_store_damaged_total {damaged_blobs}\n");
-    let told = async { while !page(admin, "/metrics").await.contains(&counted) {} };
-    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    until("damaged blobs are counted", async || page(admin, "/metrics").await.contains(&counted)).await;
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    ended(running).await;
     tokio::task::block_in_place(|| drop(origin));
 }
 
@@ -243,8 +271,10 @@ async fn metrics_that_cannot_be_served_keep_nobody_from_pulling() {
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(opened.run(shutdown.clone()));
     assert_eq!(ask(address, "GET", "/v2/").await.0, 200);
-    let told = async { while !page(admin, "/readyz").await.starts_with("ready\ndegraded: metrics: ") {} };
-    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    until("what is wrong with the metrics is told", async || {
+        page(admin, "/readyz").await.starts_with("ready\ndegraded: metrics: ")
+    })
+    .await;
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    ended(running).await;
 }

@@ -52,6 +52,9 @@ fn length(image: &Image, digest: &larder_oci::Digest) -> usize {
     image.blobs.get(digest).map_or(0, bytes::Bytes::len)
 }
 
+/// Longer than any answer takes: what a bucket holds up is answered from its registry.
+const ANSWER: Duration = Duration::from_mins(1);
+
 /// An exchange on a connection of its own, from a byte on; a body that is cut is given as far as it came. Status 0: there was no answer.
 pub(crate) async fn ask(address: SocketAddr, target: &str, from: usize) -> (u16, Vec<u8>) {
     exchange(address, "GET", target, from).await
@@ -63,7 +66,8 @@ pub(crate) async fn exchange(address: SocketAddr, method: &str, target: &str, fr
     let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{range}\r\n");
     let _ = stream.write_all(request.as_bytes()).await;
     let mut all = Vec::new();
-    let _ = stream.read_to_end(&mut all).await;
+    let read = tokio::time::timeout(ANSWER, stream.read_to_end(&mut all)).await;
+    assert!(read.is_ok(), "waited in vain for the end of the answer to {method} {target}");
     let Some(end) = all.windows(4).position(|window| window == b"\r\n\r\n") else { return (0, Vec::new()) };
     let status = std::str::from_utf8(&all[9..12]).unwrap().parse().unwrap();
     (status, all.split_off(end + 4))

@@ -46,7 +46,7 @@ async fn killed(world: World) {
     faults.set(Fault::SlowUp(10 << 20));
     let mut child = start(&faults.endpoint(), &world);
     // Some of its parts are on their way, or there.
-    assert!(until(Duration::from_secs(30), async || faults.touched() > 60).await);
+    assert!(until(Duration::from_secs(30), async || faults.touched() > 60).await, "waited in vain: parts are uploaded");
     assert!(child.try_wait().unwrap().is_none(), "it is still at it");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -67,7 +67,11 @@ async fn together(world: World) {
     let digest = sha256(&content(300, LENGTH));
     let mut children = [0; 2].map(|_| start(&world.server().endpoint(), &world));
     for child in &mut children {
-        assert!(child.wait().unwrap().success());
+        let ended = until(Duration::from_mins(2), async || child.try_wait().unwrap().is_some()).await;
+        if !ended {
+            child.kill().unwrap();
+        }
+        assert!(child.wait().unwrap().success(), "both uploads end well: {ended}");
     }
     assert!(world.replica().await.whole(&digest).await.unwrap() == content(300, LENGTH));
 }

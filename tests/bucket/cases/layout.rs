@@ -64,7 +64,10 @@ async fn no_checksums(world: World) {
     assert!(reader.get(&digest).await.is_none(), "whoever cannot wait turns elsewhere");
     // It is still coming: nobody else is to wait for it in vain, at the origin's expense.
     assert!(reader.store.blob(&digest).await.unwrap().is_none());
-    assert!(until(Duration::from_secs(15), async || reader.whole(&digest).await.is_some_and(|got| got == bytes)).await);
+    assert!(
+        until(Duration::from_secs(15), async || reader.whole(&digest).await.is_some_and(|got| got == bytes)).await,
+        "waited in vain: the reader finds it"
+    );
 }
 
 async fn versions(world: World) {

@@ -35,7 +35,9 @@ async fn many(world: World) {
         let this = std::env::current_exe().unwrap();
         let mut alone = tokio::process::Command::new(this);
         alone.args(["--exact", &format!("versitygw::{NAME}")]).env(ALONE, "1").env("LARDER_S3_SERVERS", "versitygw");
-        let output = alone.output().await.unwrap();
+        alone.kill_on_drop(true);
+        let output = tokio::time::timeout(std::time::Duration::from_mins(5), alone.output()).await;
+        let output = output.expect("waited in vain: the process of its own ends").unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
         return;

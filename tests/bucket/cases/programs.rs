@@ -43,7 +43,7 @@ pub(crate) async fn until_kept(admin: SocketAddr) {
     let done = async || {
         metric(admin, "larder_fetches_running").await == Some(0) && metric(admin, "larder_bucket_owed").await == Some(0)
     };
-    assert!(until(Duration::from_secs(20), done).await);
+    assert!(until(Duration::from_secs(20), done).await, "waited in vain: the bucket has all that was pulled");
 }
 
 async fn shared(world: World) {
@@ -219,6 +219,6 @@ async fn let_go(world: World) {
     let kept = images[0].host_platform().blobs.clone();
     assert!(block_in_place(|| kept.iter().all(is_there)));
     let counted = async || metric(used.admin, "larder_bucket_removed_total").await.is_some_and(|removed| removed > 0);
-    assert!(until(Duration::from_secs(20), counted).await);
+    assert!(until(Duration::from_secs(20), counted).await, "waited in vain: what was removed is counted");
     block_in_place(|| drop(origin));
 }

@@ -81,7 +81,7 @@ async fn until_kept(proxy: &Proxy) {
     let done = async || {
         proxy.metric("larder_fetches_running").await == Some(0) && proxy.metric("larder_bucket_owed").await == Some(0)
     };
-    assert!(until(Duration::from_secs(20), done).await);
+    assert!(until(Duration::from_secs(20), done).await, "waited in vain: the bucket has all that was pulled");
 }
 
 async fn registry_gone(world: World) {

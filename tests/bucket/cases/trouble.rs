@@ -120,7 +120,7 @@ async fn writing(world: World) {
         let linked = async || other.store.link(&name("a"), &sha256(&large)).await.unwrap().is_some();
         assert!(until(Duration::from_secs(10), linked).await, "{fault:?}");
         let settled = async || writer.store.stats().owed_blobs == 0 && writer.store.stats().owed_records == 0;
-        assert!(until(Duration::from_secs(10), settled).await);
+        assert!(until(Duration::from_secs(10), settled).await, "waited in vain: what it did not take is there");
         assert!(other.whole(&sha256(&large)).await.unwrap() == large);
     }
 }
@@ -141,7 +141,10 @@ async fn left_alone(world: World) {
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     faults.set(Fault::None);
-    assert!(until(Duration::from_secs(15), async || replica.store.health() == StoreHealth::Ok).await);
+    assert!(
+        until(Duration::from_secs(15), async || replica.store.health() == StoreHealth::Ok).await,
+        "waited in vain: the store is well again"
+    );
     assert!(replica.store.link(&name("a"), &sha256(&[0])).await.unwrap().is_none());
 }
 
@@ -155,7 +158,10 @@ async fn away_at_start(world: World) {
     assert!(replica.whole(&sha256(&bytes)).await.unwrap() == bytes);
     assert_eq!(replica.store.health(), StoreHealth::Detached);
     faults.set(Fault::None);
-    assert!(until(Duration::from_secs(15), async || replica.store.health() == StoreHealth::Ok).await);
+    assert!(
+        until(Duration::from_secs(15), async || replica.store.health() == StoreHealth::Ok).await,
+        "waited in vain: the store is well again"
+    );
     assert!(replica.until_kept(&sha256(&bytes), Duration::from_secs(10)).await);
 }
 

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use larder_test_parts::own::larder_cache;
 use tempfile::TempDir;
 
 use crate::server::CREDENTIALS;
+
+/// Longer than any command takes.
+const COMMAND: Duration = Duration::from_mins(1);
 
 /// What a person gives it, beside the addresses.
 #[derive(Clone, Debug)]
@@ -69,7 +73,17 @@ impl Cache {
         command.args(words).args(["--store", &self.settings.store, "--endpoint", &self.settings.endpoint]);
         command.args(["--store-cluster", &self.settings.cluster]).envs(CREDENTIALS);
         command.envs(self.settings.environment.iter().cloned());
-        let output = command.stdin(Stdio::null()).output()?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let until = Instant::now() + COMMAND;
+        // It says less than a pipe holds.
+        while child.try_wait()?.is_none() {
+            if Instant::now() > until {
+                child.kill()?;
+                bail!("larder-cache {words:?} does not end: {:?}", child.wait_with_output()?);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output()?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
     }

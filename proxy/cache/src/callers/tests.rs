@@ -102,6 +102,21 @@ impl Reviews for Api {
     }
 }
 
+/// Waits for a condition that something else brings about, in real time.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), met).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+/// The end of what was told to stop.
+async fn ended(following: tokio::task::JoinHandle<()>) {
+    timeout(Duration::from_secs(30), following).await.expect("waited in vain: following the keys ends").unwrap();
+}
+
 struct Cache {
     api: Arc<Api>,
     keys: Arc<SavedKeys>,
@@ -218,7 +233,7 @@ async fn keys_that_nobody_knows_are_asked_about_now_and_then_and_a_new_one_is_kn
         assert_eq!(cache.asked(&cache.api.token(3601 + number)).await, "accepted", "{number}");
     }
     shutdown.cancel();
-    following.await.unwrap();
+    ended(following).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,7 +272,7 @@ async fn an_api_server_that_is_slow_for_days_is_not_away_for_a_day() {
         assert_eq!(cache.asked(&cache.api.token(3600)).await, "accepted");
     }
     shutdown.cancel();
-    following.await.unwrap();
+    ended(following).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,7 +291,7 @@ async fn that_a_caller_found_the_api_server_away_is_told_and_so_is_its_return() 
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!((readiness.report().to_string().as_str(), cache.keys.away()), ("ready\n", false));
     shutdown.cancel();
-    following.await.unwrap();
+    ended(following).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -322,11 +337,9 @@ async fn a_restart_without_the_api_server_goes_on_where_it_was() {
     let first = Cache::new(&api, Some(folder.clone()));
     let condition = readiness.condition("API server");
     let following = tokio::spawn(Arc::clone(&first.keys).follow(condition.clone(), shutdown.clone()));
-    while folder.read("keys.json").unwrap().is_none() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the keys are written", || folder.read("keys.json").unwrap().is_some()).await;
     shutdown.cancel();
-    following.await.unwrap();
+    ended(following).await;
     api.is(Mood::Away);
     let mut old: Value = serde_json::from_str(&folder.read("keys.json").unwrap().unwrap()).unwrap();
     let mut reached = |ago: u64| {
@@ -347,13 +360,11 @@ async fn a_restart_without_the_api_server_goes_on_where_it_was() {
     assert_eq!(fourth.asked(&api.token(3600)).await, "cannot tell");
     let (shutdown, readiness) = (tokio_util::sync::CancellationToken::new(), Readiness::new());
     let following = tokio::spawn(fourth.keys.follow(readiness.condition("API server"), shutdown.clone()));
-    while readiness.report().lines.is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("what is wrong is told", || !readiness.report().lines.is_empty()).await;
     let report = readiness.report().to_string();
     assert!(report.contains("API server is away since") && report.contains("no keys are saved"), "{report}");
     shutdown.cancel();
-    following.await.unwrap();
+    ended(following).await;
 }
 
 #[tokio::test]
@@ -368,13 +379,8 @@ async fn a_folder_that_cannot_be_written_stops_nothing_and_is_told_until_it_can(
     let (readiness, shutdown) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
     let following = tokio::spawn(Arc::clone(&cache.keys).follow(readiness.condition("API server"), shutdown.clone()));
     let says = async |part: &str, is_there: bool| {
-        let waiting = async {
-            while readiness.report().to_string().contains(part) != is_there {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let said = timeout(Duration::from_secs(20), waiting).await;
-        assert!(said.is_ok(), "waited for {part:?} to be {is_there}: {}", readiness.report());
+        until(&format!("{part:?} is told: {is_there}"), || readiness.report().to_string().contains(part) == is_there)
+            .await;
     };
     says("keys.json is not written: ", true).await;
     api.is(Mood::Answers);
@@ -387,5 +393,5 @@ async fn a_folder_that_cannot_be_written_stops_nothing_and_is_told_until_it_can(
     says("keys.json is not written: ", false).await;
     assert!(path.join("keys.json").exists());
     shutdown.cancel();
-    following.await.unwrap();
+    ended(following).await;
 }

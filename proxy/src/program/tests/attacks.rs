@@ -149,9 +149,7 @@ async fn strangers_give_way_and_whoever_was_let_in_does_not() {
             async move { exchange(address, "GET", &target, &format!("Authorization: Bearer {TOKEN}\r\n")).await },
         )
     };
-    while origin.blob_gets(&digest) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the layer is fetched", async || origin.blob_gets(&digest) > 0).await;
     let mut strangers = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -161,7 +159,7 @@ async fn strangers_give_way_and_whoever_was_let_in_does_not() {
     for _ in 0..10 {
         assert_eq!(service.ask("GET", "/v2/").await.status, 200);
     }
-    let pulled = pulling.await.unwrap();
+    let pulled = tokio::time::timeout(LONG, pulling).await.expect("waited in vain: the pull ends").unwrap();
     assert!(pulled.status == 200 && pulled.body == image.blobs[&digest][..]);
     drop(strangers);
     service.end().await;

@@ -39,7 +39,7 @@ impl Running {
 
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
+        ended(self.task).await;
     }
 
     /// The manifest by tag, then the largest layer by digest, as an engine asks.

@@ -41,7 +41,7 @@ async fn pull(proxy: SocketAddr, upstream_ca: Option<PathBuf>, settings: &Path) 
     let running = tokio::spawn(opened.run(shutdown.clone()));
     let (status, body) = ask(address, "GET", &format!("/v2/team/app/manifests/v1?ns={REGISTRY}")).await;
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    ended(running).await;
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 

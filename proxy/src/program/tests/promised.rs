@@ -101,7 +101,7 @@ impl Stage {
     }
 
     async fn stored(&self) {
-        while !page(self.admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+        until_fetched(self.admin).await;
     }
 
     fn stop_origin(&self) {

@@ -52,7 +52,7 @@ async fn an_image_that_was_pulled_through_is_pinned_once_it_is_whole() {
     let is_whole = platform.blobs.iter().all(|digest| pin.contains(digest.as_str()));
     assert!(is_whole && pin.contains(platform.manifest.as_str()) && pin.contains("\"complete\":true"), "{pin}");
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    ended(running).await;
     tokio::task::block_in_place(|| drop(origin));
 }
 
@@ -95,6 +95,6 @@ async fn what_is_here_is_listed_with_its_registry_while_the_registry_is_away() {
     let (status, tags) = ask(address, "GET", &format!("/v2/{}/tags/list", expected[0])).await;
     assert_eq!((status, String::from_utf8(tags).unwrap().contains("\"v1\"")), (200, true));
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    ended(running).await;
     tokio::task::block_in_place(|| drop(origin));
 }

@@ -75,7 +75,7 @@ async fn listing_tags_while_the_registry_is_away_by_the_same_rules() {
     }
     stage.origin.behave(Matcher::all(), Behaviour::Status(503, vec![]));
     for way in stage.ways() {
-        while tags(&way.ask("GET", "tags/list").await).len() < TAGS.len() {}
+        until("all tags are known", async || tags(&way.ask("GET", "tags/list").await).len() >= TAGS.len()).await;
         assert!(way.ask("GET", "tags/list").await.header("warning").is_some_and(|it| it.starts_with("299 - ")));
         assert_paged(way).await;
     }

@@ -92,7 +92,7 @@ impl Way<'_> {
     /// What was answered is in the store from now on.
     async fn until_stored(&self) {
         let running = if self.is_service { &self.stage.service } else { &self.stage.node };
-        while !page(running.admin, "/metrics").await.contains("\nlarder_fetches_running 0\n") {}
+        until_fetched(running.admin).await;
     }
 }
 

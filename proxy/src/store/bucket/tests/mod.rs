@@ -45,6 +45,16 @@ pub(super) async fn store_on(
     (store, Around { _copies: copies, _background: shutdown.drop_guard() })
 }
 
+/// Waits for a condition that something else brings about.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let met = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), met).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
 async fn store() -> (Arc<dyn Store>, Around) {
     let (store, around) = store_on(Arc::new(InMemory::new()), |_| {}).await;
     (store as Arc<dyn Store>, around)

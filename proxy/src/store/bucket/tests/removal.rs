@@ -65,9 +65,7 @@ async fn what_nobody_wants_goes_with_its_checksums_and_what_is_pinned_stays() {
     // The holder `pull` speaks by itself.
     let shutdown = CancellationToken::new();
     store.spawn_keeping(&shutdown);
-    while store.pins().declared(&Holder::pull()).await.unwrap().is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("`pull` declares", async || store.pins().declared(&Holder::pull()).await.unwrap().is_some()).await;
     assert!(
         matches!(store.collect().await.unwrap().verdict, Err(Wait::NeverDeclared(_))),
         "it has pins and said nothing"
@@ -155,15 +153,9 @@ async fn a_pull_that_was_not_used_for_long_lets_go_and_is_declared() {
     let wish = pin(&Holder::pull(), &[&bytes]);
     assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Complete);
     let began = std::time::Instant::now();
-    while pins.get(&wish.name).await.unwrap().is_some() {
-        assert!(began.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the pull is let go of", async || pins.get(&wish.name).await.unwrap().is_none()).await;
     assert!(began.elapsed() > Duration::from_secs(1), "the bucket counts whole seconds");
-    while pins.declared(&Holder::pull()).await.unwrap().is_none() {
-        assert!(began.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("`pull` declares", async || pins.declared(&Holder::pull()).await.unwrap().is_some()).await;
     assert_eq!(keys(&remote, "clusters/one/complete").await, [""; 0], "no note is left");
     assert_eq!(keys(&remote, "clusters/one/removal/clock").await, [""; 0], "no clock is left");
 }
