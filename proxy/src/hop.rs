@@ -2,7 +2,8 @@
 //!
 //! Decision 17 says why. A request has its time with it ([`TIMEOUT`]); the cache's own budgets lie inside it ([`inner`]), so that what it
 //! last knew arrives before the node gives up. An answer that rests on what the origin said, or failed to say, names that
-//! ([`ORIGIN`], a [`Verdict`](crate::source::Verdict)): whatever comes without it and is no content is the cache's own trouble.
+//! ([`ORIGIN`], a [`Verdict`](crate::source::Verdict)): whatever comes without it and is no content is the cache's own trouble. For a blob
+//! that lies in a bucket the cache may name that place in its stead, to one that follows ([`REDIRECT`], decision 26).
 
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ pub(crate) const SETTINGS: HeaderName = HeaderName::from_static("larder-settings
 
 /// Nothing was said of the registry.
 pub(crate) const NO_SETTINGS: &str = "none";
+
+/// In a request: [`FOLLOWS`] if whoever asks follows a redirect to where the blob is kept, [`FOLLOWS_NOT`] if it wants the bytes here.
+pub(crate) const REDIRECT: HeaderName = HeaderName::from_static("larder-redirect");
+
+/// See [`REDIRECT`].
+pub(crate) const FOLLOWS: HeaderValue = HeaderValue::from_static("yes");
+
+/// See [`REDIRECT`].
+pub(crate) const FOLLOWS_NOT: HeaderValue = HeaderValue::from_static("no");
 
 /// Less than this nobody can be held to.
 const SHORTEST: Duration = Duration::from_millis(20);

@@ -65,6 +65,9 @@ pub const KEY: &str = "key";
 /// The file of the run folder that holds the registries' settings, as [`Settings::to_toml`] writes it.
 pub const REGISTRIES: &str = "registries.toml";
 
+/// Names that are known without DNS.
+const HOSTS: &str = "/etc/hosts";
+
 /// Descriptors that are not for connections: the store's own, origins, logs.
 const OTHER_DESCRIPTORS: u64 = 256;
 
@@ -371,7 +374,7 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
         let authorities = authorities_of(&path).map_err(|error| OpenError::UpstreamCa { path, error })?;
         roots.roots.extend(authorities.roots);
     }
-    let cluster_cache = cluster_cache.map(cluster_cache::prepare).transpose()?;
+    let cluster_cache = cluster_cache.map(|config| cluster_cache::prepare(config, &roots)).transpose()?;
     let service = service.map(OpenService::open).transpose()?;
     let store = OpenStore::open(store).map_err(OpenError::Store)?;
     let admin = AdminServer::bind(admin, Scope::All)?;
@@ -451,7 +454,7 @@ impl Opened {
         let stored = store.start(&tasks, &readiness, &metrics);
         let origin = Origin::new(OriginConfig {
             settings: Arc::clone(&shared),
-            resolver: Arc::new(SystemResolver::new("/etc/hosts")),
+            resolver: Arc::new(SystemResolver::new(HOSTS)),
             proxies: ProxyEnvironment::new(&proxies),
             roots,
             observer: Arc::new(OriginMetrics::new(Arc::clone(&metrics))),
@@ -525,8 +528,9 @@ fn before_all(
             metrics.cluster_cache_questions.get_or_create(&OutcomeLabels { outcome }).inc();
         })
     };
-    let (resolver, limits) = (Arc::new(ServiceResolver), ClusterCacheLimits::default());
-    let cache = Arc::new(ClusterCache::new(prepared, via, resolver, Arc::clone(settings), told, limits));
+    let (resolver, others) = (Arc::new(ServiceResolver), Arc::new(SystemResolver::new(HOSTS)));
+    let limits = ClusterCacheLimits::default();
+    let cache = Arc::new(ClusterCache::new(prepared, via, resolver, others, Arc::clone(settings), told, limits));
     tasks.spawn("cluster cache", Arc::clone(&cache).follow(tasks.shutdown().clone()));
     let (watched, condition, shutdown) =
         (Arc::clone(&cache), readiness.condition("cluster cache"), tasks.shutdown().clone());

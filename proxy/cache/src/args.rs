@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 
 use crate::kubernetes::name::ObjectName;
 
+use crate::redirect::RedirectArgs;
 use crate::store::StoreArgs;
 
 const AFTER_HELP: &str = "\
@@ -107,6 +108,9 @@ pub(crate) struct RunArgs {
     /// Where images are kept.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// Who is sent there.
+    #[command(flatten)]
+    pub(crate) redirect: RedirectArgs,
     /// Where nodes and people ask; repeatable.
     #[arg(
         long,

@@ -63,11 +63,15 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
     if let Some(audience) = args.control_audience.iter().find(|audience| args.token_audience.contains(audience)) {
         bail!("--control-audience {audience}: that is one of --token-audience; choose another one");
     }
+    let store = args.store.config()?;
+    let has_tls = tls.is_some() || args.own_certificate.is_some();
+    let mut limits = ProxyLimits::of_a_cluster();
+    limits.pull.redirects = args.redirect.redirects(&store, has_tls)?;
     let proxy = ProxyConfig {
         listen: args.listen.clone(),
         admin: args.admin,
         metrics: args.metrics,
-        store: args.store.config()?,
+        store,
         run_folder: None,
         registries: args.registries.clone(),
         proxies: ProxyVariables::of_environment(),
@@ -84,7 +88,7 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
                 callers: None,
             }),
         }),
-        limits: ProxyLimits::of_a_cluster(),
+        limits,
     };
     Ok(Config { proxy, kubernetes })
 }

@@ -9,6 +9,7 @@ mod config;
 mod kubernetes;
 mod own_certificate;
 mod person;
+mod redirect;
 mod store;
 
 use std::path::Path;

@@ -1,11 +1,22 @@
 //! The cluster cache as a [`Source`].
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
+use http::header::LOCATION;
+use http::{HeaderMap, Method, StatusCode};
 use larder_oci::{Digest, ManifestReference};
 use tokio::time::Instant;
+use url::Url;
 
 use super::ClusterCache;
 use super::asking::Given;
+use super::replica::Replica;
+use crate::hop;
+use crate::origin::body;
+use crate::origin::client::Answer;
+use crate::origin::question::Question;
+use crate::origin::{Lane, RequestKind};
 use crate::origin::blob::{GetBlob, HeadBlob};
 use crate::origin::listing::GetListing;
 use crate::origin::manifest::{GetManifest, HeadManifest};
@@ -75,18 +86,32 @@ impl Source for ClusterCache {
         _etag: Option<&str>,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<BlobStream, SourceError>> {
-        let (name, digest, silence) = (name.clone(), digest.clone(), self.limits.silence);
+        let (name, digest) = (name.clone(), digest.clone());
         Box::pin(async move {
-            let (key, asked_for) = (digest.to_string(), digest.clone());
-            // What it has under a digest does not change. An ETag that we were given may be the registry's.
-            let given = self.ask(name, key, GetBlob { digest, from, etag: None, silence }, deadline).await?;
-            if given.answer.total == Some(0) && asked_for != Digest::of(asked_for.algorithm(), b"") {
-                let reason = "the cluster cache gave nothing for a blob that is not empty".to_owned();
-                return Err(SourceError::Protocol { reason });
+            // Whoever wants the rest of one was cut, wherever that was; the cache has the bytes itself.
+            let follows = from == 0 && self.bucket.may_be_asked_for(&name, &digest, Instant::now());
+            let given = self.ask_for_blob(&name, &digest, from, follows, deadline).await?;
+            let place = match given.answer {
+                Found::Here(stream) => return checked(stream, &digest, &given.replica),
+                Found::Elsewhere(place) => place,
+            };
+            match self.bucket.get(&given.replica.base, place, &name, &digest, deadline).await {
+                Ok(stream) => Ok(stream),
+                Err(error) => {
+                    tracing::debug!(%digest, %error, "not given where the cluster cache led to; asking it for the bytes");
+                    (self.told)("unfollowed");
+                    let given = self.ask_for_blob(&name, &digest, from, false, deadline).await?;
+                    match given.answer {
+                        Found::Here(stream) => checked(stream, &digest, &given.replica),
+                        Found::Elsewhere(_) => Err(error),
+                    }
+                }
             }
-            let body = given.replica.watched(given.answer.body);
-            Ok(BlobStream { etag: None, body, ..given.answer })
         })
+    }
+
+    fn distrust(&self, name: &Name, digest: &Digest) -> bool {
+        self.bucket.distrust(name, digest, Instant::now())
     }
 
     fn tags(&self, name: &Name, query: Option<&str>, deadline: Instant) -> BoxFuture<'_, Result<Listing, SourceError>> {
@@ -107,6 +132,73 @@ impl Source for ClusterCache {
         let (name, key) = (name.clone(), digest.to_string());
         let question = GetListing::new(format!("referrers/{digest}"), query);
         Box::pin(async move { Ok(self.ask(name, key, question, deadline).await?.listing()) })
+    }
+}
+
+impl ClusterCache {
+    async fn ask_for_blob(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        from: u64,
+        follows: bool,
+        deadline: Instant,
+    ) -> Result<Given<Found>, SourceError> {
+        // What it has under a digest does not change. An ETag that we were given may be the registry's.
+        let blob = GetBlob { digest: digest.clone(), from, etag: None, silence: self.limits.silence };
+        self.ask(name.clone(), digest.to_string(), BlobOrPlace { blob, follows }, deadline).await
+    }
+}
+
+/// What a replica gives.
+fn checked(stream: BlobStream, digest: &Digest, replica: &Arc<Replica>) -> Result<BlobStream, SourceError> {
+    if stream.total == Some(0) && *digest != Digest::of(digest.algorithm(), b"") {
+        let reason = "the cluster cache gave nothing for a blob that is not empty".to_owned();
+        return Err(SourceError::Protocol { reason });
+    }
+    let body = replica.watched(stream.body);
+    Ok(BlobStream { etag: None, body, ..stream })
+}
+
+/// GET of a blob, or of where it is.
+struct BlobOrPlace {
+    blob: GetBlob,
+    follows: bool,
+}
+
+/// A blob, or where it is.
+enum Found {
+    Here(BlobStream),
+    Elsewhere(Url),
+}
+
+impl Question for BlobOrPlace {
+    type Answer = Found;
+    const KIND: RequestKind = GetBlob::KIND;
+    const LANE: Lane = GetBlob::LANE;
+
+    fn method(&self) -> Method {
+        self.blob.method()
+    }
+
+    fn path(&self) -> String {
+        self.blob.path()
+    }
+
+    fn headers(&self) -> Result<HeaderMap, SourceError> {
+        let mut headers = self.blob.headers()?;
+        headers.insert(hop::REDIRECT, if self.follows { hop::FOLLOWS } else { hop::FOLLOWS_NOT });
+        Ok(headers)
+    }
+
+    async fn understand(&self, answer: Answer, until: Instant) -> Result<Found, SourceError> {
+        if answer.status != StatusCode::TEMPORARY_REDIRECT {
+            return Ok(Found::Here(self.blob.understand(answer, until).await?));
+        }
+        let place = answer.headers.get(LOCATION).and_then(|place| Url::parse(place.to_str().ok()?).ok());
+        body::drain(answer.body).await;
+        let nonsense = || SourceError::Protocol { reason: "the cluster cache leads to what is no URL".to_owned() };
+        place.map(Found::Elsewhere).ok_or_else(nonsense)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::store::Name;
 pub(super) struct Given<T> {
     pub(super) answer: T,
     pub(super) unconfirmed: Option<Unconfirmed>,
+    pub(super) is_elsewhere: bool,
     pub(super) replica: Arc<Replica>,
 }
 
@@ -61,6 +62,7 @@ impl ClusterCache {
         let asked = self.ask_in_order(&name, &key, &question, until).await;
         (self.told)(match &asked {
             Ok(given) if given.unconfirmed.is_some() => "stale",
+            Ok(given) if given.is_elsewhere => "redirected",
             Ok(_) => "ok",
             Err(NotGiven { why, .. }) => why,
         });
@@ -114,6 +116,7 @@ impl ClusterCache {
             headers.insert(hop::SETTINGS, settings);
         }
         let url = url(&replica.base, name, &question.path(), question.query());
+        let follows = headers.get(hop::REDIRECT).is_some_and(|said| *said == hop::FOLLOWS);
         let wanted = Wanted { kind: Q::KIND, method: question.method(), url, headers };
         let answer = replica.ask(&wanted, until).await.map_err(NotGiven::unanswered)?;
         let word = word(answer.status, &answer.headers);
@@ -126,20 +129,22 @@ impl ClusterCache {
             self.note_other_settings(name, settings);
             return Err(NotGiven::settings());
         }
+        let is_elsewhere = word == Word::Elsewhere;
         let unconfirmed = match word {
             Word::Content(unconfirmed) => unconfirmed,
+            Word::Elsewhere if follows => None,
             Word::Registry(error) => return Err(NotGiven { why: error.verdict().as_str(), error }),
             Word::Unauthorized => {
                 self.rejected(replica);
                 return Err(NotGiven::unauthorized());
             }
-            Word::Own => {
+            Word::Elsewhere | Word::Own => {
                 let reason = format!("the cluster cache answered {} for itself", answer.status.as_u16());
                 return Err(NotGiven { why: "own", error: SourceError::Unreachable { reason } });
             }
         };
         let answer = question.understand(answer, until).await.map_err(NotGiven::unanswered)?;
-        Ok(Given { answer, unconfirmed, replica: Arc::clone(replica) })
+        Ok(Given { answer, unconfirmed, is_elsewhere, replica: Arc::clone(replica) })
     }
 
     fn has_other_settings(&self, name: &Name, settings: &str) -> bool {

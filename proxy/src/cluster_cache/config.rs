@@ -47,6 +47,12 @@ pub enum ClusterCacheError {
         /// What it lacks.
         what: &'static str,
     },
+    /// TLS as such.
+    #[error("TLS cannot be spoken: {reason}")]
+    Tls {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file cannot be read.
     #[error("read {}: {error}", path.display())]
     Read {

@@ -4,10 +4,11 @@
 //! not the registry's word sends us on (`word`, [`Chain`](crate::source::Chain)); a registry whose name means another machine on each
 //! machine is never sent on. `config` is what a person says; `replicas` the list of them, which follows the name's addresses and the files
 //! ([`ClusterCache::follow`]); `rank` which of them is asked first, `replica` one of them; `asking` puts a question to them, and `answers`
-//! makes a source of that.
+//! makes a source of that; `bucket` is where the cache may send us for a blob.
 
 mod answers;
 mod asking;
+mod bucket;
 mod config;
 mod health;
 mod rank;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use larder_oci::Registry;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use url::Url;
@@ -31,10 +32,11 @@ use url::Url;
 pub use config::{ClusterCacheConfig, ClusterCacheError};
 pub use replicas::ServiceResolver;
 
+use bucket::Bucket;
 use config::Read;
 use replica::Replica;
 
-use crate::origin::Resolve;
+use crate::origin::{Resolve, tls};
 use crate::secret::Token;
 use crate::settings::SharedSettings;
 
@@ -61,7 +63,8 @@ impl Default for Limits {
     }
 }
 
-/// Is told how each question ended: `ok`, `stale`, what the registry said, `unauthorized`, `unanswered`, `own`, or `settings`.
+/// Is told how each question ended: `ok`, `stale`, what the registry said, `unauthorized`, `unanswered`, `own`, or `settings`;
+/// `redirected` if it named the place, and then `unfollowed` if that gave nothing.
 pub type Told = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// Everything that was read before privileges went.
@@ -70,6 +73,8 @@ pub struct Prepared {
     /// `None`: a file is not there yet.
     read: Option<(Read, ClientConfig)>,
     files: Option<String>,
+    /// For connections to the bucket.
+    bucket: ClientConfig,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -80,17 +85,20 @@ impl std::fmt::Debug for Prepared {
 
 /// Reads the files. Blocks; an error here is one to stop for. A file that is not there yet, or empty, is none: whoever fills it may come
 /// later than we, and until then pulls are what they are without a cluster cache.
-pub fn prepare(config: ClusterCacheConfig) -> Result<Prepared, ClusterCacheError> {
+/// Where the cache leads to is trusted as registries are: by `roots`.
+pub fn prepare(config: ClusterCacheConfig, roots: &RootCertStore) -> Result<Prepared, ClusterCacheError> {
     config.check()?;
+    let bucket = tls::client_config(roots, None, false);
+    let bucket = bucket.map_err(|error| ClusterCacheError::Tls { reason: error.to_string() })?;
     match config.read() {
         Ok(read) => {
             let tls = config.tls(read.ca_pem.as_deref())?;
-            Ok(Prepared { config, read: Some((read, tls)), files: None })
+            Ok(Prepared { config, read: Some((read, tls)), files: None, bucket })
         }
         Err(error @ ClusterCacheError::NotYet { .. }) => {
             let words = not_read(&error, false);
             tracing::warn!("cluster cache: {words}");
-            Ok(Prepared { config, read: None, files: Some(words) })
+            Ok(Prepared { config, read: None, files: Some(words), bucket })
         }
         Err(error) => Err(error),
     }
@@ -119,6 +127,7 @@ pub struct ClusterCache {
     other_settings: Mutex<HashMap<(Registry, String), Instant>>,
     token: Arc<ArcSwapOption<Token>>,
     state: Mutex<State>,
+    bucket: Arc<Bucket>,
     replicas: watch::Sender<Option<Replicas>>,
     look: Notify,
 }
@@ -135,21 +144,25 @@ struct State {
 
 impl ClusterCache {
     /// Asks nobody before [`ClusterCache::follow`] runs. `identity` is the pseudonym in our `Via`.
-    /// What `settings` say of a registry's endpoints holds for it too, or it is not asked.
+    /// What `settings` say of a registry's endpoints holds for it too, or it is not asked. `resolver` knows its name, `others` all that
+    /// it leads to.
     pub fn new(
         prepared: Prepared,
         identity: &str,
         resolver: Arc<dyn Resolve>,
+        others: Arc<dyn Resolve>,
         settings: SharedSettings,
         told: Told,
         limits: Limits,
     ) -> Self {
-        let Prepared { config, read, files } = prepared;
+        let Prepared { config, read, files, bucket } = prepared;
         let token = read.as_ref().and_then(|(read, _)| read.token.clone());
         let token = Arc::new(ArcSwapOption::from_pointee(token));
         let via = HeaderValue::from_str(&format!("1.1 {identity}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
+        let base = config.base();
         Self {
-            base: config.base(),
+            bucket: Bucket::new(&base, others, bucket, via.clone()),
+            base,
             config,
             via,
             resolver,

@@ -78,12 +78,14 @@ impl Replica {
         silence: Duration,
     ) -> Arc<Self> {
         let told: Told = Arc::new(|_, _| {});
-        let client = |idle| Client::with_idle(idle, Arc::clone(network), tls.clone(), via.clone(), Arc::clone(&told));
+        let client = |idle| {
+            Client::with_idle(idle, Arc::clone(network), tls.clone(), via.clone(), Arc::clone(&told)).following_none()
+        };
         let wake = Arc::new(Notify::new());
         let replica = Arc::new(Self {
             shown,
             base,
-            client: Client::new(Arc::clone(network), tls.clone(), via.clone(), Arc::clone(&told)),
+            client: Client::new(Arc::clone(network), tls.clone(), via.clone(), Arc::clone(&told)).following_none(),
             kept: client(1),
             fresh: client(0),
             token,
@@ -302,14 +304,14 @@ impl Replica {
 
 /// How fast a body comes, in the time in which it is waited for.
 #[derive(Debug, Default)]
-struct Pace {
+pub(super) struct Pace {
     bytes: u64,
     waited: Duration,
 }
 
 impl Pace {
     /// Counts a piece; whether the body gets on.
-    fn is_kept(&mut self, bytes: usize, waited: Duration, silence: Duration) -> bool {
+    pub(super) fn is_kept(&mut self, bytes: usize, waited: Duration, silence: Duration) -> bool {
         self.bytes += bytes as u64;
         self.waited += waited;
         if self.bytes >= TRICKLE {

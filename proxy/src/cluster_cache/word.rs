@@ -13,6 +13,8 @@ use crate::source::{SourceError, Unconfirmed, Verdict};
 pub(super) enum Word {
     /// Content; what the registry said instead of confirming it, if it did not.
     Content(Option<Unconfirmed>),
+    /// Where the content is.
+    Elsewhere,
     /// The registry's own answer, or that it gave none.
     Registry(SourceError),
     /// It does not know us.
@@ -29,6 +31,7 @@ pub(super) fn word(status: StatusCode, headers: &HeaderMap) -> Word {
         (StatusCode::OK | StatusCode::PARTIAL_CONTENT, Some(said)) => {
             Word::Content(Some(Unconfirmed { said, age: age(headers) }))
         }
+        (StatusCode::TEMPORARY_REDIRECT, None) => Word::Elsewhere,
         (_, Some(said)) => match error(said) {
             Some(error) => Word::Registry(error),
             None => Word::Own,
@@ -80,6 +83,7 @@ mod tests {
         assert_eq!(of(200, Some("timeout")), stale(Verdict::Timeout));
         assert_eq!(of(200, Some("not_found")), stale(Verdict::NotFound));
         assert_eq!(of(404, Some("not_found")), Word::Registry(SourceError::NotFound));
+        assert_eq!(of(307, None), Word::Elsewhere);
         // Its own: settings, bounds, a loop, somebody in between.
         for status in [404, 502, 503, 500, 400, 416, 429, 301] {
             assert_eq!(of(status, None), Word::Own, "{status}");

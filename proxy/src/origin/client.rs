@@ -74,6 +74,7 @@ pub(crate) struct Client {
     network: Arc<Network>,
     via: HeaderValue,
     told: Told,
+    redirects: usize,
 }
 
 /// Whoever is told how each request ended.
@@ -99,7 +100,12 @@ impl Client {
             .http1_max_headers(MOST_HEADERS)
             .http1_max_buf_size(LARGEST_HEAD)
             .build(Connector::new(Arc::clone(&network), tls));
-        Self { http, network, via, told }
+        Self { http, network, via, told, redirects: MOST_REDIRECTS }
+    }
+
+    /// The same, to whom a redirect is an answer like any other.
+    pub(crate) fn following_none(self) -> Self {
+        Self { redirects: 0, ..self }
     }
 
     /// Asks, and follows redirects. `token` goes only to the host of `wanted`. No answer by `until` is a
@@ -108,7 +114,7 @@ impl Client {
         let mut url = wanted.url.clone();
         let mut own: Option<(StatusCode, HeaderMap)> = None;
         let mut elsewhere = false;
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=self.redirects {
             let token = token.filter(|_| !elsewhere);
             let first = own.is_none();
             let response = self
@@ -117,7 +123,11 @@ impl Client {
                 .map_err(|failed| Failed { failure: failed.failure.filter(|_| first), ..failed })?;
             let (head, body) = response.into_parts();
             let (own_status, own_headers) = own.get_or_insert_with(|| (head.status, head.headers.clone())).clone();
-            let Some(next) = next_hop(&url, head.status, &head.headers).map_err(Failed::innocent)? else {
+            let next = match self.redirects {
+                0 => None,
+                _ => next_hop(&url, head.status, &head.headers).map_err(Failed::innocent)?,
+            };
+            let Some(next) = next else {
                 check_encoding(&head.headers, head.status).map_err(Failed::innocent)?;
                 return Ok(Answer {
                     status: head.status,

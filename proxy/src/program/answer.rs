@@ -13,14 +13,14 @@ use crate::server::{Answer, Asked};
 impl Answer for Puller {
     fn answer(&self, asked: Asked) -> BoxFuture<'_, Reply> {
         Box::pin(async move {
-            let Asked { route, method, range, query, promised, within, settings } = asked;
+            let Asked { route, method, range, query, promised, within, settings, follows } = asked;
             let ours = settings.is_some().then(|| route.registry().and_then(|registry| self.fingerprint(registry)));
             let ours = ours.map(|ours| ours.unwrap_or_else(|| hop::NO_SETTINGS.to_owned()));
             if ours != settings {
                 return with_settings(nothing(), ours);
             }
             let query = query.as_deref();
-            let puller = self.within(within);
+            let puller = self.within(within).following(follows);
             let reply = match route {
                 Route::Manifest { name, reference } if promised => {
                     puller.promised_manifest(&name, &reference, method).await

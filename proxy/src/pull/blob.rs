@@ -8,7 +8,7 @@ use larder_oci::{ByteRange, Digest, Hasher};
 use tokio::time::Instant;
 
 use super::answer::{self, Extent};
-use super::{Puller, Shared};
+use super::{Follows, Puller, Shared};
 use crate::fetch::{FetchError, Opened, OpenedBody};
 use crate::reply::{Body, Outcome, Reply, ReplySource};
 use crate::source::{BlobHead, SourceError};
@@ -22,8 +22,11 @@ impl Puller {
         }
         // Only GET has ranges (RFC 9110 §14.2).
         let range = range.filter(|_| method == Method::GET);
+        // Who asks for the headers, or for a part, is answered here.
+        let is_whole = method == Method::GET && range.is_none();
+        let follows = if is_whole { self.follows.clone() } else { Follows::No };
         let deadline = Instant::now() + self.answer;
-        let reply = self.shared.blob(name, digest, range, &method, deadline).await;
+        let reply = self.shared.blob(name, digest, range, &method, &follows, deadline).await;
         answer::to_method(reply, &method)
     }
 }
@@ -35,12 +38,16 @@ impl Shared {
         digest: &Digest,
         range: Option<ByteRange>,
         method: &Method,
+        follows: &Follows,
         deadline: Instant,
     ) -> Reply {
-        if let Some(held) = self.held(name, digest).await
-            && let Some(reply) = self.hit(digest, held.blob, range, method).await
-        {
-            return reply;
+        if let Some(held) = self.held(name, digest).await {
+            if let Some(reply) = self.elsewhere(digest, &held.blob, follows).await {
+                return reply;
+            }
+            if let Some(reply) = self.hit(digest, held.blob, range, method).await {
+                return reply;
+            }
         }
         if self.fetcher.refuses(name, digest) {
             return answer::refusal(StatusCode::BAD_GATEWAY, "refused");
@@ -51,6 +58,9 @@ impl Shared {
         if let Some(blob) = self.stored(digest).await {
             if let Err(error) = self.evidence(name, digest, Some(blob.len()), deadline).await {
                 return answer::of_error(&error);
+            }
+            if let Some(reply) = self.elsewhere(digest, &blob, follows).await {
+                return reply;
             }
             if let Some(reply) = self.hit(digest, blob, range, method).await {
                 return reply;

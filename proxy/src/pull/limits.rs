@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Redirects;
 use crate::fetch::FetchLimits;
 
 /// Bounds of [`super::Puller`].
@@ -31,6 +32,8 @@ pub struct Limits {
     pub look_at_disk: Duration,
     /// After how long a confirmation is written down anew.
     pub confirmation: Duration,
+    /// Who is sent to where the store keeps a blob.
+    pub redirects: Redirects,
     /// Bounds of fetching blobs.
     pub fetch: FetchLimits,
 }
@@ -49,6 +52,7 @@ impl Default for Limits {
             first_chunk: Duration::from_secs(2),
             look_at_disk: Duration::from_secs(2),
             confirmation: Duration::from_mins(1),
+            redirects: Redirects::default(),
             fetch: FetchLimits::default(),
         }
     }

@@ -11,7 +11,7 @@
 //!
 //! [`Puller`] is asked by `server`, one method per kind of request: `tag` and `manifest`, `blob`, `listing`. The policy is
 //! `table`, the time `freshness`, and `flight` sees that simultaneous questions cost the origin one. Bytes of blobs come from
-//! the store, or through `fetch`. Clients that cannot turn elsewhere after the manifest are `promised`'s, which asks the same
+//! the store, or through `fetch`, or are somewhere else to be had (`elsewhere`). Clients that cannot turn elsewhere after the manifest are `promised`'s, which asks the same
 //! and looks further ahead; what is attached to images (signatures) is `attachment`'s.
 
 mod answer;
@@ -20,6 +20,7 @@ mod blob;
 mod broken;
 mod catalog;
 mod denied;
+mod elsewhere;
 mod flight;
 mod freshness;
 mod held;
@@ -63,6 +64,7 @@ use promises::Promises;
 use recent::Recent;
 use uses::Uses;
 
+pub use elsewhere::{Follows, Redirects, Sent};
 pub(crate) use keep::Unkept;
 pub use limits::Limits;
 pub use table::{Asked, Conditions, Decision, decide};
@@ -74,6 +76,8 @@ pub struct Puller {
     shared: Arc<Shared>,
     /// How long whoever asks waits for the head of an answer.
     answer: Duration,
+    /// Whether it follows a redirect.
+    follows: Follows,
 }
 
 struct Shared {
@@ -139,7 +143,7 @@ impl Puller {
             manifests: Flights::default(),
             limits,
         };
-        Self { answer: shared.limits.answer, shared: Arc::new(shared) }
+        Self { answer: shared.limits.answer, shared: Arc::new(shared), follows: Follows::default() }
     }
 
     /// That of what is said of a registry.
@@ -151,7 +155,7 @@ impl Puller {
     #[must_use]
     pub fn within(&self, time: Option<Duration>) -> Self {
         let answer = time.map_or(self.answer, |time| time.min(self.answer));
-        Self { shared: Arc::clone(&self.shared), answer }
+        Self { shared: Arc::clone(&self.shared), answer, follows: self.follows.clone() }
     }
 
     /// `GET` or `HEAD /v2/<name>/manifests/<reference>`.

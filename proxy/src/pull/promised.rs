@@ -37,7 +37,8 @@ impl Puller {
         let under_way = shared.promises.asked(name, digest);
         let is_get = method == Method::GET;
         let mut reply = self.blob(name, digest, range, method).await;
-        if reply.status.is_success() || reply.status == StatusCode::RANGE_NOT_SATISFIABLE {
+        let is_elsewhere = reply.status == StatusCode::TEMPORARY_REDIRECT;
+        if reply.status.is_success() || is_elsewhere || reply.status == StatusCode::RANGE_NOT_SATISFIABLE {
             let of_origin = reply.outcome.source == ReplySource::Origin;
             reply.observer = Some(Box::new(Delivery {
                 shared: Arc::clone(shared),

@@ -130,6 +130,11 @@ pub(crate) fn challenge(headers: &mut HeaderMap, challenge: Option<HeaderValue>)
     }
 }
 
+/// Whether a token was said: who was let in then was known by it.
+pub(super) fn says_a_token(headers: &HeaderMap) -> bool {
+    token(headers).is_some()
+}
+
 /// RFC 6750 §2.1, RFC 7617 §2. Schemes are not case-sensitive (RFC 9110 §11.1).
 fn token(headers: &HeaderMap) -> Option<Token> {
     let (scheme, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LINK, RANGE, VIA,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LINK, RANGE, VIA,
 };
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Uri};
 use larder_oci::{ByteRange, ErrorBody};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use super::socket::SocketState;
 use super::wire::{WireBody, respond};
 use crate::hop;
 use crate::metrics::Metrics;
+use crate::pull::Follows;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -48,6 +50,8 @@ pub struct Asked {
     pub within: Option<Duration>,
     /// The fingerprint of what the client was told of the registry, where it says so: nobody else's endpoints are an answer to it.
     pub settings: Option<String>,
+    /// Whether it follows a redirect to where a blob is kept.
+    pub follows: Follows,
 }
 
 /// Whoever answers requests for images.
@@ -143,7 +147,8 @@ impl Handler {
                 let query = query_without_namespace(query);
                 let within = hop::within(headers);
                 let settings = headers.get(hop::SETTINGS).and_then(|text| text.to_str().ok()).map(ToOwned::to_owned);
-                let asked = Asked { route, method: method.clone(), range, query, promised, within, settings };
+                let follows = self.gate.as_ref().map_or(Follows::No, |_| follows(headers, uri));
+                let asked = Asked { route, method: method.clone(), range, query, promised, within, settings, follows };
                 let reply = self.answer.answer(asked).await;
                 paged(reply, uri)
             }
@@ -169,6 +174,21 @@ fn range(headers: &HeaderMap) -> Option<ByteRange> {
     match (values.next(), values.next()) {
         (Some(value), None) if !headers.contains_key(IF_RANGE) => ByteRange::parse_header(value.to_str().ok()?).ok(),
         _ => None,
+    }
+}
+
+/// Whether a caller of a service follows redirects. A machine that is let in for its address alone is none that a signed URL is given to.
+fn follows(headers: &HeaderMap, uri: &Uri) -> Follows {
+    let host = || {
+        let named = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+        let authority = uri.authority().cloned().or(named)?;
+        Some(authority.host().to_owned())
+    };
+    match headers.get(hop::REDIRECT) {
+        _ if !gate::says_a_token(headers) => Follows::No,
+        Some(said) if *said == hop::FOLLOWS => Follows::Yes,
+        Some(_) => Follows::No,
+        None => host().map_or(Follows::No, |asked| Follows::Unsaid { asked }),
     }
 }
 
@@ -237,6 +257,24 @@ mod tests {
         let mut twice = headers(&[(RANGE, "bytes=5-")]);
         twice.append(RANGE, HeaderValue::from_static("bytes=6-"));
         assert_eq!(range(&twice), None);
+    }
+
+    #[test]
+    fn only_who_is_known_by_a_token_is_sent_on_and_it_is_known_whom_a_tool_would_tell() {
+        let of = |pairs: &[(HeaderName, &'static str)], uri: &str| follows(&headers(pairs), &uri.parse().unwrap());
+        let token = (http::header::AUTHORIZATION, "Bearer token");
+        let host = (HOST, "cache.example:7443");
+        let unsaid = |asked: &str| Follows::Unsaid { asked: asked.to_owned() };
+        assert_eq!(of(&[token.clone(), host.clone()], "/v2/"), unsaid("cache.example"));
+        assert_eq!(of(&[token.clone(), (HOST, "[::1]:7443")], "/v2/"), unsaid("[::1]"));
+        assert_eq!(of(&[token.clone(), host.clone()], "http://other.example/v2/"), unsaid("other.example"));
+        assert_eq!(of(&[token.clone()], "/v2/"), Follows::No);
+        assert_eq!(of(&[host.clone()], "/v2/"), Follows::No);
+        for (said, expected) in [("yes", Follows::Yes), ("no", Follows::No), ("", Follows::No), ("YES", Follows::No)] {
+            let said = (hop::REDIRECT, said);
+            assert_eq!(of(&[token.clone(), host.clone(), said.clone()], "/v2/"), expected);
+            assert_eq!(of(&[host.clone(), said], "/v2/"), Follows::No, "nobody knows who this is");
+        }
     }
 
     #[test]

@@ -173,6 +173,10 @@ impl Source for Chain {
     }
 
     fn distrust(&self, name: &Name, digest: &Digest) -> bool {
+        // It may have had it from two places itself, and go on with the other one.
+        if self.first.distrust(name, digest) {
+            return true;
+        }
         let is_first_s = self.doubts.wrong(name, digest, Instant::now());
         if is_first_s {
             tracing::warn!(registry = %name.registry, repository = %name.repository, %digest,

@@ -1,4 +1,4 @@
-//! Blobs that the first of two sources gave badly, and what that means for the next question: pure but for the clock's value.
+//! Blobs that the first of two sources (the cluster cache before the registry; a bucket before the cache) gave badly, and what that means for the next question: pure but for the clock's value.
 //!
 //! A body that broke once may well have been a replica that ended: asking again costs the registry nothing. One that breaks again, or
 //! bytes that are not those of the digest, are for the other source.
@@ -23,7 +23,7 @@ const BREAKS: u32 = 2;
 
 /// Who is asked for a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// The first source, then the other one.
     Usual,
     /// The other one, then the first.
@@ -41,12 +41,12 @@ struct Given {
 
 /// What the first source gave.
 #[derive(Debug, Default)]
-pub(super) struct Doubts {
+pub(crate) struct Doubts {
     given: Mutex<HashMap<(Name, Digest), Given>>,
 }
 
 impl Doubts {
-    pub(super) fn order(&self, name: &Name, digest: &Digest, now: Instant) -> Order {
+    pub(crate) fn order(&self, name: &Name, digest: &Digest, now: Instant) -> Order {
         match self.lock().get(&(name.clone(), digest.clone())) {
             Some(given) if now.duration_since(given.at) >= MEMORY => Order::Usual,
             Some(Given { wrong: true, .. }) => Order::OtherOnly,
@@ -56,7 +56,7 @@ impl Doubts {
     }
 
     /// The first source gives it.
-    pub(super) fn gives(&self, name: &Name, digest: &Digest, now: Instant) {
+    pub(crate) fn gives(&self, name: &Name, digest: &Digest, now: Instant) {
         let mut all = self.lock();
         let key = (name.clone(), digest.clone());
         if all.len() >= BLOBS && !all.contains_key(&key) {
@@ -74,7 +74,7 @@ impl Doubts {
     }
 
     /// Its body broke off.
-    pub(super) fn broke(&self, name: &Name, digest: &Digest, now: Instant) {
+    pub(crate) fn broke(&self, name: &Name, digest: &Digest, now: Instant) {
         if let Some(given) = self.lock().get_mut(&(name.clone(), digest.clone())) {
             given.breaks += 1;
             given.at = now;
@@ -82,7 +82,7 @@ impl Doubts {
     }
 
     /// What came turned out wrong. Whether it may have been the first source's, and this is news.
-    pub(super) fn wrong(&self, name: &Name, digest: &Digest, now: Instant) -> bool {
+    pub(crate) fn wrong(&self, name: &Name, digest: &Digest, now: Instant) -> bool {
         let mut all = self.lock();
         let Some(given) = all.get_mut(&(name.clone(), digest.clone())) else { return false };
         if given.wrong || now.duration_since(given.at) >= MEMORY {

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::store::Name;
 
 pub use chain::Chain;
+pub(crate) use doubts::{Doubts, Order};
 pub(crate) use chain::is_the_registrys_word;
 
 /// The most bytes of a manifest, index or listing that a source hands out; more is [`SourceError::Protocol`].

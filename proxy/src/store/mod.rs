@@ -32,6 +32,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use larder_oci::{Digest, Tag};
 
+use crate::secret::SignedUrl;
+
 pub use blob::{PartialBlob, StoredBlob};
 pub use checked::CheckedRange;
 pub(crate) use checksums::Summing;
@@ -73,6 +75,13 @@ pub trait Store: Send + Sync + 'static {
     fn keeps(&self, digest: &Digest) -> BoxFuture<'_, Result<bool, StoreError>> {
         let blob = self.blob(digest);
         Box::pin(async move { Ok(blob.await?.is_some()) })
+    }
+
+    /// Where whoever asks for this blob of `length` bytes may get it without us, for some minutes. `None` if there is no such place, or if
+    /// it comes from here as well or better.
+    fn elsewhere(&self, digest: &Digest, length: u64) -> BoxFuture<'_, Result<Option<SignedUrl>, StoreError>> {
+        let _ = (digest, length);
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     /// A blob with the evidence that `name` delivered it, or neither: [`Store::link`] and [`Store::blob`] as one question, which

@@ -1,6 +1,7 @@
 //! Nodes, the cluster cache and a registry, over real sockets.
 
 mod odd_caches;
+mod redirected;
 
 use std::path::PathBuf;
 

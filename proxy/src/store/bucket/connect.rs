@@ -9,6 +9,7 @@ use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::multipart::MultipartStore;
+use object_store::signer::Signer;
 use object_store::{ObjectStore, RetryConfig};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
@@ -60,12 +61,25 @@ fn credentials_file(address: &BucketAddress) -> Result<Option<Credentials>, Stor
     found.map(Some).ok_or_else(|| unusable(address, &missing()))
 }
 
+/// A bucket, and who signs URLs of it.
+pub(super) struct Connected {
+    pub(super) remote: Arc<dyn Remote>,
+    pub(super) signer: Arc<dyn Signer>,
+}
+
+impl Connected {
+    fn new<T: Remote + Signer>(store: T) -> Self {
+        let store = Arc::new(store);
+        Self { remote: Arc::clone(&store) as Arc<dyn Remote>, signer: store }
+    }
+}
+
 /// Sends nothing yet. Retries are ours (`client`), with one budget for all.
 pub(super) fn remote(
     address: &BucketAddress,
     endpoint: Option<&str>,
     transport: Transport,
-) -> Result<Arc<dyn Remote>, StoreError> {
+) -> Result<Connected, StoreError> {
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     let failed = |error: object_store::Error| unusable(address, &error);
@@ -92,7 +106,7 @@ pub(super) fn remote(
             if plain {
                 builder = builder.with_allow_http(true);
             }
-            Arc::new(builder.build().map_err(failed)?)
+            Connected::new(builder.build().map_err(failed)?)
         }
         Provider::Gcs => {
             let mut builder = GoogleCloudStorageBuilder::from_env()
@@ -102,7 +116,7 @@ pub(super) fn remote(
             if let Some(endpoint) = endpoint {
                 builder = builder.with_base_url(endpoint);
             }
-            Arc::new(builder.build().map_err(failed)?)
+            Connected::new(builder.build().map_err(failed)?)
         }
         Provider::Azure => {
             let mut builder = MicrosoftAzureBuilder::from_env()
@@ -115,7 +129,7 @@ pub(super) fn remote(
             if plain {
                 builder = builder.with_allow_http(true);
             }
-            Arc::new(builder.build().map_err(failed)?)
+            Connected::new(builder.build().map_err(failed)?)
         }
     })
 }

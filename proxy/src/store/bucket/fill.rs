@@ -101,6 +101,11 @@ impl Fill {
         StoredBlob::arriving(Arc::clone(self) as Arc<dyn Arriving>, self.length, check, Arc::new(keeper))
     }
 
+    /// Whether its bytes are coming here, or came.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     fn begin(&self) {
         if !self.begun.swap(true, Ordering::Relaxed)
             && let Some(fill) = self.me.upgrade()

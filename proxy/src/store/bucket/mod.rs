@@ -12,13 +12,14 @@
 //!   served, what is not counts as absent, and what comes meanwhile is owed to the bucket (`owed`, `records`).
 //!
 //! The flow: [`BucketStore`] → `shared` (what the bucket has) → `small` or `fill` (from the bucket), `partial` → `upload` (to it) →
-//! `client` (limits in time, retries, the gate) → `transport` (HTTP, counted). `upkeep` runs beside. Pins, and what leaves the bucket: `keeping`.
+//! `client` (limits in time, retries, the gate) → `transport` (HTTP, counted); or `elsewhere` (a URL of the bucket for whoever asks). `upkeep` runs beside. Pins, and what leaves the bucket: `keeping`.
 
 mod address;
 mod budget;
 mod client;
 mod connect;
 mod credentials;
+mod elsewhere;
 mod fill;
 mod gate;
 mod keeping;
@@ -49,7 +50,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::client::{Client, Limits};
-use self::connect::Remote;
+use self::connect::{Connected, Remote};
+use self::elsewhere::Signing;
 use self::keeping::BucketPins;
 use self::layout::Layout;
 use self::partial::BucketPartial;
@@ -62,6 +64,7 @@ use super::{Checksums, Link, Name, PartialBlob, Store, StoreError, StoreHealth, 
 use crate::origin::ProxyVariables;
 use crate::pins::Pins;
 use crate::pull::KeepPulled;
+use crate::secret::SignedUrl;
 
 pub use address::{AddressError, BucketAddress, ClusterId, ClusterIdError, Provider};
 pub use keeping::{Brake, BucketPerson, Cluster, ForgetError, Removal, Standing};
@@ -160,15 +163,15 @@ pub struct BucketStats {
 }
 
 /// By which requests are sent, and counted.
-fn client_of(config: &BucketConfig) -> Result<(Client, Arc<Counts>), StoreError> {
+fn client_of(config: &BucketConfig) -> Result<(Client, Signing, Arc<Counts>), StoreError> {
     let plain = config.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     // Nobody to trust, nothing to read.
     let roots = if plain { rustls::RootCertStore::empty() } else { crate::origin::platform_roots() };
     let tls = connect::tls(&config.address, roots, config.ca_pem.as_deref())?;
     let counts = Arc::<Counts>::default();
     let transport = Transport::new(tls, &config.proxies, Arc::clone(&counts));
-    let remote = connect::remote(&config.address, config.endpoint.as_deref(), transport)?;
-    Ok((client_on(remote, config), counts))
+    let Connected { remote, signer } = connect::remote(&config.address, config.endpoint.as_deref(), transport)?;
+    Ok((client_on(remote, config), Signing::new(signer), counts))
 }
 
 fn client_on(remote: Arc<dyn Remote>, config: &BucketConfig) -> Client {
@@ -192,14 +195,20 @@ impl BucketStore {
     /// Opens or makes the folder with copies, and reads the environment for credentials. Blocks on the disk, needs no runtime, and
     /// sends nothing: until [`Self::prepare`] was called the bucket is not used.
     pub fn open(config: BucketConfig) -> Result<Arc<Self>, StoreError> {
-        let (client, counts) = client_of(&config)?;
-        Self::of(client, counts, config)
+        let (client, signing, counts) = client_of(&config)?;
+        Self::of(client, Some(signing), counts, config)
     }
 
-    fn of(client: Client, counts: Arc<Counts>, config: BucketConfig) -> Result<Arc<Self>, StoreError> {
+    /// Without `signing` nobody is sent to the bucket.
+    fn of(
+        client: Client,
+        signing: Option<Signing>,
+        counts: Arc<Counts>,
+        config: BucketConfig,
+    ) -> Result<Arc<Self>, StoreError> {
         let layout = Layout::new(&config.address.prefix, config.cluster.clone());
         let local = DirectoryStore::open(config.copies.clone())?;
-        Ok(Arc::new(Self { shared: Arc::new(Shared::new(client, layout, local, config)?), counts }))
+        Ok(Arc::new(Self { shared: Arc::new(Shared::new(client, signing, layout, local, config)?), counts }))
     }
 
     /// Looks at the bucket for the first time: refuses one that a newer Larder has written. One that does not answer is no error, and is
@@ -345,6 +354,11 @@ impl Store for BucketStore {
             self.shared.forget_age(&digest);
             Ok(!self.shared.usable(&digest, Duration::ZERO).await?.is_empty())
         })
+    }
+
+    fn elsewhere(&self, digest: &Digest, length: u64) -> BoxFuture<'_, Result<Option<SignedUrl>, StoreError>> {
+        let digest = digest.clone();
+        Box::pin(async move { self.shared.elsewhere(&digest, length).await })
     }
 
     fn put_bytes(&self, digest: &Digest, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>> {

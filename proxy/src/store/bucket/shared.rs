@@ -10,6 +10,7 @@ use rustls::crypto::aws_lc_rs;
 use tokio::sync::{Notify, Semaphore};
 
 use super::client::Client;
+use super::elsewhere::Signing;
 use super::fill::Fill;
 use super::keeping::Standings;
 use super::layout::{Generation, Layout};
@@ -42,6 +43,8 @@ pub(crate) struct Kept {
 
 pub(super) struct Shared {
     pub(super) client: Client,
+    /// `None`: nobody is sent to the bucket.
+    pub(super) signing: Option<Signing>,
     pub(super) layout: Layout,
     pub(super) local: Arc<DirectoryStore>,
     pub(super) config: BucketConfig,
@@ -49,6 +52,8 @@ pub(super) struct Shared {
     pub(super) owed: Owed,
     /// What listings showed, newest first.
     known: Recent<Digest, Vec<Kept>>,
+    /// Those of them that will be there for a while, where that was asked.
+    pub(super) lasting: Recent<Digest, Vec<Kept>>,
     distrusted: Recent<(Digest, Generation), ()>,
     /// Blobs that did not come from the bucket as they should have: for a while they count as absent.
     away: Recent<Digest, ()>,
@@ -106,6 +111,7 @@ pub(super) fn new_names(place: &str) -> Result<Names, StoreError> {
 impl Shared {
     pub(super) fn new(
         client: Client,
+        signing: Option<Signing>,
         layout: Layout,
         local: Arc<DirectoryStore>,
         config: BucketConfig,
@@ -115,11 +121,13 @@ impl Shared {
             pins: Recent::new(PINS),
             standings: Standings::default(),
             client,
+            signing,
             layout,
             local,
             records: Records::new(config.remembered_records, config.fresh_for, config.absent_for),
             owed: Owed::default(),
             known: Recent::new(KNOWN),
+            lasting: Recent::new(KNOWN),
             distrusted: Recent::new(DISTRUSTED),
             away: Recent::new(DISTRUSTED),
             confirmed: Recent::new(KNOWN),
@@ -167,7 +175,7 @@ impl Shared {
         Ok(self.trusted(digest, kept))
     }
 
-    fn trusted(&self, digest: &Digest, mut kept: Vec<Kept>) -> Vec<Kept> {
+    pub(super) fn trusted(&self, digest: &Digest, mut kept: Vec<Kept>) -> Vec<Kept> {
         kept.retain(|kept| self.distrusted.get(&(digest.clone(), kept.generation.clone()), |(), _| true).is_none());
         kept
     }

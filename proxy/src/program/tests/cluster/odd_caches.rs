@@ -11,13 +11,13 @@ use super::*;
 type Answering = dyn Fn(&str, &mut Plain) + Send + Sync;
 
 /// Something that is no cache, at an address of its own; plain HTTP, so that every byte is its own.
-struct Fake {
-    url: String,
-    asked: Arc<Mutex<Vec<String>>>,
+pub(super) struct Fake {
+    pub(super) url: String,
+    pub(super) asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fake {
-    fn start(answering: impl Fn(&str, &mut Plain) + Send + Sync + 'static) -> Self {
+    pub(super) fn start(answering: impl Fn(&str, &mut Plain) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(LOOPBACK).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (asked, answering) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answering) as Arc<Answering>);
@@ -31,7 +31,7 @@ impl Fake {
         Self { url, asked }
     }
 
-    fn was_asked_for(&self, what: &str) -> bool {
+    pub(super) fn was_asked_for(&self, what: &str) -> bool {
         self.asked.lock().unwrap().iter().any(|head| head.contains(what))
     }
 }
@@ -50,13 +50,13 @@ fn converse(mut stream: Plain, answering: &Answering, heads: &Mutex<Vec<String>>
     answering(&head, &mut stream);
 }
 
-fn say(stream: &mut Plain, text: &str) {
+pub(super) fn say(stream: &mut Plain, text: &str) {
     // Whoever asked may have gone: that is his right.
     let _ = stream.write_all(text.as_bytes());
 }
 
 /// Until the one who asked has gone.
-fn hang(stream: &mut Plain) {
+pub(super) fn hang(stream: &mut Plain) {
     let mut rest = [0; 64];
     while matches!(stream.read(&mut rest), Ok(1..)) {}
 }

@@ -38,7 +38,7 @@ pub(super) async fn store_on(
     let copies = TempDir::new().unwrap();
     let mut config = config(&copies);
     change(&mut config);
-    let store = BucketStore::of(client_on(remote, &config), Arc::default(), config).unwrap();
+    let store = BucketStore::of(client_on(remote, &config), None, Arc::default(), config).unwrap();
     store.prepare().await.unwrap();
     let shutdown = CancellationToken::new();
     store.spawn_background(&shutdown);
