@@ -13,13 +13,13 @@ use super::ClusterCache;
 use super::asking::Given;
 use super::replica::Replica;
 use crate::hop;
+use crate::origin::blob::{GetBlob, HeadBlob};
 use crate::origin::body;
 use crate::origin::client::Answer;
-use crate::origin::question::Question;
-use crate::origin::{Lane, RequestKind};
-use crate::origin::blob::{GetBlob, HeadBlob};
 use crate::origin::listing::GetListing;
 use crate::origin::manifest::{GetManifest, HeadManifest};
+use crate::origin::question::Question;
+use crate::origin::{Lane, RequestKind};
 use crate::source::{BlobHead, BlobStream, Listing, ManifestBody, ManifestHead, Source, SourceError};
 use crate::store::Name;
 

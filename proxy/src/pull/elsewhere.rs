@@ -9,6 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use larder_oci::Digest;
 use tokio::time::timeout;
+use url::Host;
 
 use super::{Puller, Shared};
 use crate::reply::{Body, Outcome, Reply, ReplySource};
@@ -46,9 +47,10 @@ pub enum Follows {
     No,
     /// It says so.
     Yes,
-    /// It does not say. Tools send the token on to the very host that they asked, whatever the port, and to hosts below it.
+    /// It does not say. Tools send the token on to the very host that they asked, whatever the port, and to hosts below it; and some
+    /// (crane) go to no host that is a private address.
     Unsaid {
-        /// That host.
+        /// The host that was asked.
         asked: String,
     },
 }
@@ -61,14 +63,16 @@ impl Follows {
         }
     }
 
-    /// Whether it would show `host` a token that is for us.
-    fn would_tell(&self, host: &str) -> bool {
+    /// Whether it gets there, and does not show that host a token that is for us.
+    fn may_go_to(&self, host: &str) -> bool {
         match self {
-            Self::No | Self::Yes => false,
+            Self::No | Self::Yes => true,
             Self::Unsaid { asked } => {
+                let is_address = !matches!(Host::parse(host), Ok(Host::Domain(_)));
                 let asked = asked.trim_end_matches('.').to_ascii_lowercase();
-                let above = host.trim_end_matches('.').strip_suffix(&asked);
-                above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+                let below = host.trim_end_matches('.').strip_suffix(&asked);
+                let is_told = below.is_some_and(|below| below.is_empty() || below.ends_with('.'));
+                !is_address && !is_told
             }
         }
     }
@@ -97,7 +101,7 @@ impl Shared {
             }
             Err(_) => return None,
         };
-        if follows.would_tell(place.host()) {
+        if !follows.may_go_to(place.host()) {
             return None;
         }
         let mut headers = HeaderMap::new();
@@ -127,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_sent_to_a_host_that_his_tool_would_show_the_token() {
-        let tells = |asked: &str, host| Follows::Unsaid { asked: asked.to_owned() }.would_tell(host);
-        assert!(tells("cache.example", "cache.example") && tells("Cache.Example.", "minio.cache.example"));
-        assert!(tells("127.0.0.1", "127.0.0.1"));
-        assert!(!tells("cache.example", "bucket.example") && !tells("cache.example", "notcache.example"));
-        assert!(!tells("minio.cache.example", "cache.example") && !tells("localhost", "127.0.0.1"));
-        assert!(!Follows::Yes.would_tell("cache.example"));
+    fn nobody_is_sent_to_where_his_tool_would_show_the_token_or_not_go() {
+        let may = |asked: &str, host| Follows::Unsaid { asked: asked.to_owned() }.may_go_to(host);
+        assert!(!may("cache.example", "cache.example") && !may("Cache.Example.", "minio.cache.example"));
+        assert!(!may("localhost", "127.0.0.1") && !may("cache.example", "[fd00::1]") && !may("10.0.0.1", "10.0.0.1"));
+        assert!(may("cache.example", "bucket.example") && may("cache.example", "notcache.example"));
+        assert!(may("minio.cache.example", "cache.example") && may("10.0.0.1", "bucket.example"));
+        assert!(Follows::Yes.may_go_to("cache.example") && Follows::Yes.may_go_to("10.0.0.1"));
     }
 }

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use crate::store::Name;
 
 pub use chain::Chain;
-pub(crate) use doubts::{Doubts, Order};
 pub(crate) use chain::is_the_registrys_word;
+pub(crate) use doubts::{Doubts, Order};
 
 /// The most bytes of a manifest, index or listing that a source hands out; more is [`SourceError::Protocol`].
 pub const MAXIMUM_DOCUMENT: usize = 4 * 1024 * 1024;

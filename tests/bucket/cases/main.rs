@@ -19,6 +19,7 @@ mod layout;
 mod listing;
 mod programs;
 mod pulls;
+mod redirect;
 mod replicas;
 mod trouble;
 mod world;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
             killed::cases(),
             pulls::cases(),
             programs::cases(),
+            redirect::cases(),
             churn::cases(kind),
             corporate::cases(kind),
             listing::cases(kind),

@@ -26,7 +26,7 @@ pub struct CacheSettings {
     pub cluster: String,
     /// The registries file.
     pub registries: String,
-    /// More words and variables.
+    /// More words and variables. Without tokens everybody on this machine may ask.
     pub arguments: Vec<String>,
     /// See above.
     pub environment: Vec<(String, String)>,
@@ -108,7 +108,10 @@ fn spawn(settings: &CacheSettings, folder: &Path, address: SocketAddr, admin: So
     command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
     // Nothing depends on how full the machine's own disk is.
     command.args(["--store-reserve", "0"]);
-    command.args(["--anonymous-networks", "127.0.0.0/8", "--registries"]).arg(folder.join("registries.toml"));
+    command.arg("--registries").arg(folder.join("registries.toml"));
+    if !settings.arguments.iter().any(|word| word == "--token-file") {
+        command.args(["--anonymous-networks", "127.0.0.0/8"]);
+    }
     command.args(&settings.arguments).envs(CREDENTIALS).envs(settings.environment.iter().cloned());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().context("could not start larder-cache")

@@ -71,7 +71,9 @@ fn cache_leading_to(image: &Image, place: &str) -> Fake {
             let location = format!("{place}/{}?X-Amz-Signature=secret", digest.hex());
             return say(
                 stream,
-                &format!("HTTP/1.1 {status}\r\n{settings}\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+                &format!(
+                    "HTTP/1.1 {status}\r\n{settings}\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                ),
             );
         }
         let from = head.lines().find_map(|line| line.strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok());
@@ -222,7 +224,10 @@ async fn a_redirect_that_nobody_asked_for_is_followed_by_nobody() {
     let bucket = bucket(&cluster.image, Bucket::Well);
     let place = bucket.url.clone();
     let cache = Fake::start(move |_, stream| {
-        say(stream, &format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        say(
+            stream,
+            &format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+        );
     });
     let node = cluster.node_asking(&cache.url);
     assert_eq!(node.pull(&cluster.image).await, (200, true));
