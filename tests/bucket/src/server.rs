@@ -57,6 +57,7 @@ impl Kind {
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    scheme: &'static str,
     folder: TempDir,
 }
 
@@ -101,7 +102,8 @@ impl Server {
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("could not start {}", program.display()))?;
-        let mut server = Self { child, address, folder };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut server = Self { child, address, scheme, folder };
         server.until_it_answers()?;
         Ok(server)
     }
@@ -131,7 +133,7 @@ impl Server {
 
     /// For `--endpoint`.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The folder of the bucket, whose files are the objects (not those of `MinIO`).

@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::any("two_nodes_at_once_cost_the_registry_each_thing_once_and_a_new_node_needs_none", at_once).newest(),
     Case::any("a_tag_that_moved_is_the_new_image_through_the_cluster_cache", moved).newest(),
     Case::any("the_cluster_cache_keeps_nothing_that_needs_credentials", private).newest(),
+    Case::any("nodes_are_sent_to_the_bucket_for_what_the_cluster_cache_has_no_copy_of", sent_to_the_bucket).newest(),
 ];
 
 fn at_once(line: EngineLine) -> Result<()> {
@@ -55,6 +56,37 @@ fn at_once(line: EngineLine) -> Result<()> {
     let pulled = new.engine.pull(&cluster.by_tag()).with_context(|| new.larder.last_lines())?;
     ensure!(pulled.took < Duration::from_secs(6), "took {:?}", pulled.took);
     ensure!(new.engine.has(&cluster.by_tag())?, "the engine does not have the image");
+    Ok(())
+}
+
+fn sent_to_the_bucket(line: EngineLine) -> Result<()> {
+    let spec = ImageSpec { layers: vec![2_000, 2 << 20, 5 << 20], ..ImageSpec::default() };
+    let mut cluster = Cluster::sent_to_bucket(line, &spec)?;
+    let sent = |cluster: &Cluster| -> Result<f64> {
+        let metrics = cluster.cache.metrics()?;
+        let lines = metrics.lines().filter(|line| line.contains("outcome=\"redirected\""));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    };
+    let first = cluster.node_trusting_the_bucket(1)?;
+    first.engine.pull(&cluster.by_tag())?;
+    cluster.cache.wait_until_stored()?;
+    ensure!(sent(&cluster)? == 0.0, "what came through the cache lies there");
+
+    cluster.empty_its_folder()?;
+    cluster.origin.stop();
+    let second = cluster.node_trusting_the_bucket(2)?;
+    second.engine.pull(&cluster.by_tag()).with_context(|| second.larder.last_lines())?;
+    ensure!(second.engine.has(&cluster.by_tag())?, "the engine does not have the image");
+    ensure!(sent(&cluster)? == 2.0 && second.questions("redirected")? == 2.0, "{}", cluster.cache.last_lines());
+    ensure!(second.questions("unfollowed")? == 0.0, "{}", second.larder.last_lines());
+
+    // Who does not trust the bucket pulls all the same.
+    let third = cluster.node(3)?;
+    third.engine.pull(&cluster.by_tag()).with_context(|| third.larder.last_lines())?;
+    ensure!(third.questions("unfollowed")? > 0.0, "{}", third.larder.last_lines());
+    for log in [cluster.cache.log(), second.larder.log(), third.larder.log()] {
+        ensure!(!log.contains("X-Amz"), "a signed URL is in the log");
+    }
     Ok(())
 }
 

@@ -4,14 +4,14 @@
 //! have the name from a hosts file and know the registry's private authority; Larder is told both in its registries file.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use larder_oci::Digest;
 use larder_test_bucket::{Kind, Server};
-use larder_test_origin::{Image, ImageSpec, Origin, OriginBuilder};
+use larder_test_origin::{Image, ImageSpec, Origin, OriginBuilder, private_certificate};
 use larder_test_parts::EngineLine;
 use tempfile::TempDir;
 
@@ -30,6 +30,9 @@ pub const HOSTS: &str = "127.0.0.1 localhost registry.example\n";
 
 /// What nodes call the cluster cache where it has several replicas, which are the addresses behind the name.
 pub const CACHE: &str = "larder-cache.example";
+
+/// Vouches for a bucket that speaks TLS; a file of the case's folder.
+const BUCKET_CA: &str = "bucket-ca.pem";
 
 /// One node of a cluster.
 pub struct Member {
@@ -119,6 +122,45 @@ impl Cluster {
         let nodes_yet = Vec::new();
         Self { nodes: nodes_yet, cache, other, bucket: Some(bucket), origin, image, trust, line, folder }
             .furnished(nodes)
+    }
+
+    /// With a cluster cache that sends nodes to its bucket, which speaks TLS.
+    pub fn sent_to_bucket(line: EngineLine, spec: &ImageSpec) -> Result<Self> {
+        let folder = folder()?;
+        let (origin, image) = registry(spec);
+        let registries = folder.path().join("registries.toml");
+        std::fs::write(&registries, settings_of(&origin))?;
+        let trust = Trust::make(folder.path(), &["127.0.0.1"])?;
+        let certificate = private_certificate(&["127.0.0.1"]);
+        std::fs::write(folder.path().join(BUCKET_CA), &certificate.authority)?;
+        let bucket = Server::start_tls(&certificate.certificate, &certificate.key)?;
+        let cache = Self::sending(&folder.path().join("cache"), folder.path(), &bucket, &trust)?;
+        let nodes = Vec::new();
+        Ok(Self { nodes, cache, other: None, bucket: Some(bucket), origin, image, trust, line, folder })
+    }
+
+    /// The cluster cache of such a cluster starts again with nothing in its folder.
+    pub fn empty_its_folder(&mut self) -> Result<()> {
+        let bucket = self.bucket.as_ref().context("the cluster has no bucket")?;
+        self.cache = Self::sending(&self.folder.path().join("anew"), self.folder.path(), bucket, &self.trust)?;
+        Ok(())
+    }
+
+    fn sending(own: &Path, folder: &Path, bucket: &Server, trust: &Trust) -> Result<Cache> {
+        let mut options = CacheOptions::on_bucket(bucket, own, http::free_address()?);
+        let authority = folder.join(BUCKET_CA).display().to_string();
+        let more = ["--endpoint-ca", &authority, "--redirect", "nodes", "--redirect-from", "1MiB"];
+        options.arguments.extend(more.map(str::to_owned));
+        options.variables.push(("LARDER_LOG".to_owned(), "trace".to_owned()));
+        Cache::start(own, trust, &folder.join("registries.toml"), &options)
+    }
+
+    /// A node that trusts the bucket as well.
+    pub fn node_trusting_the_bucket(&self, number: usize) -> Result<Member> {
+        let mut arguments = self.trust.of_a_node(&self.url());
+        let authority = self.folder.path().join(BUCKET_CA).display().to_string();
+        arguments.extend(["--upstream-ca".to_owned(), authority]);
+        self.node_told(number, arguments)
     }
 
     /// With nodes, which start at the same time.

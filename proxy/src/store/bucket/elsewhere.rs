@@ -13,7 +13,7 @@ use larder_oci::Digest;
 use object_store::signer::Signer;
 
 use super::layout::path;
-use super::shared::Shared;
+use super::shared::{Kept, Shared};
 use crate::secret::SignedUrl;
 use crate::store::StoreError;
 use crate::store::lease::lock;
@@ -49,13 +49,10 @@ impl Shared {
         if !self.client.gate.is_open() || self.is_away(digest) || fill.is_some_and(|fill| fill.has_begun()) {
             return Ok(None);
         }
-        let lasting = match self.lasting.get(digest, |_, age| age <= self.config.fresh_for) {
+        let known = self.lasting.get(digest, |_, age| age <= self.config.fresh_for);
+        let lasting = match known {
             Some(lasting) => lasting,
-            None => {
-                let lasting = self.usable(digest, Duration::ZERO).await?;
-                self.lasting.note(digest.clone(), lasting.clone());
-                lasting
-            }
+            None => self.seen_to_last(digest).await?,
         };
         let Some(kept) = self.trusted(digest, lasting).into_iter().find(|kept| kept.length == length) else {
             return Ok(None);
@@ -73,6 +70,12 @@ impl Shared {
                 Ok(None)
             }
         }
+    }
+
+    async fn seen_to_last(&self, digest: &Digest) -> Result<Vec<Kept>, StoreError> {
+        let lasting = self.usable(digest, Duration::ZERO).await?;
+        self.lasting.note(digest.clone(), lasting.clone());
+        Ok(lasting)
     }
 }
 
