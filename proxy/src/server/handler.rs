@@ -269,8 +269,8 @@ mod tests {
         assert_eq!(of(&[token.clone(), host.clone()], "/v2/"), unsaid("cache.example"));
         assert_eq!(of(&[token.clone(), (HOST, "[::1]:7443")], "/v2/"), unsaid("[::1]"));
         assert_eq!(of(&[token.clone(), host.clone()], "http://other.example/v2/"), unsaid("other.example"));
-        assert_eq!(of(&[token.clone()], "/v2/"), Follows::No);
-        assert_eq!(of(&[host.clone()], "/v2/"), Follows::No);
+        assert_eq!(of(std::slice::from_ref(&token), "/v2/"), Follows::No);
+        assert_eq!(of(std::slice::from_ref(&host), "/v2/"), Follows::No);
         for (said, expected) in [("yes", Follows::Yes), ("no", Follows::No), ("", Follows::No), ("YES", Follows::No)] {
             let said = (hop::REDIRECT, said);
             assert_eq!(of(&[token.clone(), host.clone(), said.clone()], "/v2/"), expected);

@@ -77,7 +77,9 @@ fn sent_to_the_bucket(line: EngineLine) -> Result<()> {
     let second = cluster.node_trusting_the_bucket(2)?;
     second.engine.pull(&cluster.by_tag()).with_context(|| second.larder.last_lines())?;
     ensure!(second.engine.has(&cluster.by_tag())?, "the engine does not have the image");
-    ensure!(sent(&cluster)? == 2.0 && second.questions("redirected")? == 2.0, "{}", cluster.cache.last_lines());
+    for counted in [sent(&cluster)?, second.questions("redirected")?] {
+        ensure!((counted - 2.0).abs() < 0.5, "{counted}: {}", cluster.cache.last_lines());
+    }
     ensure!(second.questions("unfollowed")? == 0.0, "{}", second.larder.last_lines());
 
     // Who does not trust the bucket pulls all the same.
