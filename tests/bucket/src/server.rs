@@ -61,18 +61,32 @@ pub struct Server {
     folder: TempDir,
 }
 
+/// What is not so with every server.
+#[derive(Default)]
+struct Options<'a> {
+    /// Certificate and key (PEM).
+    tls: Option<(&'a str, &'a str)>,
+    /// Whether it writes down what it is asked.
+    logging: bool,
+}
+
 impl Server {
     /// Starts one with an empty bucket, and waits until it answers.
     pub fn start(kind: Kind) -> Result<Self> {
-        Self::start_with(kind, None)
+        Self::start_with(kind, &Options::default())
     }
 
     /// A gateway over a folder that speaks TLS, with this certificate and key (PEM).
     pub fn start_tls(certificate: &str, key: &str) -> Result<Self> {
-        Self::start_with(Kind::Versitygw, Some((certificate, key)))
+        Self::start_with(Kind::Versitygw, &Options { tls: Some((certificate, key)), ..Options::default() })
     }
 
-    fn start_with(kind: Kind, tls: Option<(&str, &str)>) -> Result<Self> {
+    /// A gateway over a folder that writes down what it is asked: [`Self::access_log`].
+    pub fn start_logging() -> Result<Self> {
+        Self::start_with(Kind::Versitygw, &Options { logging: true, ..Options::default() })
+    }
+
+    fn start_with(kind: Kind, options: &Options<'_>) -> Result<Self> {
         let folder = tempfile::tempdir().context("could not make a folder for the server")?;
         let data = folder.path().join("data");
         std::fs::create_dir_all(data.join(BUCKET)).context("could not make a bucket")?;
@@ -85,6 +99,9 @@ impl Server {
                 let sidecar = folder.path().join("metadata");
                 std::fs::create_dir(&sidecar)?;
                 command.args(["--access", access, "--secret", secret, "--quiet", "--keep-alive"]);
+                if options.logging {
+                    command.arg("--access-log").arg(folder.path().join("access.log"));
+                }
                 command.args(["--port", &address.to_string(), "posix", "--sidecar"]).arg(sidecar).arg(&data);
             }
             Kind::Minio => {
@@ -93,7 +110,7 @@ impl Server {
                 command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off");
             }
         }
-        if let Some((certificate, key)) = tls {
+        if let Some((certificate, key)) = options.tls {
             let (file, key_file) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
             std::fs::write(&file, certificate)?;
             std::fs::write(&key_file, key)?;
@@ -124,6 +141,12 @@ impl Server {
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// What [`Self::start_logging`]'s was asked until now, in the format of S3's own access logs, a line for each request.
+    pub fn access_log(&self) -> Result<String> {
+        let file = self.folder.path().join("access.log");
+        std::fs::read_to_string(&file).with_context(|| format!("{}: what the server was asked", file.display()))
     }
 
     /// Where it listens.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use larder_test_bucket::{BUCKET, CREDENTIALS, Server};
 use larder_test_origin::private_certificate;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::http;
 use crate::process::Process;
@@ -172,6 +173,11 @@ impl Cache {
             ensure!(running == 0.0, "{running} fetches run");
             Ok(())
         })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Result<Pid> {
+        self.with_process(|process| Ok(process.pid()))
     }
 
     /// Its metrics.

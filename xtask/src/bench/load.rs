@@ -22,14 +22,25 @@ pub(super) struct Herd {
 
 /// So many clients ask for the whole of it at the same moment.
 pub(super) fn at_once(host: SocketAddr, target: &str, clients: usize) -> Result<Herd> {
-    let connected = (0..clients).map(|_| Client::connect(host)).collect::<Result<Vec<_>>>()?;
-    let gate = Barrier::new(clients);
-    let together = |mut client: Client| -> Result<(Instant, Instant, Instant)> {
+    all_at_once(vec![(host, vec![target.to_owned()]); clients])
+}
+
+/// Each of these clients asks its host for the first of its targets at the same moment, and then for the others, one after the other.
+/// First bytes are those of the first.
+pub(super) fn all_at_once(clients: Vec<(SocketAddr, Vec<String>)>) -> Result<Herd> {
+    let gate = Barrier::new(clients.len());
+    let connect = |(host, targets)| Ok((Client::connect(host)?, targets));
+    let connected = clients.into_iter().map(connect).collect::<Result<Vec<(Client, Vec<String>)>>>()?;
+    let together = |(mut client, targets): (Client, Vec<String>)| -> Result<(Instant, Instant, Instant)> {
         gate.wait();
         let asked = Instant::now();
-        client.ask(target, None)?;
-        let first = client.take_all()?;
-        Ok((asked, first, Instant::now()))
+        let mut first = None;
+        for target in &targets {
+            client.ask(target, None)?;
+            let byte = client.take_all()?;
+            first.get_or_insert(byte);
+        }
+        Ok((asked, first.ok_or_else(|| anyhow!("a client that wants nothing"))?, Instant::now()))
     };
     let times = side_by_side(connected, together)?;
     let asked = times.iter().map(|(asked, _, _)| *asked).min().ok_or_else(|| anyhow!("a herd of nobody"))?;
@@ -39,6 +50,18 @@ pub(super) fn at_once(host: SocketAddr, target: &str, clients: usize) -> Result<
         first: median(&firsts),
         last_first: firsts.iter().copied().fold(0.0, f64::max),
     })
+}
+
+/// One client asks for the whole of it so often, one time after the other. The middle of the times to the first byte, in milliseconds.
+pub(super) fn first_byte(host: SocketAddr, target: &str, times: usize) -> Result<f64> {
+    let mut client = Client::connect(host)?;
+    let mut firsts = Vec::new();
+    for _ in 0..times {
+        let asked = Instant::now();
+        client.ask(target, None)?;
+        firsts.push((client.take_all()? - asked).as_secs_f64() * 1e3);
+    }
+    Ok(median(&firsts))
 }
 
 /// So many connections take the same thing again and again for a while. Bytes, and the seconds that they took.

@@ -6,7 +6,9 @@
 //! nobody has ever seen. The rows are in [`row`], a family a file; they fill a [`sheet::Sheet`], which [`table`] prints.
 
 mod blobs;
+mod bucket_log;
 mod client;
+mod crowd;
 mod load;
 mod machine;
 mod row;
@@ -17,7 +19,8 @@ mod stop;
 mod table;
 mod usage;
 
-use std::path::PathBuf;
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,6 +50,10 @@ pub(crate) struct Arguments {
     /// Measure this larder-node instead of building one
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+
+    /// Measure this larder-cache instead of building one
+    #[arg(long, value_name = "FILE")]
+    cache_program: Option<PathBuf>,
 }
 
 /// What every row needs.
@@ -54,6 +61,8 @@ struct Bench {
     parts: Parts,
     /// `larder-node`, built with the release profile.
     program: PathBuf,
+    /// `larder-cache`, likewise; built when a row first needs it.
+    cache_program: OnceCell<PathBuf>,
     rounds: u16,
     scale: Scale,
     blobs: Blobs,
@@ -69,6 +78,24 @@ impl Bench {
         nix::unistd::sync();
         Ok(())
     }
+
+    /// `larder-cache`.
+    fn cache_program(&self) -> Result<PathBuf> {
+        if let Some(program) = self.cache_program.get() {
+            return Ok(program.clone());
+        }
+        let program = release("larder-cache")?;
+        Ok(self.cache_program.get_or_init(|| program).clone())
+    }
+}
+
+fn release(name: &str) -> Result<PathBuf> {
+    eprintln!("building {name} (release)");
+    workspace::build_program(name, "release")
+}
+
+fn there(program: &Path) -> Result<PathBuf> {
+    program.canonicalize().with_context(|| format!("no program at {}", program.display()))
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -76,15 +103,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let began = Instant::now();
     let machine = machine::line();
     let scale = if arguments.quick { Scale::QUICK } else { Scale::FULL };
-    let program = if let Some(program) = &arguments.program {
-        program.canonicalize().with_context(|| format!("no program at {}", program.display()))?
-    } else {
-        eprintln!("building larder-node (release)");
-        workspace::build_program("larder-node", "release")?
-    };
+    let program = arguments.program.as_deref().map_or_else(|| release("larder-node"), there)?;
+    let cache_program = arguments.cache_program.as_deref().map(there).transpose()?;
     let mut bench = Bench {
         parts: Parts::from_environment()?,
         program,
+        cache_program: cache_program.map(OnceCell::from).unwrap_or_default(),
         rounds: arguments.rounds,
         scale,
         blobs: Blobs::new(scale.blob),

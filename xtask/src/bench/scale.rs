@@ -17,6 +17,8 @@ pub(super) struct Scale {
     pub(super) layers: usize,
     /// Of each of its layers, in bytes.
     pub(super) layer: usize,
+    /// How many a cluster grows by.
+    pub(super) nodes: u32,
 }
 
 impl Scale {
@@ -38,6 +40,7 @@ impl Scale {
         load: Duration::from_secs(2),
         layers: 10,
         layer: 100 << 20,
+        nodes: 1000,
     };
 
     /// For trying it out.
@@ -48,5 +51,6 @@ impl Scale {
         load: Duration::from_millis(500),
         layers: 3,
         layer: 4 << 20,
+        nodes: 200,
     };
 }

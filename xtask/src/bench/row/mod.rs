@@ -1,10 +1,14 @@
 //! The rows of the table, a family a file.
 
+mod bucket_requests;
+mod cluster_herd;
+mod cluster_hit;
 mod cold;
 mod containerd;
 mod herd;
 mod manifests;
 mod ranges;
+mod scale_up;
 mod slow_leader;
 mod slow_readers;
 mod warm;
@@ -34,11 +38,19 @@ pub(super) enum Row {
     SlowReaders,
     /// An image of many layers, pulled by a real containerd
     Containerd,
+    /// A blob that the cluster cache has, through a node
+    ClusterHit,
+    /// Many clients, nodes and two replicas of the cluster cache, one image
+    ClusterHerd,
+    /// Requests to the bucket for a pull
+    BucketRequests,
+    /// A thousand new nodes
+    ScaleUp,
 }
 
 impl Row {
     /// In the order of the table.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Herd,
         Self::Cold,
         Self::SlowLeader,
@@ -47,6 +59,10 @@ impl Row {
         Self::Manifests,
         Self::SlowReaders,
         Self::Containerd,
+        Self::ClusterHit,
+        Self::ClusterHerd,
+        Self::BucketRequests,
+        Self::ScaleUp,
     ];
 
     /// As it is typed.
@@ -60,6 +76,10 @@ impl Row {
             Self::Manifests => "manifests",
             Self::SlowReaders => "slow-readers",
             Self::Containerd => "containerd",
+            Self::ClusterHit => "cluster-hit",
+            Self::ClusterHerd => "cluster-herd",
+            Self::BucketRequests => "bucket-requests",
+            Self::ScaleUp => "scale-up",
         }
     }
 
@@ -74,12 +94,16 @@ impl Row {
             Self::Manifests => manifests::measure(bench),
             Self::SlowReaders => slow_readers::measure(bench),
             Self::Containerd => containerd::measure(bench),
+            Self::ClusterHit => cluster_hit::measure(bench),
+            Self::ClusterHerd => cluster_herd::measure(bench),
+            Self::BucketRequests => bucket_requests::measure(bench),
+            Self::ScaleUp => scale_up::measure(bench),
         }
     }
 }
 
 /// The repository of everything that is measured.
-const REPOSITORY: &str = "bench/app";
+pub(super) const REPOSITORY: &str = "bench/app";
 
 /// The tests' registry with a line of a certain width to each of those who ask.
 fn shaped_origin(bench: &Bench) -> Origin {

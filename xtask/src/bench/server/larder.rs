@@ -1,5 +1,6 @@
 //! `larder-node proxy` alone, as a node that is configured in another way would run it.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -18,15 +19,26 @@ pub(super) fn start(bench: &Bench, folder: &Path, origin: SocketAddr) -> Result<
     std::fs::create_dir_all(folder.join("settings"))?;
     // An origin on loopback without TLS is asked only where that is said.
     std::fs::write(&registries, format!("[registries.\"{origin}\"]\ninsecure = true\n"))?;
+    let store = format!("directory:{}", folder.join("store").display());
+    node(bench, folder, &["--store", &store, "--store-reserve", "0"], &registries, &origin.to_string())
+}
+
+/// With these arguments and settings of registries, to be asked for what `registry` has.
+pub(super) fn node(
+    bench: &Bench,
+    folder: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    registries: &Path,
+    registry: &str,
+) -> Result<Server> {
     let address = free_address()?;
     let mut command = Command::new(&bench.program);
     command.arg("proxy");
     command.args(["--listen", &address.to_string(), "--admin", &free_address()?.to_string()]);
-    command.arg("--store").arg(format!("directory:{}", folder.join("store").display())).args(["--store-reserve", "0"]);
-    command.arg("--registries").arg(&registries);
+    command.args(arguments).arg("--registries").arg(registries);
     for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
         command.env_remove(variable);
     }
     let process = Process::start("larder-node", folder, &mut command)?;
-    Server::started(LARDER, address, format!("?ns={origin}"), process)
+    Server::started(LARDER, address, format!("?ns={registry}"), process)
 }

@@ -3,6 +3,7 @@
 //! All are asked with the paths of the distribution API. Whatever a program starts ends with its [`Server`], also when the program does
 //! not stop when it is asked to. One file a program.
 
+mod cluster;
 mod larder;
 mod nginx;
 mod registry;
@@ -17,11 +18,14 @@ use larder_test_node::http;
 use larder_test_node::process::{Process, children};
 use larder_test_node::wait::until;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::Bench;
 use super::usage;
 
+pub(super) use cluster::Cluster;
 pub(super) use nginx::Files;
+pub(super) use registry::on_bucket as registry_on_bucket;
 
 /// What stands between a client and an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +66,14 @@ pub(super) struct Server {
     query: String,
     /// What was started for it; nothing where the tests' own origin is asked.
     process: Option<Process>,
+    /// What else belongs to it, and is counted with it: somebody else keeps that.
+    behind: Vec<Pid>,
 }
 
 impl Server {
     /// The origin itself, which somebody else keeps.
     pub(super) fn direct(address: SocketAddr) -> Self {
-        Self { name: "direct", address, query: String::new(), process: None }
+        Self { name: "direct", address, query: String::new(), process: None, behind: Vec::new() }
     }
 
     /// Waits until it says 200 to `/v2/`.
@@ -78,7 +84,7 @@ impl Server {
             ensure!(status == 200, "it says {status}");
             Ok(())
         })?;
-        Ok(Self { name, address, query, process: Some(process) })
+        Ok(Self { name, address, query, process: Some(process), behind: Vec::new() })
     }
 
     /// How it is asked for a path of the distribution API.
@@ -88,16 +94,17 @@ impl Server {
 
     /// Processor seconds that it has used so far.
     pub(super) fn processor_seconds(&self) -> Result<f64> {
-        usage::processor_seconds(self.process()?.pid())
+        self.sum(usage::processor_seconds)
     }
 
     /// Memory that it holds beside its files, in MiB.
     pub(super) fn anonymous_mebibytes(&self) -> Result<f64> {
-        usage::anonymous_mebibytes(self.process()?.pid())
+        self.sum(usage::anonymous_mebibytes)
     }
 
-    fn process(&self) -> Result<&Process> {
-        self.process.as_ref().with_context(|| format!("{} is not a program of its own", self.name))
+    fn sum(&self, of: impl Fn(Pid) -> Result<f64>) -> Result<f64> {
+        let process = self.process.as_ref().with_context(|| format!("{} is not a program of its own", self.name))?;
+        std::iter::once(process.pid()).chain(self.behind.iter().copied()).map(of).sum()
     }
 }
 

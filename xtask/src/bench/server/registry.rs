@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use larder_test_bucket::{BUCKET, CREDENTIALS, Server as Bucket};
 use larder_test_node::http::free_address;
 use larder_test_node::process::Process;
 use larder_test_parts::Debian;
 
 use super::Server;
 use crate::bench::Bench;
+
+/// Where the registry's own lies in a bucket.
+const IN_BUCKET: &str = "registry";
 
 pub(super) fn second(bench: &Bench, folder: &Path, origin: SocketAddr) -> Result<Server> {
     start(bench.parts.debian(Debian::DockerRegistry)?, folder, "registry 2.8", origin)
@@ -20,12 +24,42 @@ pub(super) fn third(bench: &Bench, folder: &Path, origin: SocketAddr) -> Result<
     start(bench.parts.registry()?, folder, "registry 3.1", origin)
 }
 
+/// The third with its S3 driver: what it keeps is in a bucket, below [`IN_BUCKET`], and it keeps nothing else. With `redirect` clients are sent there.
+pub(in crate::bench) fn on_bucket(
+    bench: &Bench,
+    folder: &Path,
+    origin: SocketAddr,
+    bucket: &Bucket,
+    redirect: bool,
+) -> Result<Server> {
+    std::fs::create_dir_all(folder)?;
+    let [(_, access), (_, secret), (_, region), ..] = CREDENTIALS;
+    let storage = format!(
+        "  s3:\n    accesskey: {access}\n    secretkey: {secret}\n    region: {region}\n    regionendpoint: {}\n\
+         \x20   forcepathstyle: true\n    secure: false\n    bucket: {BUCKET}\n    rootdirectory: /{IN_BUCKET}\n\
+         \x20 redirect:\n    disable: {}\n",
+        bucket.endpoint(),
+        !redirect
+    );
+    start_with(bench.parts.registry()?, folder, "registry 3.1, S3", origin, &storage)
+}
+
 fn start(program: PathBuf, folder: &Path, name: &'static str, origin: SocketAddr) -> Result<Server> {
+    let storage = format!("  filesystem:\n    rootdirectory: {}\n", folder.join("data").display());
+    start_with(program, folder, name, origin, &storage)
+}
+
+fn start_with(
+    program: PathBuf,
+    folder: &Path,
+    name: &'static str,
+    origin: SocketAddr,
+    storage: &str,
+) -> Result<Server> {
     let address = free_address()?;
     let configuration = format!(
         "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n\
-         storage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\nproxy:\n  remoteurl: http://{origin}\n",
-        folder.join("data").display()
+         storage:\n{storage}http:\n  addr: {address}\nproxy:\n  remoteurl: http://{origin}\n"
     );
     let file = folder.join("config.yml");
     std::fs::write(&file, configuration)?;
