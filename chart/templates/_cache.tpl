@@ -29,7 +29,12 @@ app.kubernetes.io/component: cache
 {{- include "larder.cacheName" . -}}.{{- .Release.Namespace -}}.svc
 {{- end -}}
 
-{{- /* All names of its certificate. */ -}}
+{{- /* What an entry of cache.tls.extraNames is. */ -}}
+{{- define "larder.isAddress" -}}
+{{- if or (contains ":" .) (regexMatch "^[0-9.]+$" .) -}}yes{{- end -}}
+{{- end -}}
+
+{{- /* All names of its certificate, and addresses. */ -}}
 {{- define "larder.cacheNames" -}}
 {{- $host := include "larder.cacheHost" . -}}
 {{- $names := list $host (trimSuffix ".svc" $host) (include "larder.cacheName" .) (printf "%s.cluster.local" $host) -}}
@@ -105,6 +110,18 @@ app.kubernetes.io/component: cache
     - {{ printf "--accounts=%s/%s" .Release.Namespace (include "larder.serviceAccount" .) | quote }}
     # With the images, so that a restart needs no API server as long as they are there.
     - --saved-keys=/var/lib/larder/saved-keys
+    {{- with $cache.control }}
+    {{- if .enabled }}
+    - {{ printf "--control=%s:7445" $cache.address | quote }}
+    {{- if .tokenSecret.name }}
+    - --control-token-file=/etc/larder/control/tokens
+    {{- end }}
+    {{- with .accounts }}
+    - {{ printf "--control-audience=%s" $cache.control.audience | quote }}
+    - {{ printf "--control-accounts=%s" (join "," .) | quote }}
+    {{- end }}
+    {{- end }}
+    {{- end }}
     - --registries=/etc/larder/registries/registries.toml
     {{- if include "larder.upstreamCa" $corporate }}
     - --upstream-ca=/etc/larder/upstream-ca/ca.crt
@@ -128,6 +145,10 @@ app.kubernetes.io/component: cache
       containerPort: 7443
     - name: cache-metrics
       containerPort: 7444
+    {{- if $cache.control.enabled }}
+    - name: control
+      containerPort: 7445
+    {{- end }}
   securityContext:
     runAsNonRoot: true
     readOnlyRootFilesystem: true
@@ -136,7 +157,8 @@ app.kubernetes.io/component: cache
       drop: [ALL]
     seccompProfile:
       type: RuntimeDefault
-  # A large store takes its time to be opened, and the API server may be away: health is answered meanwhile.
+  # Until the store was opened nothing is answered. How much is in it is no matter, for it is listed beside the serving; a disk that answers slowly is, and so are an API
+  # server and a bucket that do not, for seconds. Five minutes, and then the Pod's events say so; from the first answer on it is ready when it is, and alive.
   startupProbe:
     httpGet:
       port: cache-metrics
@@ -169,6 +191,11 @@ app.kubernetes.io/component: cache
       mountPath: /etc/larder/tls
       readOnly: true
     {{- end }}
+    {{- if include "larder.cacheControlTokens" . }}
+    - name: control
+      mountPath: /etc/larder/control
+      readOnly: true
+    {{- end }}
     {{- if include "larder.upstreamCa" $corporate }}
     - name: upstream-ca
       mountPath: /etc/larder/upstream-ca
@@ -179,6 +206,11 @@ app.kubernetes.io/component: cache
       mountPath: /etc/larder/bucket-ca
       readOnly: true
     {{- end }}
+{{- end -}}
+
+{{- /* The Secret with tokens for the control API; nothing where there is none. */ -}}
+{{- define "larder.cacheControlTokens" -}}
+{{- if .Values.cache.control.enabled -}}{{- .Values.cache.control.tokenSecret.name -}}{{- end -}}
 {{- end -}}
 
 {{- /* Certificates for the bucket, where it is one. */ -}}

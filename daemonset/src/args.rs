@@ -319,6 +319,12 @@ pub(crate) struct CheckPullArgs {
     /// Where the proxy is asked.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7439")]
     pub(crate) proxy: SocketAddr,
+    /// Fails as well when the cluster cache answers nothing of it for the proxy.
+    #[arg(long)]
+    pub(crate) cluster_cache: bool,
+    /// Where the proxy counts its questions to the cluster cache.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7440")]
+    pub(crate) admin: SocketAddr,
     /// How long it is tried.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) limit: u64,

@@ -79,6 +79,12 @@ fn exchange(address: SocketAddr, target: &str, deadline: Instant, longest: usize
     }
 }
 
+/// The same whatever its status is: what is not ready says why.
+pub(crate) fn page(address: SocketAddr, target: &str, limit: Duration) -> io::Result<Vec<u8>> {
+    let answer = exchange(address, target, Instant::now() + limit, LONGEST_PAGE)?;
+    split(&answer).map(|(_, body)| body.to_vec()).ok_or_else(|| ErrorKind::InvalidData.into())
+}
+
 fn is_complete(answer: &[u8]) -> bool {
     let Some((head, body)) = split(answer) else { return false };
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();

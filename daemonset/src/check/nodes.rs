@@ -42,7 +42,7 @@ fn unfinished(state: anyhow::Result<(BTreeSet<IpAddr>, BTreeSet<IpAddr>)>, limit
         Ok((all, passed)) => {
             let missing: Vec<String> = all.difference(&passed).map(ToString::to_string).collect();
             format!(
-                "no pull through the proxy of these nodes within {limit:?}: {}; the logs of the Pods of the check say why",
+                "not right within {limit:?} on these nodes: {}; why, in the namespace of the release: kubectl logs --selector app.kubernetes.io/component=test --container pull --prefix",
                 missing.join(", ")
             )
         }
@@ -80,7 +80,7 @@ mod tests {
             |all: &str, passed: &str| CheckNodesArgs { all: all.to_owned(), passed: passed.to_owned(), limit: 0 };
         run(&args("127.0.0.1", "127.0.0.1")).await.unwrap();
         let error = run(&args("127.0.0.1", "127.0.0.2")).await.unwrap_err().to_string();
-        assert!(error.contains("127.0.0.1") && error.contains("logs"), "{error}");
+        assert!(error.contains("127.0.0.1") && error.contains("kubectl logs"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An image through the proxy of this node, as a person with curl would: manifest, configuration and every layer of this machine's
-//! platform, each verified.
+//! platform, each verified. With a cluster cache it has to have answered for the proxy, too.
 
+use super::cluster_cache::Questions;
 use crate::args::CheckPullArgs;
 use anyhow::{Context as _, bail, ensure};
 use http_body_util::{BodyExt as _, Empty};
@@ -19,17 +20,26 @@ const LARGEST_MANIFEST: usize = 4 << 20;
 /// A proxy that is asked too early, before its agent is done, is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// So is a cluster cache, with a question to the registry each time: kubelet brings its authority a minute or two after it is there.
+const CACHE_AGAIN: Duration = Duration::from_secs(3);
+
 pub(super) async fn run(args: &CheckPullArgs) -> anyhow::Result<()> {
     let reference = ImageReference::parse(&args.image).with_context(|| format!("--image {}", args.image))?;
     let limit = Duration::from_secs(args.limit);
     let (began, mut last) = (Instant::now(), None);
     let tries = async {
         loop {
-            match pull(args.proxy, &reference).await {
-                Ok(bytes) => return bytes,
-                Err(error) => last = Some(error),
+            let (error, pause) = match pull(args.proxy, &reference, args.cluster_cache.then_some(args.admin)).await {
+                Ok(Pulled { bytes, cluster_cache: Ok(()) }) => return bytes,
+                Ok(Pulled { cluster_cache: Err(error), .. }) => (error, CACHE_AGAIN),
+                Err(error) => (error, AGAIN),
+            };
+            let shown = format!("{error:#}");
+            if last.as_ref().is_none_or(|before| format!("{before:#}") != shown) {
+                eprintln!("not yet: {shown}");
             }
-            tokio::time::sleep(AGAIN).await;
+            last = Some(error);
+            tokio::time::sleep(pause).await;
         }
     };
     let Ok(bytes) = tokio::time::timeout(limit, tries).await else {
@@ -40,8 +50,30 @@ pub(super) async fn run(args: &CheckPullArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An image came.
+struct Pulled {
+    /// Of all its blobs.
+    bytes: u64,
+    /// Whether the cluster cache had a part in it, or what is the matter with it.
+    cluster_cache: anyhow::Result<()>,
+}
+
+async fn pull(proxy: SocketAddr, image: &ImageReference, admin: Option<SocketAddr>) -> anyhow::Result<Pulled> {
+    let before = match admin {
+        Some(admin) => Some((admin, Questions::of(admin).await?)),
+        None => None,
+    };
+    let bytes = whole(proxy, image).await?;
+    let Some((admin, before)) = before else { return Ok(Pulled { bytes, cluster_cache: Ok(()) }) };
+    if matches!(image.manifest_reference(), ManifestReference::Digest(_)) {
+        // What a digest means the node's own store may know; what tags there are nobody knows but the registry. The answer is of no use here.
+        let _ = ask(proxy, image, "tags/list").await;
+    }
+    Ok(Pulled { bytes, cluster_cache: before.must_have_answers(admin).await })
+}
+
 /// Bytes of all blobs.
-async fn pull(proxy: SocketAddr, image: &ImageReference) -> anyhow::Result<u64> {
+async fn whole(proxy: SocketAddr, image: &ImageReference) -> anyhow::Result<u64> {
     let mut children = larder_oci::children(&manifest(proxy, image, &image.manifest_reference()).await?)?;
     if !children.manifests.is_empty() {
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };

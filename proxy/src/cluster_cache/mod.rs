@@ -190,8 +190,9 @@ impl ClusterCache {
         }
         let one_answers = replicas.iter().any(|(_, replica)| replica.is_available(now));
         let state = self.state();
-        // Where an address stands in for the name, the name may never be there: a Pod on the host's network asks the host's DNS.
-        let is_stood_in_for = one_answers && !self.config.addresses.is_empty();
+        // Where an address stands in for the name, the name may never be there: a Pod on the host's network asks the host's DNS. Whether
+        // somebody answers at that address is said below.
+        let is_stood_in_for = !replicas.is_empty() && !self.config.addresses.is_empty();
         let name = state.name.as_ref().filter(|_| !is_stood_in_for);
         if let Some(trouble) = state.files.as_ref().or(name) {
             return Some(trouble.clone());

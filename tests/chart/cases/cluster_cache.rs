@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 
 use crate::golden::{Golden, Test};
 
-pub(crate) const TESTS: &[Test] =
-    &[("cache_pod", cache_pod), ("cache_rights", cache_rights), ("what_nodes_are_told", what_nodes_are_told)];
+pub(crate) const TESTS: &[Test] = &[
+    ("cache_pod", cache_pod),
+    ("cache_rights", cache_rights),
+    ("what_nodes_are_told", what_nodes_are_told),
+    ("control_api", control_api),
+];
 
 fn of_kind<'a>(objects: &'a [Object], kind: &str) -> Vec<&'a Object> {
     objects.iter().filter(|object| object.kind() == kind).collect()
@@ -106,6 +110,39 @@ fn cache_rights(helm: &Helm, case: &Golden) -> Result<()> {
     // The key never passes through helm.
     for secret in of_kind(&objects, "Secret") {
         ensure!(secret.0.get("data").is_none() && secret.0.get("stringData").is_none(), "{}", secret.name());
+    }
+    Ok(())
+}
+
+/// Its port is open where it is served, to whom a selector finds, and the nodes know nothing of it.
+fn control_api(helm: &Helm, case: &Golden) -> Result<()> {
+    let objects = case.objects(helm)?;
+    let Some(set) = of_kind(&objects, "StatefulSet").into_iter().next() else { return Ok(()) };
+    let cache = set.pod().context("no Pod")?.container("cache")?;
+    let served = cache.flag("--control");
+    ensure!(served.iter().all(|address| address.ends_with(":7445")) && served.len() < 2, "it is served on {served:?}");
+    let listed = |list: &Value, key: &str| {
+        list.as_array().into_iter().flatten().filter(|port| port[key].as_u64() == Some(7445)).count()
+    };
+    ensure!(listed(cache.get("/ports"), "containerPort") == served.len(), "the container's ports");
+    let by_services: Vec<_> = of_kind(&objects, "Service")
+        .into_iter()
+        .filter(|service| listed(&service.0["spec"]["ports"], "port") > 0)
+        .collect();
+    ensure!(by_services.len() == served.len(), "{} Services lead to it", by_services.len());
+    for policy in of_kind(&objects, "NetworkPolicy") {
+        let rules = policy.0["spec"]["ingress"].as_array().context("no rules")?;
+        let open: Vec<_> = rules.iter().filter(|rule| listed(&rule["ports"], "port") > 0).collect();
+        ensure!(open.len() == served.len(), "{} rules about it", open.len());
+        for rule in open {
+            ensure!(rule["from"].as_array().is_some_and(|from| !from.is_empty()), "everybody reaches it: {rule}");
+            ensure!(rule["ports"].as_array().is_some_and(|ports| ports.len() == 1), "with more than it: {rule}");
+        }
+    }
+    if !served.is_empty() {
+        let callers = ["--control-token-file", "--control-accounts"].map(|flag| cache.flag(flag).len());
+        ensure!(callers != [0, 0], "nobody may use it");
+        ensure!(cache.flag("--control-audience") != cache.flag("--token-audience"), "nodes may say what is kept");
     }
     Ok(())
 }

@@ -13,7 +13,8 @@ pub(crate) const TESTS: &[crate::Test] =
 /// Everything that is rendered only when asked for.
 const ALL: &str = "metrics:\n  agent: {enabled: true}\n  service: {enabled: true}\n  podMonitor: {enabled: true}\ndashboard: {enabled: true}\n\
                    resourceQuota: {enabled: true}\nopenshift: {enabled: true}\n\
-                   cache:\n  replicas: 2\n  store: {type: bucket, bucket: {url: \"s3://images\", clusterId: a}}\n";
+                   cache:\n  replicas: 2\n  store: {type: bucket, bucket: {url: \"s3://images\", clusterId: a}}\n  \
+                   control: {enabled: true, accounts: [a/b], tokenSecret: {name: a}}\n";
 
 fn every_value(helm: &Helm) -> Result<()> {
     let text = std::fs::read_to_string(chart().join("values.yaml"))?;
