@@ -58,6 +58,11 @@ impl<'a> Image<'a> {
         Ok(self.registry.reference(&format!("{}@{}", self.repository, self.digest()?)))
     }
 
+    /// The hexadecimal digits of everything that it consists of.
+    pub(crate) fn parts(&self) -> Result<Vec<String>> {
+        self.registry.parts(&format!("{}:1", self.repository))
+    }
+
     /// What the registry was asked about it by nodes.
     pub(crate) fn requests(&self) -> Result<Vec<Request>> {
         self.registry.requests(&self.repository)

@@ -20,6 +20,7 @@ mod strangers;
 mod suite;
 mod tags;
 mod turns;
+mod two_clusters;
 mod values;
 
 use std::process::ExitCode;
@@ -41,12 +42,13 @@ pub struct Case {
     alone: bool,
     state: Option<State>,
     of_containerd: bool,
+    leaves_it_changed: bool,
 }
 
 impl Case {
     /// A case that leaves alone what it has not made, and does not care whether Larder is there.
     pub const fn new(name: &'static str, run: fn(&Cluster) -> Result<()>) -> Self {
-        Self { name, run, alone: false, state: None, of_containerd: false }
+        Self { name, run, alone: false, state: None, of_containerd: false, leaves_it_changed: false }
     }
 
     /// One that stops a registry, a node, or Larder.
@@ -65,6 +67,12 @@ impl Case {
     #[must_use]
     pub const fn cached(self) -> Self {
         Self { state: Some(State::Cached), ..self }
+    }
+
+    /// One after which Larder is not what it was: the next one begins with a fresh installation.
+    #[must_use]
+    pub const fn leaves_it_changed(self) -> Self {
+        Self { leaves_it_changed: true, ..self }
     }
 
     /// One that means nothing without a node with containerd.
@@ -103,6 +111,7 @@ fn main() -> ExitCode {
         joining::CASES,
         nodes::INSTALLED,
         cluster_cache::CASES,
+        two_clusters::CASES,
         joining::BARE,
         strangers::BARE,
         values::CASES,

@@ -1,7 +1,7 @@
 //! What all cases share: one cluster, and one release of Larder on it.
 //!
 //! Invariant: a case runs in the state that it asks for. Whoever needs another one than there is waits until nobody else runs, and changes
-//! it. A case that fails alone may have left anything behind, so the next one begins with a fresh installation.
+//! it. A case that fails alone may have left anything behind, as one may that says so, so the next one begins with a fresh installation.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,7 +67,7 @@ impl Suite {
             };
             Failed::from(format!("{error:#}\n{evidence}"))
         });
-        if failed.is_err() && case.alone {
+        if case.leaves_it_changed || (failed.is_err() && case.alone) {
             self.now().state = None;
         }
         self.times.lock().unwrap_or_else(PoisonError::into_inner).push((began.elapsed(), case.name));

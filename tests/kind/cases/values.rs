@@ -139,7 +139,7 @@ fn skipped_without_a_restart(cluster: &Cluster) -> Result<()> {
 }
 
 /// The status that a node's proxy answers to its engine's question for an image.
-fn answer(cluster: &Cluster, node: &Node, image: &Image<'_>) -> Result<String> {
+pub(crate) fn answer(cluster: &Cluster, node: &Node, image: &Image<'_>) -> Result<String> {
     let url = format!("http://127.0.0.1:7439/v2/{}/manifests/1?ns={ORIGIN}", image.repository);
     let ask = ["curl", "--silent", "--max-time", "5", "--output", "/dev/null", "--write-out", "%{http_code}"];
     cluster.node_exec(node, &[&ask[..], &[url.as_str()]].concat())

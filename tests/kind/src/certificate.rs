@@ -10,6 +10,7 @@ use crate::cache::{Key, once};
 use crate::machine::Machine;
 
 /// Files in PEM.
+#[derive(Clone, Debug)]
 pub struct Certificate {
     /// The folder, whose name ends in a key over the names.
     pub folder: PathBuf,

@@ -6,7 +6,7 @@
 //! [`release`] Larder on it, as helm puts it there.
 //!
 //! Everything that takes long is built once into the cache of the parts and found again by a key over all that went into it ([`cache`]).
-//! What only some machines need is detected ([`bounds`]), never assumed. The cases are in `cases/`.
+//! What only some machines need is detected ([`bounds`]), never assumed, and what a run needs is asked for first ([`machine`], [`room`]). The cases are in `cases/`.
 
 pub mod at_once;
 pub mod bounds;
@@ -24,6 +24,7 @@ pub mod node_image;
 pub mod registry;
 pub mod release;
 pub mod requests;
+pub mod room;
 pub mod runtime;
 pub mod system_images;
 pub mod test_image;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use larder_test_node::wait::until;
+use serde_json::Value;
 
 use crate::cache::Key;
 use crate::certificate::{CERTIFICATE, Certificate, KEY};
@@ -102,6 +103,17 @@ impl<'a> Registry<'a> {
     pub fn digest(&self, reference: &str) -> Result<String> {
         let said = self.crane(&["digest", &format!("{}/{reference}", self.address()?)])?;
         Ok(said.trim().to_owned())
+    }
+
+    /// What an image consists of, by the hexadecimal digits of the digests: its manifest, its configuration, its layers.
+    pub fn parts(&self, reference: &str) -> Result<Vec<String>> {
+        let said = self.crane(&["manifest", &format!("{}/{reference}", self.address()?)])?;
+        let manifest: Value = serde_json::from_str(&said).context("crane prints no manifest")?;
+        let layers = manifest.get("layers").and_then(Value::as_array).context("a manifest without layers")?;
+        let blobs = manifest.get("config").into_iter().chain(layers).filter_map(|blob| blob.get("digest")?.as_str());
+        let own = self.digest(reference)?;
+        let digits = std::iter::once(own.as_str()).chain(blobs).filter_map(|digest| digest.strip_prefix("sha256:"));
+        Ok(digits.map(str::to_owned).collect())
     }
 
     /// An image of it, by the name that a Pod writes.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use super::{Cluster, NAME};
+use super::Cluster;
 use crate::command;
 use crate::registry::{ORIGIN, PRIVATE, SYSTEM_REGISTRY};
 
@@ -47,7 +47,7 @@ impl Cluster {
         // Journals, and the logs of every container, from each node.
         put(
             &folder.join("kind.txt"),
-            command::run(self.kind(&["export", "logs", "--name", NAME]).arg(folder.join("kind"))),
+            command::run(self.kind(&["export", "logs", "--name", self.name]).arg(folder.join("kind"))),
         )?;
         for node in self.nodes() {
             for (file, script) in COMMANDS {

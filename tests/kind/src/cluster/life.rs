@@ -1,6 +1,7 @@
 //! How a cluster comes and goes.
 
 use std::fs;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use crate::engine::Engine;
 use crate::machine::Machine;
 use crate::node_image::{Builder, KUBERNETES};
 use crate::registry::{self, ORIGIN, PRIVATE, Registry, SYSTEM_REGISTRY};
+use crate::room::must_have_room;
 use crate::system_images;
 
 /// What every Kubernetes has by itself.
@@ -30,21 +32,26 @@ impl Cluster {
         let certificate = certificate(&machine, &[ORIGIN, PRIVATE, "127.0.0.1"])?;
         let names = system_images::names(&machine)?;
         let docker = Docker::find_or_start(&machine)?;
+        for folder in docker.folder()?.iter().chain([&machine.folder]) {
+            must_have_room(folder)?;
+        }
 
         let pause = system_images::pause(&names)?;
         let builder = Builder { machine: &machine, docker: &docker, base: &base, certificate: &certificate, pause };
         let engines = Engine::of_workers()?;
         let images = engines.iter().map(|engine| builder.image(*engine)).collect::<Result<Vec<_>>>()?;
-        let configuration = configuration(&engines, &images).to_string();
+        let configuration = configuration(&of_all(&engines, &images)).to_string();
         let cluster = Self {
+            name: NAME,
             nodes: nodes(&engines),
             kind,
             kubectl: kubernetes.join("kubectl"),
             kubeconfig: machine.folder.join("kubeconfig"),
             certificate,
             keep: std::env::var_os("LARDER_KIND_KEEP").is_some_and(|value| !value.is_empty()),
-            docker,
-            machine,
+            second: false,
+            docker: Arc::new(docker),
+            machine: Arc::new(machine),
         };
         if cluster.usable(&configuration).is_ok() {
             cluster.machine.parts.progress("using the cluster that an earlier run left");
@@ -52,6 +59,8 @@ impl Cluster {
             cluster.delete()?;
             system_images::registry(&cluster.machine, &cluster.docker, &base, &names)?;
             cluster.create(&configuration)?;
+            let mark = json!({"configuration": configuration, "files": cluster.first_files()?});
+            fs::write(cluster.mark(), mark.to_string()).context("could not note what the cluster is made of")?;
         }
         for options in [cluster.origin_options(), cluster.private_options()] {
             Registry::start(&cluster.machine, &cluster.docker, &options)?;
@@ -91,17 +100,15 @@ impl Cluster {
         Ok(key.finish())
     }
 
-    fn create(&self, configuration: &str) -> Result<()> {
+    pub(super) fn create(&self, configuration: &str) -> Result<()> {
         self.machine.parts.progress("creating a cluster");
-        let mut command = self.kind(&["create", "cluster", "--name", NAME, "--config", "-"]);
+        let mut command = self.kind(&["create", "cluster", "--name", self.name, "--config", "-"]);
         // Kept for a look at it; the next run removes it.
         command::run_with_input(command.arg("--retain"), configuration.as_bytes()).with_context(|| {
             format!("kind could not create a cluster; its nodes are still there: {}", self.gathered("create"))
         })?;
         let ready = self.connect_pods().and_then(|()| self.wait_until_ready());
-        ready.with_context(|| format!("the cluster did not come up: {}", self.gathered("create")))?;
-        let mark = json!({"configuration": configuration, "files": self.first_files()?});
-        fs::write(self.mark(), mark.to_string()).context("could not note what the cluster is made of")
+        ready.with_context(|| format!("the cluster did not come up: {}", self.gathered("create")))
     }
 
     fn wait_until_ready(&self) -> Result<()> {
@@ -115,11 +122,15 @@ impl Cluster {
 
     fn delete(&self) -> Result<()> {
         let _ = fs::remove_file(self.mark());
-        command::run(&mut self.kind(&["delete", "cluster", "--name", NAME]))?;
+        self.delete_nodes()?;
         for name in [ORIGIN, PRIVATE, SYSTEM_REGISTRY] {
             registry::remove(&self.docker, name)?;
         }
         Ok(())
+    }
+
+    pub(super) fn delete_nodes(&self) -> Result<()> {
+        command::run(&mut self.kind(&["delete", "cluster", "--name", self.name])).map(drop)
     }
 
     /// Says what a cluster was made of, from when it was ready until it is deleted.
@@ -140,7 +151,11 @@ impl Drop for Cluster {
             self.docker.keep();
             return;
         }
-        let deleted = self.delete().and_then(|()| self.docker.run(&["network", "rm", NETWORK]));
+        let deleted = if self.second {
+            self.delete_nodes()
+        } else {
+            self.delete().and_then(|()| self.docker.run(&["network", "rm", NETWORK])).map(drop)
+        };
         if let Err(error) = deleted {
             eprintln!("could not delete the cluster: {error:#}");
         }
@@ -157,18 +172,23 @@ fn nodes(workers: &[Engine]) -> Vec<Node> {
     control_plane.into_iter().chain(workers).collect()
 }
 
-fn configuration(workers: &[Engine], images: &[String]) -> Value {
-    let node = |role: &str, engine: &Engine, image: &String| {
-        // kubeadm would look for containerd.
-        let patches: Vec<String> = ["InitConfiguration", "JoinConfiguration"]
-            .map(|kind| format!("kind: {kind}\nnodeRegistration:\n  criSocket: unix://{}\n", engine.socket()))
-            .into();
-        json!({"role": role, "image": image, "kubeadmConfigPatches": patches})
-    };
+/// What kind is told of a node.
+pub(super) fn of_one(role: &str, engine: Engine, image: &str) -> Value {
+    // kubeadm would look for containerd.
+    let patches: Vec<String> = ["InitConfiguration", "JoinConfiguration"]
+        .map(|kind| format!("kind: {kind}\nnodeRegistration:\n  criSocket: unix://{}\n", engine.socket()))
+        .into();
+    json!({"role": role, "image": image, "kubeadmConfigPatches": patches})
+}
+
+fn of_all(workers: &[Engine], images: &[String]) -> Vec<Value> {
     let made = || workers.iter().zip(images);
-    let control_plane = made().next().map(|(engine, image)| node("control-plane", engine, image));
-    let nodes: Vec<Value> =
-        control_plane.into_iter().chain(made().map(|(engine, image)| node("worker", engine, image))).collect();
+    let control_plane = made().next().map(|(engine, image)| of_one("control-plane", *engine, image));
+    control_plane.into_iter().chain(made().map(|(engine, image)| of_one("worker", *engine, image))).collect()
+}
+
+/// What kind is told of a cluster.
+pub(super) fn configuration(nodes: &[Value]) -> Value {
     json!({
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",

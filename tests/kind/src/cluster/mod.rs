@@ -1,7 +1,7 @@
 //! A cluster with everything beside it, and what a case does with it.
 //!
 //! Invariant: whoever gets a [`Cluster`] gets one whose nodes are ready and whose names resolve. It ends with the value, with Docker when
-//! that is ours too, unless `LARDER_KIND_KEEP` is set. One that an earlier run left is used again only if it is the same and healthy
+//! that is ours too, unless `LARDER_KIND_KEEP` is set. A case may have a second, small one beside it ([`second`]). One that an earlier run left is used again only if it is the same and healthy
 //! ([`life`]).
 
 mod evidence;
@@ -10,9 +10,11 @@ mod namespace;
 mod network;
 mod node;
 mod pod;
+mod second;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use larder_test_parts::EngineLine;
@@ -28,20 +30,23 @@ pub use namespace::Namespace;
 pub use node::Node;
 pub use pod::Pod;
 
-/// The cluster's name, which the names of its nodes begin with.
+/// The name of the one that all cases share, which the names of its nodes begin with.
 const NAME: &str = "larder-test";
 
 /// One control plane, and some workers, each with an engine of its own.
 pub struct Cluster {
     // Docker last: the rest cannot be removed without it.
+    name: &'static str,
     nodes: Vec<Node>,
     kind: PathBuf,
     kubectl: PathBuf,
     kubeconfig: PathBuf,
     certificate: Certificate,
+    /// What is beside it, registries and network, is another one's.
+    second: bool,
     keep: bool,
-    docker: Docker,
-    machine: Machine,
+    docker: Arc<Docker>,
+    machine: Arc<Machine>,
 }
 
 impl Cluster {
@@ -84,7 +89,7 @@ impl Cluster {
             self.nodes.iter().partition(|node| matches!(node.engine().0, EngineLine::Containerd(_)));
         if !by_kind.is_empty() {
             let names: Vec<_> = by_kind.iter().map(|node| node.name()).collect();
-            let mut command = self.kind(&["load", "image-archive", "--name", NAME, "--nodes", &names.join(",")]);
+            let mut command = self.kind(&["load", "image-archive", "--name", self.name, "--nodes", &names.join(",")]);
             command::run(command.arg(archive))?;
         }
         // kind knows containerd only.

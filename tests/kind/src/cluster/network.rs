@@ -1,7 +1,10 @@
 //! The network of Pods, with the standard plug-ins alone: on each node a point-to-point link per Pod, between the nodes static routes, to
 //! the outside the node's own address. What the kernel holds of it is lost when a node restarts.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
+use larder_test_node::wait::until;
 use serde_json::{Value, json};
 
 use super::{Cluster, Node};
@@ -51,13 +54,13 @@ impl Cluster {
     fn hosts(&self) -> Result<Vec<Host>> {
         let mut hosts = Vec::new();
         for node in self.nodes() {
-            let object = self.get(&["node", node.name()])?;
-            let pods = object.pointer("/spec/podCIDR").and_then(Value::as_str);
-            hosts.push(Host {
-                name: node.name().to_owned(),
-                address: self.address(node)?,
-                pods: pods.with_context(|| format!("{} has no addresses for Pods", node.name()))?.to_owned(),
-            });
+            // A control plane that has just begun gives them out a moment later.
+            let pods = until(&format!("{} has addresses for Pods", node.name()), Duration::from_mins(1), || {
+                let object = self.get(&["node", node.name()])?;
+                let pods = object.pointer("/spec/podCIDR").and_then(Value::as_str);
+                Ok(pods.context("it has none")?.to_owned())
+            })?;
+            hosts.push(Host { name: node.name().to_owned(), address: self.address(node)?, pods });
         }
         Ok(hosts)
     }

@@ -5,6 +5,7 @@ mod descriptors;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 
@@ -18,24 +19,30 @@ pub const NETWORK: &str = "larder-test-kind";
 /// A Docker that answers. The daemon, when it is ours, ends with this value.
 pub struct Docker {
     address: Option<String>,
-    daemon: Option<Daemon>,
+    daemon: Mutex<Option<Daemon>>,
 }
 
 impl Docker {
     /// The running one, or one of our own.
     pub fn find_or_start(machine: &Machine) -> Result<Self> {
-        let running = Self { address: None, daemon: None };
+        let running = Self { address: None, daemon: Mutex::default() };
         let docker = if running.run(&["info"]).is_ok() {
             running
         } else {
             let daemon = Daemon::start(machine)?;
-            Self { address: Some(daemon::address()), daemon: Some(daemon) }
+            Self { address: Some(daemon::address()), daemon: Mutex::new(Some(daemon)) }
         };
         // Without IPv6, or names could resolve to an address that nothing on a node listens on.
         if docker.run(&["network", "inspect", NETWORK]).is_err() {
             docker.run(&["network", "create", NETWORK]).context("could not make the nodes' network")?;
         }
         Ok(docker)
+    }
+
+    /// Where everything that it runs is written, as far as that is on this machine.
+    pub fn folder(&self) -> Result<Option<PathBuf>> {
+        let said = self.run(&["info", "--format", "{{.DockerRootDir}}"])?;
+        Ok(Some(PathBuf::from(said.trim())).filter(|folder| folder.is_dir()))
     }
 
     /// `docker`, for this daemon.
@@ -93,8 +100,9 @@ impl Docker {
     }
 
     /// Leaves a daemon of our own running, for people who want to look around.
-    pub fn keep(&mut self) {
-        if let Some(daemon) = self.daemon.take() {
+    pub fn keep(&self) {
+        let daemon = self.daemon.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(daemon) = daemon {
             daemon.keep();
         }
     }

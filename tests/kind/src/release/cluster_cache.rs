@@ -112,10 +112,28 @@ impl Release<'_> {
         Ok(said.lines().filter_map(|line| sample(line, name, labels)).sum())
     }
 
+    /// What every replica says of itself, for people.
+    pub fn caches_say(&self) -> Result<String> {
+        let mut said = String::new();
+        for replica in self.replicas()? {
+            let url = format!("http://{}:7444/readyz", replica.address);
+            let own = self.cluster.node_exec(self.node_of(&replica)?, &["curl", "--silent", "--max-time", "3", &url]);
+            let own = own.unwrap_or_else(|error| format!("{error:#}"));
+            said.extend([replica.pod.as_str(), " says ", own.trim(), "\n"]);
+        }
+        Ok(said)
+    }
+
     /// Ends a replica without a word. Kubelet starts it again.
     pub fn kill_replica(&self, replica: &Replica) -> Result<()> {
         // There is one on a node.
         self.cluster.node_exec(self.node_of(replica)?, &["pkill", "-KILL", "-x", "larder-cache"]).map(drop)
+    }
+
+    /// Runs `larder-cache` in the Pod of a replica, with the variables that it has.
+    pub fn in_cache(&self, replica: &Replica, arguments: &[&str]) -> Result<String> {
+        let exec = ["exec", &replica.pod, "--namespace", NAMESPACE, "--", "/usr/local/bin/larder-cache"];
+        self.cluster.kubectl(&[&exec[..], arguments].concat())
     }
 
     /// So many replicas, however many there were; waits until those that are too many are gone.

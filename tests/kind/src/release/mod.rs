@@ -54,8 +54,13 @@ impl<'a> Release<'a> {
             "agent": {"livenessProbe": {"periodSeconds": 5, "failureThreshold": 3}},
             // Cases are about what a node does by itself, but for those that say so ([`Self::with_cache`]).
             "cache": {"enabled": false},
-            "test": {"image": format!("{ORIGIN}/{TESTED}:1")},
+            "test": Self::tested(60),
         }))
+    }
+
+    /// What `helm test` pulls, and for how many seconds it tries.
+    pub fn tested(seconds: u32) -> Value {
+        json!({"image": format!("{ORIGIN}/{TESTED}:1"), "limitSeconds": seconds})
     }
 
     /// Puts our image into every node, in place of what a registry would do.
@@ -93,6 +98,11 @@ impl<'a> Release<'a> {
         Ok(())
     }
 
+    /// Deletes every Pod of its namespace, the cluster cache's as well; others are made in their place.
+    pub fn delete_all_pods(&self) -> Result<()> {
+        self.cluster.kubectl(&["delete", "pods", "--all", "--namespace", NAMESPACE, "--timeout=90s"]).map(drop)
+    }
+
     /// Deletes its Pods; others are made in their place.
     pub fn delete_pods(&self) -> Result<()> {
         let delete = ["delete", "pods", "--namespace", NAMESPACE, "--selector", SELECTOR, "--timeout=90s"];
@@ -124,6 +134,12 @@ impl<'a> Release<'a> {
         // Without `--logs`: helm asks for them after it has deleted the Pod that passed.
         let test = ["test", NAME, "--namespace", NAMESPACE, "--timeout", "150s"];
         self.cluster.helm(&test).map(drop)
+    }
+
+    /// What the Pods of a `helm test` that failed say: those that pull, one on each node.
+    pub fn test_says(&self) -> Result<String> {
+        let which = ["--selector", "app.kubernetes.io/component=test", "--container", "pull", "--prefix", "--tail=-1"];
+        self.cluster.kubectl(&[&["logs", "--namespace", NAMESPACE], &which[..]].concat())
     }
 
     /// Makes the namespace, if it is not there.
