@@ -119,7 +119,7 @@ impl Server {
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("could not start {}", program.display()))?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
         let mut server = Self { child, address, scheme, folder };
         server.until_it_answers()?;
         Ok(server)

@@ -13,7 +13,8 @@ const WRITTEN: u64 = 8 << 30;
 
 /// Fails where a run would not fit on the disk of a folder.
 pub fn must_have_room(folder: &Path) -> Result<()> {
-    let disk = statvfs(folder).with_context(|| format!("could not ask how full the disk of {} is", folder.display()))?;
+    let disk =
+        statvfs(folder).with_context(|| format!("could not ask how full the disk of {} is", folder.display()))?;
     if let Some(reason) = lack(disk.blocks_available().saturating_mul(disk.fragment_size())) {
         bail!("the disk of {} {reason}", folder.display());
     }
