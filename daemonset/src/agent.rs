@@ -7,9 +7,11 @@
 use crate::args::{AgentArgs, ClusterCacheArgs, PlacementArg, ProxyArgs, UserArgs};
 use crate::child::{Own, ProxyProcess};
 use crate::config::{Agent as Config, Store, User, cluster_cache};
+use crate::handed_on::HandedOn;
 use crate::leftover;
 use crate::metrics::Metrics;
 use crate::node;
+use crate::privileges;
 use crate::probe::Seen;
 use crate::run_folder::RunFolder;
 use crate::status::Status;
@@ -52,7 +54,12 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         cluster_cache(&proxy.cluster_cache)?;
     }
     let mount = private_mount(&config)?;
-    let folder = RunFolder::open(&config.engine.run_dir, user, &settings.to_toml())?;
+    let folder = Arc::new(RunFolder::open(&config.engine.run_dir, user, &settings.to_toml())?);
+    // The proxy that is nobody reads them no more once they change.
+    let handed_on = own_proxy.filter(|_| privileges::is_root()).map(|(proxy, _)| HandedOn::new(&proxy.cluster_cache));
+    if let Some(problem) = handed_on.as_ref().and_then(|files| files.look(&folder)) {
+        tracing::warn!(problem, "the proxy does not learn of a changed token or CA of the cluster cache");
+    }
     if own_proxy.is_some() {
         leftover::kill_all(folder.path());
     }
@@ -82,7 +89,7 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         seen: Seen { address: config.listen.mirror, key: folder.key().clone() },
         config,
         mount,
-        folder: Arc::new(folder),
+        folder: Arc::clone(&folder),
         announcer: announcer.clone(),
         view: supervisor.view(),
         readiness,
@@ -102,6 +109,9 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         stop_on_signals(&shutdown).context("listen to signals")?;
         // Its conditions are there before anybody can ask whether we are ready.
         let mut watch = WatchLoop::new(surrounding, settings);
+        if let Some(files) = handed_on {
+            tasks.spawn("handed on", files.follow(Arc::clone(&folder), shutdown.clone()));
+        }
         tasks.spawn("proxy condition", watch.tell_of_proxy(shutdown.clone()));
         let (readiness, metrics) = pages;
         tasks.spawn_fallible("admin", admin.serve(readiness.clone(), Arc::clone(&metrics), shutdown.clone()));

@@ -219,7 +219,8 @@ pub(crate) fn cluster_cache(args: &ClusterCacheArgs) -> anyhow::Result<Option<Cl
     let url = cache.parse().with_context(|| format!("--cache {cache}: write https://HOST:PORT")).context(Usage)?;
     let addresses = cache_address.iter().filter_map(|text| cache_address_of(text).transpose());
     let addresses = addresses.collect::<anyhow::Result<_>>().context(Usage)?;
-    let config = ClusterCacheConfig { url, ca: cache_ca.clone(), token: cache_token_file.clone(), addresses };
+    let config =
+        ClusterCacheConfig { url, ca: cache_ca.clone(), token: cache_token_file.clone(), addresses, copies: None };
     config.check().context(Usage)?;
     Ok(Some(config))
 }

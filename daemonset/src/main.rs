@@ -13,6 +13,7 @@ mod child;
 mod config;
 mod engine_reload;
 mod engine_restart;
+mod handed_on;
 mod in_use;
 mod leftover;
 mod metrics;

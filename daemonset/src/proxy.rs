@@ -8,6 +8,7 @@ use crate::config::{Listen, Store, User, cluster_cache};
 use crate::{parent, privileges};
 use anyhow::Context as _;
 use larder_process::signals::stop_on_signals;
+use larder_proxy::cluster_cache::ClusterCacheConfig;
 use larder_proxy::program::{self, ProxyConfig, ProxyLimits, StoreConfig};
 use larder_proxy::store::directory::{DirectoryConfig, DirectoryStore, Owner};
 use nix::sys::signal::{SigSet, Signal};
@@ -30,16 +31,18 @@ pub(crate) fn run(args: &ProxyAloneArgs) -> anyhow::Result<()> {
         Some(folder) => Some(held_open(folder)?),
         None => None,
     };
+    let run_path = run_folder.as_ref().map(|(_, path)| path.clone());
+    let cluster_cache = cluster_cache(&args.proxy.cluster_cache)?;
     let config = ProxyConfig {
         listen: Listen::from_args(&args.listen)?.addresses,
         admin: args.admin,
         metrics: args.proxy.metrics,
         store: store(&args.proxy.store, user)?,
-        run_folder: run_folder.as_ref().map(|(_, path)| path.clone()),
+        run_folder: run_path.clone(),
         registries: args.registries.registries.clone(),
         proxies: larder_proxy::origin::ProxyVariables::of_environment(),
         upstream_ca: args.proxy.upstream_ca.clone(),
-        cluster_cache: cluster_cache(&args.proxy.cluster_cache)?,
+        cluster_cache: cluster_cache.map(|config| ClusterCacheConfig { copies: run_path, ..config }),
         service: None,
         limits: ProxyLimits::default(),
     };

@@ -88,6 +88,24 @@ impl RunFolder {
         self.write(&self.path, REGISTRIES, text.as_bytes()).map(|()| true)
     }
 
+    /// What only root may read and the proxy needs.
+    pub(crate) fn write_copy(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        if fs::read(self.path.join(name)).is_ok_and(|known| known == bytes) {
+            return Ok(());
+        }
+        self.write(&self.path, name, bytes)
+    }
+
+    /// It is no more.
+    pub(crate) fn remove_copy(&self, name: &str) -> anyhow::Result<()> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", self.path.join(name).display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn write(&self, folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let (temporary, path) = (folder.join(format!(".{name}.new")), folder.join(name));
         let write = || {

@@ -10,7 +10,6 @@ use thiserror::Error;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use crate::authorities;
 use crate::origin::{platform_roots, tls};
 use crate::secret::Token;
 use crate::small_file;
@@ -26,7 +25,15 @@ pub struct ClusterCacheConfig {
     pub token: Option<PathBuf>,
     /// Where it is asked while the name of `url` has no address.
     pub addresses: Vec<SocketAddr>,
+    /// Where whoever started us leaves copies of the files ([`CA_COPY`], [`TOKEN_COPY`]): they may be his alone, and we are nobody once they change.
+    pub copies: Option<PathBuf>,
 }
+
+/// Of [`ClusterCacheConfig::ca`].
+pub const CA_COPY: &str = "cache-ca.pem";
+
+/// Of [`ClusterCacheConfig::token`].
+pub const TOKEN_COPY: &str = "cache-token";
 
 /// Why it cannot be used. Each of them is for a person to mend.
 #[derive(Debug, Error)]
@@ -102,13 +109,17 @@ impl ClusterCacheConfig {
             _ => ClusterCacheError::Read { path: path.to_owned(), error },
         };
         let ca_pem = self.ca.as_ref().map(|path| {
-            let text = authorities::read(path).map_err(|error| unread(path, error))?;
-            if text.trim().is_empty() { Err(not_yet(path, "holds no certificate yet")) } else { Ok(text) }
+            let mut text = self.text(path, CA_COPY).map_err(|error| unread(path, error))?;
+            if text.trim().is_empty() {
+                Err(not_yet(path, "holds no certificate yet"))
+            } else {
+                Ok(std::mem::take(&mut *text))
+            }
         });
         let ca_pem = ca_pem.transpose()?;
         let token = match &self.token {
             Some(path) => {
-                let text = small_file::read_text(path).map_err(|error| unread(path, error))?;
+                let text = self.text(path, TOKEN_COPY).map_err(|error| unread(path, error))?;
                 if text.trim().is_empty() {
                     return Err(not_yet(path, "holds no token yet"));
                 }
@@ -124,6 +135,17 @@ impl ClusterCacheConfig {
             None => None,
         };
         Ok(Read { ca_pem, token })
+    }
+
+    /// A file, or the copy of one that we may not read.
+    fn text(&self, path: &Path, copy: &str) -> io::Result<Zeroizing<String>> {
+        small_file::read_text(path).or_else(|error| match &self.copies {
+            Some(copies) if error.kind() == io::ErrorKind::PermissionDenied => {
+                // Who cannot read the file has to be told of the file.
+                small_file::read_text(&copies.join(copy)).map_err(|_| error)
+            }
+            _ => Err(error),
+        })
     }
 
     /// How connections are checked.
@@ -160,7 +182,8 @@ mod tests {
     fn a_token_never_crosses_the_network_in_the_clear() {
         let check = |url: &str, token: bool| {
             let token = token.then(|| PathBuf::from("/token"));
-            ClusterCacheConfig { url: Url::parse(url).unwrap(), ca: None, token, addresses: Vec::new() }.check()
+            ClusterCacheConfig { url: Url::parse(url).unwrap(), ca: None, token, addresses: Vec::new(), copies: None }
+                .check()
         };
         for (url, with_token, without) in [
             ("https://larder-cache.larder.svc:7443", true, true),
@@ -180,7 +203,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let url = Url::parse("https://larder-cache:7443").unwrap();
-        let config = ClusterCacheConfig { url, ca: None, token: Some(path.clone()), addresses: Vec::new() };
+        let config =
+            ClusterCacheConfig { url, ca: None, token: Some(path.clone()), addresses: Vec::new(), copies: None };
         let said = |config: &ClusterCacheConfig| match config.read() {
             Ok(read) => read.token.unwrap().expose().to_owned(),
             Err(error) => error.to_string().replace(folder.path().to_str().unwrap(), ""),

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use url::Url;
 
-pub use config::{ClusterCacheConfig, ClusterCacheError};
+pub use config::{CA_COPY, ClusterCacheConfig, ClusterCacheError, TOKEN_COPY};
 pub use replicas::ServiceResolver;
 
 use bucket::Bucket;

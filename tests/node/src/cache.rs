@@ -1,6 +1,7 @@
 //! `larder-cache run` as a user runs it.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Mutex;
@@ -40,6 +41,8 @@ impl Trust {
             ("token", TOKEN.to_owned()),
         ] {
             std::fs::write(folder.join(name), content)?;
+            // As a person leaves them: the node's proxy, which is nobody, may read none of them.
+            std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o600))?;
         }
         Ok(Self { folder })
     }

@@ -105,6 +105,7 @@ impl Cluster {
             ca: Some(self.path("ca.pem")),
             token: Some(self.path("token")),
             addresses: Vec::new(),
+            copies: None,
         })
     }
 
@@ -119,6 +120,7 @@ impl Cluster {
             ca: Some(self.path("ca.pem")),
             token: Some(self.path("token")),
             addresses: Vec::new(),
+            copies: None,
         };
         Running::start(ProxyConfig { cluster_cache: config.cluster_cache.or(Some(cluster_cache)), ..config })
     }

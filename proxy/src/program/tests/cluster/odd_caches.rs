@@ -152,6 +152,7 @@ async fn what_is_not_there_yet_is_waited_for_and_an_address_stands_in_for_the_na
         ca: Some(cluster.path("empty.pem")),
         token: Some(cluster.path("token")),
         addresses: vec![cluster.cache().address],
+        copies: None,
     };
     let node = cluster.node_with(config);
     assert_eq!(node.pull(&cluster.image).await, (200, true));
@@ -283,7 +284,7 @@ async fn who_leads_back_to_itself_is_gone_round() {
     let cluster = Cluster::start();
     let address = TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
     let url = format!("http://{address}").parse().unwrap();
-    let itself = ClusterCacheConfig { url, ca: None, token: None, addresses: Vec::new() };
+    let itself = ClusterCacheConfig { url, ca: None, token: None, addresses: Vec::new(), copies: None };
     let config = ProxyConfig { listen: vec![address], cluster_cache: Some(itself), ..cluster.node_config() };
     let node = cluster.node_of(config);
     assert_eq!(node.pull(&cluster.image).await, (200, true));
@@ -305,6 +306,7 @@ async fn who_leads_back_to_itself_is_gone_round() {
         ca: Some(cluster.path("ca.pem")),
         token: Some(cluster.path("token")),
         addresses: Vec::new(),
+        copies: None,
     };
     let config = ProxyConfig { registries: Some(cluster.path("circle.toml")), ..cluster.node_config() };
     let node = cluster.node_of(ProxyConfig { cluster_cache: Some(cluster_cache), ..config });
