@@ -61,6 +61,9 @@ app.kubernetes.io/component: cache
 {{- if $store.bucket.ca }}
 - --endpoint-ca=/etc/larder/bucket-ca/ca.crt
 {{- end }}
+{{- if ne $store.bucket.redirect "none" }}
+- --redirect={{ $store.bucket.redirect }}
+{{- end }}
 - --store-folder=/var/lib/larder/copies
 {{- else -}}
 - --store=directory:/var/lib/larder/cache
