@@ -52,18 +52,6 @@ pub(super) fn all_at_once(clients: Vec<(SocketAddr, Vec<String>)>) -> Result<Her
     })
 }
 
-/// One client asks for the whole of it so often, one time after the other. The middle of the times to the first byte, in milliseconds.
-pub(super) fn first_byte(host: SocketAddr, target: &str, times: usize) -> Result<f64> {
-    let mut client = Client::connect(host)?;
-    let mut firsts = Vec::new();
-    for _ in 0..times {
-        let asked = Instant::now();
-        client.ask(target, None)?;
-        firsts.push((client.take_all()? - asked).as_secs_f64() * 1e3);
-    }
-    Ok(median(&firsts))
-}
-
 /// So many connections take the same thing again and again for a while. Bytes, and the seconds that they took.
 pub(super) fn as_much_as_goes(
     host: SocketAddr,

@@ -97,14 +97,22 @@ impl Server {
         self.sum(usage::processor_seconds)
     }
 
+    /// The same, without what stands behind it.
+    pub(super) fn own_processor_seconds(&self) -> Result<f64> {
+        usage::processor_seconds(self.process()?.pid())
+    }
+
     /// Memory that it holds beside its files, in MiB.
     pub(super) fn anonymous_mebibytes(&self) -> Result<f64> {
         self.sum(usage::anonymous_mebibytes)
     }
 
+    fn process(&self) -> Result<&Process> {
+        self.process.as_ref().with_context(|| format!("{} is not a program of its own", self.name))
+    }
+
     fn sum(&self, of: impl Fn(Pid) -> Result<f64>) -> Result<f64> {
-        let process = self.process.as_ref().with_context(|| format!("{} is not a program of its own", self.name))?;
-        std::iter::once(process.pid()).chain(self.behind.iter().copied()).map(of).sum()
+        std::iter::once(self.process()?.pid()).chain(self.behind.iter().copied()).map(of).sum()
     }
 }
 
