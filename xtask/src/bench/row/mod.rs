@@ -8,6 +8,7 @@ mod containerd;
 mod herd;
 mod manifests;
 mod ranges;
+mod redirect;
 mod scale_up;
 mod slow_leader;
 mod slow_readers;
@@ -46,11 +47,13 @@ pub(super) enum Row {
     BucketRequests,
     /// A thousand new nodes
     ScaleUp,
+    /// A blob that only the bucket has, with nodes that are sent there
+    Redirect,
 }
 
 impl Row {
     /// In the order of the table.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Herd,
         Self::Cold,
         Self::SlowLeader,
@@ -63,6 +66,7 @@ impl Row {
         Self::ClusterHerd,
         Self::BucketRequests,
         Self::ScaleUp,
+        Self::Redirect,
     ];
 
     /// As it is typed.
@@ -80,6 +84,7 @@ impl Row {
             Self::ClusterHerd => "cluster-herd",
             Self::BucketRequests => "bucket-requests",
             Self::ScaleUp => "scale-up",
+            Self::Redirect => "redirect",
         }
     }
 
@@ -98,6 +103,7 @@ impl Row {
             Self::ClusterHerd => cluster_herd::measure(bench),
             Self::BucketRequests => bucket_requests::measure(bench),
             Self::ScaleUp => scale_up::measure(bench),
+            Self::Redirect => redirect::measure(bench),
         }
     }
 }
