@@ -56,7 +56,7 @@ pub(super) fn summary(asked: &[Asked]) -> String {
         *counts.entry(&one.operation).or_default() += 1;
     }
     let counts: Vec<String> = counts.iter().map(|(operation, count)| format!("{count} {operation}")).collect();
-    counts.join(", ")
+    if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") }
 }
 
 /// A line of S3's format: owner, bucket, [time], address, requester, id, operation, key, request, … A server that streams says of no body how long it was.
@@ -91,6 +91,7 @@ log starts 2026-11-28 11:58:33.279343135 +0000 UTC m=+0.033088023
         assert_eq!(ours.iter().map(|asked| asked.key.as_str()).collect::<Vec<_>>(), ["larder/y", "larder/blobs/"]);
         assert!(ours.iter().all(|asked| asked.price() == Price::Write), "{ours:?}");
         assert_eq!(summary(&ours), "1 ListObjectsV2, 1 PutObject");
+        assert_eq!(summary(&[]), "nothing");
         let theirs = below("registry", LOG);
         assert_eq!((theirs.len(), theirs[0].price()), (1, Price::Read), "{theirs:?}");
     }

@@ -1,7 +1,7 @@
 //! Requests to the bucket for a pull, which are money: the first one of an image, one by a replica that has no copy, one by a replica that has.
 //!
 //! Counted by the S3 server, for Larder and for registry 3.1 alike, and compared with what `larder-cache` says of itself. What belongs to a pull comes up to
-//! half a minute after it (its pin), so each kind of pull ends when nothing was asked for longer than that.
+//! half a minute after it (its pin), and what was read is believed for a minute, so each kind of pull ends when nothing was asked for longer than that.
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ const LAYERS: [usize; 5] = [30 << 20, 18 << 20, 11 << 20, 1 << 20, 4 << 10];
 const PULLS: [&str; 3] = ["first pull", "another replica", "from a copy"];
 /// Where each contender's own lies in the bucket.
 const FOLDERS: [&str; 2] = ["larder", "registry"];
-/// Longer than `larder-cache` waits before it pins what was pulled (30 s).
-const QUIET: Duration = Duration::from_secs(33);
+/// Longer than `larder-cache` waits before it pins what was pulled (30 s), and than it believes what it read (a minute).
+const QUIET: Duration = Duration::from_secs(65);
 
 fn writes(pull: &str) -> String {
     format!("{pull}, PUT, LIST and parts")
