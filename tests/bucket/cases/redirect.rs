@@ -102,6 +102,7 @@ impl Stage {
                 ca: None,
                 token: Some(self.folder.path().join("token")),
                 addresses: Vec::new(),
+                copies: None,
             }),
             service: None,
             limits: ProxyLimits::default(),
