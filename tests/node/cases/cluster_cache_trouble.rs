@@ -175,13 +175,16 @@ fn full(line: EngineLine) -> Result<()> {
     // The disk was full in the middle of the layer. Now somebody else fills it for good.
     let mut filler = std::fs::File::create(disk.path().join("somebody-elses"))?;
     while filler.write_all(&[0; 4096]).is_ok() {}
+    // Without a reserve that is noticed by who writes.
+    let (next, _) = cluster.push_another("next", 15);
+    node.engine.pull(&next).with_context(|| node.larder.last_lines())?;
     until("the cluster cache says that its store is full", Duration::from_secs(10), || {
         let said = http::get(cluster.cache.admin, "/readyz", &[])?;
         ensure!(said.status == 200 && said.text().contains("full"), "/readyz says {}: {}", said.status, said.text());
         Ok(())
     })?;
-    let (next, _) = cluster.push_another("next", 15);
-    node.engine.pull(&next).with_context(|| node.larder.last_lines())?;
+    let (one_more, _) = cluster.push_another("one-more", 16);
+    node.engine.pull(&one_more).with_context(|| node.larder.last_lines())?;
     ensure!(cluster.asked_by_engines() == 0, "the engine went to the registry itself");
     Ok(())
 }
