@@ -88,14 +88,13 @@ impl Source for ClusterCache {
     ) -> BoxFuture<'_, Result<BlobStream, SourceError>> {
         let (name, digest) = (name.clone(), digest.clone());
         Box::pin(async move {
-            // Whoever wants the rest of one was cut, wherever that was; the cache has the bytes itself.
-            let follows = from == 0 && self.bucket.may_be_asked_for(&name, &digest, Instant::now());
+            let follows = self.bucket.may_be_asked_for(&name, &digest, Instant::now());
             let given = self.ask_for_blob(&name, &digest, from, follows, deadline).await?;
             let place = match given.answer {
                 Found::Here(stream) => return checked(stream, &digest, &given.replica),
                 Found::Elsewhere(place) => place,
             };
-            match self.bucket.get(&given.replica.base, place, &name, &digest, deadline).await {
+            match self.bucket.get(&given.replica.base, place, (&name, &digest), from, deadline).await {
                 Ok(stream) => Ok(stream),
                 Err(error) => {
                     tracing::debug!(%digest, %error, "not given where the cluster cache led to; asking it for the bytes");

@@ -74,13 +74,13 @@ impl Bucket {
         is_ours
     }
 
-    /// All of the blob, from where the cache at `from` led to.
+    /// The blob from byte `from` on, from where the cache at `cache` led to.
     pub(super) async fn get(
         self: &Arc<Self>,
-        from: &Url,
+        cache: &Url,
         mut place: Url,
-        name: &Name,
-        digest: &Digest,
+        (name, digest): (&Name, &Digest),
+        from: u64,
         deadline: Instant,
     ) -> Result<BlobStream, SourceError> {
         let began = Instant::now();
@@ -88,7 +88,7 @@ impl Bucket {
         let host = shown(&place);
         // Half of the time is for asking the cache after all.
         let until = began + HEAD.min(deadline.saturating_duration_since(began) / 2);
-        match self.ask(from, place, digest, until).await {
+        match self.ask(cache, place, digest, from, until).await {
             Ok(Some(stream)) => {
                 if self.health().succeeded(began) {
                     tracing::info!(bucket = host, "the bucket that the cluster cache leads to gives blobs again");
@@ -107,19 +107,21 @@ impl Bucket {
     /// `None`: it does not have it, or not any more.
     async fn ask(
         &self,
-        from: &Url,
+        cache: &Url,
         place: Url,
         digest: &Digest,
+        from: u64,
         until: Instant,
     ) -> Result<Option<BlobStream>, SourceError> {
-        check_hop(from, &place)?;
-        let question = GetBlob { digest: digest.clone(), from: 0, etag: None, silence: SILENCE };
+        check_hop(cache, &place)?;
+        let question = GetBlob { digest: digest.clone(), from, etag: None, silence: SILENCE };
         let wanted =
             Wanted { kind: GetBlob::KIND, method: question.method(), url: place, headers: question.headers()? };
         let answer = self.client.ask(&wanted, None, until).await.map_err(|failed| failed.error)?;
         match answer.status {
-            StatusCode::OK => Ok(Some(question.understand(answer, until).await?)),
-            StatusCode::NOT_FOUND => {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Some(question.understand(answer, until).await?)),
+            // It is the blob, or its length, and not the bucket.
+            StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE => {
                 body::drain(answer.body).await;
                 Ok(None)
             }

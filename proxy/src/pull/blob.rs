@@ -22,9 +22,12 @@ impl Puller {
         }
         // Only GET has ranges (RFC 9110 §14.2).
         let range = range.filter(|_| method == Method::GET);
-        // Who asks for the headers, or for a part, is answered here.
-        let is_whole = method == Method::GET && range.is_none();
-        let follows = if is_whole { self.follows.clone() } else { Follows::No };
+        // Who asks for the headers, or for a part, is answered here, but for a node that wants the rest: it says so if it was not served there.
+        let follows = match (range, &self.follows) {
+            (None, follows) if method == Method::GET => follows.clone(),
+            (Some(ByteRange::From(_)), Follows::Yes) => Follows::Yes,
+            _ => Follows::No,
+        };
         let deadline = Instant::now() + self.answer;
         let reply = self.shared.blob(name, digest, range, &method, &follows, deadline).await;
         answer::to_method(reply, &method)
