@@ -253,6 +253,27 @@ pub(crate) fn wait_until_in(bucket: &Bucket<'_>, release: &Release<'_>, image: &
     })
 }
 
+/// The account that may say what is kept, and what its tokens are for.
+const KEEPER: &str = "keeper";
+const AUDIENCE: &str = "larder-control";
+
+/// By the control API an image is in the bucket that no node ever pulled. Nodes may not say so, by whatever token.
+fn an_account_says_what_is_kept(cluster: &Cluster, bucket: &Bucket<'_>) -> Result<()> {
+    let release = Release::of(cluster);
+    let image = fresh(cluster, "kept")?;
+    release.create_account(KEEPER)?;
+    let pin = format!("/v1/pins/kind/{}?wait=60", image.reference);
+    for (account, audience) in [("larder-node", "larder-cache"), ("larder-node", AUDIENCE), (KEEPER, "larder-cache")] {
+        let (status, said) = release.control("PUT", &pin, &release.token(account, audience)?)?;
+        ensure!(status == 401, "{account} with a token for {audience} is answered {status}: {said}");
+    }
+    let (status, said) = release.control("PUT", &pin, &release.token(KEEPER, AUDIENCE)?)?;
+    ensure!(status == 200 && said.get("state").is_some_and(|state| state == "complete"), "{status}: {said}");
+    let (parts, blobs) = (image.parts()?, bucket.blobs()?);
+    ensure!(parts.iter().all(|part| blobs.contains_key(part)), "{said}, and the bucket has not all of {parts:?}");
+    only_larder_asked(&image.requests()?)
+}
+
 fn one_of_two(cluster: &Cluster) -> Result<()> {
     let release = Release::of(cluster);
     let image = Image::push_large(cluster, "cache-bucket", LARGE)?;
@@ -260,10 +281,12 @@ fn one_of_two(cluster: &Cluster) -> Result<()> {
     let bucket = Bucket::start(cluster)?;
     Bucket::put_secret(cluster, NAMESPACE, "bucket")?;
     let store = json!({"type": "bucket", "size": "2GiB", "reserve": "0", "bucket": Bucket::values("kind", "bucket")});
-    release.upgrade(&json!({"cache": {"replicas": 2, "store": store}}))?;
+    let control = json!({"enabled": true, "accounts": [format!("{NAMESPACE}/{KEEPER}")]});
+    release.upgrade(&json!({"cache": {"replicas": 2, "store": store, "control": control}}))?;
     release.wait()?;
     release.wait_for_cache()?;
     ensure!(release.replicas()?.len() == 2, "there are {:?}", release.replicas()?);
+    an_account_says_what_is_kept(cluster, &bucket)?;
     start_on_first(cluster, &namespace, &image)?;
     wait_until_in(&bucket, &release, &image)?;
     image.registry.stop()?;

@@ -1,9 +1,11 @@
 //! Larder on a cluster, put there by helm as a person would.
 //!
 //! The same names are used for every installation, so whoever has the cluster has the release, installed or not. What a node's Larder says
-//! of itself is asked in [`node`], what the cluster cache does in [`cluster_cache`].
+//! of itself is asked in [`node`], what the cluster cache does in [`cluster_cache`], and
+//! what it is told to keep in [`control`].
 
 mod cluster_cache;
+mod control;
 mod node;
 
 pub use cluster_cache::Replica;
