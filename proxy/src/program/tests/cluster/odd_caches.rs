@@ -144,7 +144,7 @@ async fn the_line_about_the_token_ends_with_its_cause_although_nobody_pulls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_yet_is_waited_for_and_an_address_stands_in_for_the_name() {
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::start();
     fs::rename(cluster.path("token"), cluster.path("later")).unwrap();
     fs::write(cluster.path("empty.pem"), "").unwrap();
     let config = ClusterCacheConfig {
@@ -168,6 +168,15 @@ async fn what_is_not_there_yet_is_waited_for_and_an_address_stands_in_for_the_na
     })
     .await;
     until("nothing is wrong", async || !page(node.admin, "/readyz").await.contains("cluster cache")).await;
+    // That the name is none was never the matter, and is not said in place of what is.
+    cluster.cache.take().unwrap().stop().await;
+    until("it is missed", async || {
+        assert_eq!(node.pull(&cluster.image).await, (200, true));
+        let said = page(node.admin, "/readyz").await;
+        assert!(!said.contains("cannot be resolved"), "{said}");
+        said.contains("larder-cache.invalid:9/ does not answer")
+    })
+    .await;
     cluster.end(vec![node]).await;
 }
 
