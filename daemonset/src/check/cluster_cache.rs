@@ -56,8 +56,8 @@ fn trouble(new: &Questions, readiness: &str) -> String {
     let reasons: Vec<&str> = readiness.lines().filter(|line| line.contains("cluster cache")).collect();
     let what = match (ended.as_slice(), reasons.as_slice()) {
         ([], []) => {
-            return "the image came, and the cluster cache was not asked for it: test.image has to be of a registry that Larder may ask \
-                    (no skip, no deny) and that is the same on every node"
+            return "the image came, and the cluster cache was not asked for it: take an image (test.image of the chart) of a registry that \
+                    Larder may ask (no skip, no deny) and that is the same one on every node (not localhost, nor a name without a dot)"
                 .to_owned();
         }
         ([], _) => "was not asked".to_owned(),
@@ -76,7 +76,8 @@ fn trouble(new: &Questions, readiness: &str) -> String {
 
 async fn page(admin: SocketAddr, target: &'static str) -> anyhow::Result<String> {
     let asked = tokio::task::spawn_blocking(move || probe::page(admin, target, PAGE)).await?;
-    let body = asked.with_context(|| format!("ask the proxy for http://{admin}{target} (--admin)"))?;
+    let body = asked
+        .with_context(|| format!("ask the proxy for http://{admin}{target}; --admin says where its admin server is"))?;
     Ok(String::from_utf8_lossy(&body).into_owned())
 }
 

@@ -20,7 +20,8 @@ const AFTER_HELP: &str = "\
 For a try on this machine:
   echo \"me $(openssl rand -hex 32)\" >tokens
   larder-cache run --listen 127.0.0.1:7443 --store directory:/tmp/larder --token-file tokens
-  skopeo copy --src-tls-verify=false --src-creds me:TOKEN docker://127.0.0.1:7443/docker.io/library/alpine:3 dir:alpine
+  skopeo copy --src-tls-verify=false --src-creds me:TOKEN \\
+    docker://127.0.0.1:7443/docker.io/library/alpine:3 dir:alpine
 
 LARDER_LOG says what is logged (info, debug, warn,larder_proxy=debug).
 Exit status: 0 done, 1 failed, 2 wrong usage.";

@@ -34,7 +34,7 @@ pub(crate) struct StoreArgs {
     /// largest layers.
     #[arg(long, env = "LARDER_STORE_SIZE", help_heading = "Store", value_name = "SIZE", default_value = "100GiB")]
     pub(crate) store_size: String,
-    /// So much of the folder's disk stays free, whoever fills it: a share or a size. "auto" is 3% of a disk that is about as large as
+    /// So much of the folder's disk stays free, whoever fills it: 18%, 50GiB. "auto" is 3% of a disk that is about as large as
     /// --store-size, for that is a volume of its own, and 18% of any other, for kubelet evicts Pods below 15% of a node's disk.
     #[arg(long, env = "LARDER_STORE_RESERVE", help_heading = "Store", value_name = "RESERVE", default_value = "auto")]
     pub(crate) store_reserve: String,
@@ -130,7 +130,9 @@ impl StoreArgs {
             "auto" => Reserve::ByDisk { limit },
             written => {
                 let reserve = written.parse().map_err(anyhow::Error::msg);
-                reserve.with_context(|| format!("--store-reserve {written}: or \"auto\""))?
+                reserve.with_context(|| {
+                    format!("--store-reserve {written}: write auto, a share (18%) or a size (50GiB)")
+                })?
             }
         };
         Ok(config)
@@ -234,7 +236,7 @@ mod tests {
         refused(&with(&["--endpoint-ca", "/nowhere/ca.pem"]), "--endpoint-ca /nowhere/ca.pem");
         refused(&with(&["--store-folder", "copies"]), "/an/absolute/folder");
         refused(&with(&["--store-size", "much"]), "--store-size much");
-        refused(&with(&["--store-reserve", "some"]), "\"auto\"");
+        refused(&with(&["--store-reserve", "some"]), "write auto, a share (18%) or a size (50GiB)");
         refused(&["--store", "directory:here"], "write directory:");
         refused(&["--store", "s3://images"], "bucket:s3://NAME/PREFIX");
         for flag in [["--store-cluster", "one"], ["--endpoint", "https://x"], ["--store-folder", "/x"]] {

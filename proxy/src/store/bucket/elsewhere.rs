@@ -65,7 +65,7 @@ impl Shared {
                 // Of every request, and for a person to mend.
                 if !signing.told.swap(true, Ordering::Relaxed) {
                     tracing::warn!(bucket = self.client.place, %error,
-                        "store: these credentials sign no URL, so nobody is sent to the bucket; what is asked for is served from here");
+                        "store: these credentials sign no URL, so nobody is sent to the bucket and what is asked for is served from here; use others, or --redirect none");
                 }
                 Ok(None)
             }
