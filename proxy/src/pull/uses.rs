@@ -1,11 +1,11 @@
 //! What was pulled keeps itself for a while (holder `pull`), so that nothing depends on anybody else's wishes.
 //!
-//! Whoever is given a manifest, or told by a HEAD what a tag means, uses an image; a moment later, when its blobs have come, what of it is here is pinned:
-//! of an index the platforms that are whole. Another use renews the pin once a while; how long it lasts after the last use is the store's matter. An image that is not whole by then was
-//! not pulled, and is not pinned.
+//! Whoever is given a manifest, or told by a HEAD what a tag means, uses an image; a moment later, when its blobs have come, what of it is
+//! here is pinned: of an index the platforms that are whole. Another use renews the pin once a while; how long it lasts after the last use
+//! is the store's matter. An image that is not whole after [`LOOKS`] looks was not pulled, and is not pinned.
 //!
-//! Invariant: a use is forgotten when it is pinned, or when it was looked in vain so often, and for no other reason. A store that does not answer costs no
-//! look; a stop looks once more, whatever was settled; what is left is in a [`journal`], where the next start finds it.
+//! Invariant: a use is forgotten when it is pinned, or after that many looks in vain, and for no other reason. A store that does not answer
+//! costs no look; a stop looks once more, whatever was settled; what is left is in a [`journal`], where the next start finds it.
 
 mod journal;
 
@@ -169,13 +169,8 @@ impl Keeping {
         let looked = timeout_at(until, self.look()).await;
         let left = self.shared.uses.noted().len();
         if left > 0 {
-            let is_kept = self.journal.is_some();
-            tracing::info!(
-                left,
-                in_time = looked.is_ok(),
-                is_kept,
-                "not all that was pulled is pinned yet; the next start goes on"
-            );
+            let then = if self.journal.is_some() { "the next start goes on" } else { "it is once it is used again" };
+            tracing::info!(left, in_time = looked.is_ok(), "not all that was pulled is pinned yet; {then}");
         }
         self.write_down().await;
     }
