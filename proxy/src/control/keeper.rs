@@ -1,8 +1,10 @@
 //! Makes pins complete: finds out what each image is, fetches what is missing, and tries again until it is there.
 //!
 //! What there is to do is what [`Pins::incomplete`] says, so nothing is forgotten by a crash, and what only this process knows (progress, the last
-//! error, when to try again) is lost with it and does no harm. A pin is written here only under the lock of its name, and only if it
-//! still is the wish that the work began with: a deleted pin does not come back.
+//! error, when to try again) is lost with it and does no harm. What callers wish for, and take back, is [`wishes`]. A pin is written here
+//! only in its name's turn ([`Writings`]), and only if it still is the wish that the work began with: a deleted pin does not come back.
+
+mod wishes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use larder_oci::Digest;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
@@ -18,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, plan};
 use super::writings::Writings;
-use crate::pins::{Holder, KeptPin, MAXIMUM_PAGE, Pin, PinName, Pins, PinsError, Place, Platforms, Put};
+use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::pull::{Puller, Unkept};
 use crate::store::Name;
 
@@ -28,9 +30,6 @@ const BLOBS: usize = 3;
 
 /// Pins that are known to be waiting; of more the store is asked again later.
 const MAXIMUM_ENTRIES: usize = 10_000;
-
-/// Pins of a holder that is forgotten.
-const DELETED_AT_ONCE: usize = 8;
 
 /// How often the store is asked for pins that are not complete.
 const LOOK: Duration = Duration::from_secs(30);
@@ -109,48 +108,6 @@ impl Keeper {
 
     fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<Place, Entry>> {
         self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Writes a wish, unless there is the same already.
-    pub(super) async fn wish(&self, name: &PinName, platforms: Platforms) -> Result<(), PinsError> {
-        let turn = self.writings.turn(&name.place()).await;
-        let old = self.pins.get(name).await?;
-        turn.wished();
-        if old.as_ref().is_some_and(|old| old.pin.platforms == platforms) {
-            return Ok(());
-        }
-        let after = old.map(|old| old.pin.put_at + Duration::from_nanos(1));
-        let put_at = after.map_or_else(SystemTime::now, |after| after.max(SystemTime::now()));
-        self.pins.put(Pin { name: name.clone(), platforms, put_at, content: None }).await?;
-        Ok(())
-    }
-
-    /// Removes a pin, whatever is done about it now.
-    pub(super) async fn delete(&self, name: &PinName) -> Result<(), PinsError> {
-        let place = name.place();
-        self.writings.settled(&place).await;
-        {
-            let turn = self.writings.turn(&place).await;
-            turn.deleted();
-            self.pins.delete(name).await?;
-        }
-        self.forget(&place);
-        Ok(())
-    }
-
-    /// Removes all pins of a holder, and then what it has declared: as long as there is one of the two, nobody takes it for gone.
-    pub(super) async fn forget_holder(&self, holder: &Holder) -> Result<(), PinsError> {
-        let mut after = None;
-        loop {
-            let page = self.pins.list(Some(holder), after.as_ref(), MAXIMUM_PAGE).await?;
-            let deleting = stream::iter(page.pins).map(|kept| async move { self.delete(&kept.pin.name).await });
-            deleting.buffer_unordered(DELETED_AT_ONCE).try_collect::<()>().await?;
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        self.pins.undeclare(holder).await
     }
 
     /// Has a pin looked at now, whatever was going to happen to it; `false` where too many wait.

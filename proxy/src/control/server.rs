@@ -1,7 +1,7 @@
 //! The control API on its port: a connection, TLS, whose token it is, the body, and what is done.
 //!
-//! Whose token it is is asked before anything is read or looked up. Everything that a client can make us hold or wait for is bounded, and where all places are taken
-//! a connection on which nobody was let in gives way to the one that comes (`server::strangers`).
+//! Whose token it is is asked before anything is read or looked up. Everything that a client can make us hold or wait for is bounded, and
+//! where all places are taken a connection on which nobody was let in gives way to the one that comes (`server::strangers`).
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

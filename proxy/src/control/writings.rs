@@ -1,8 +1,8 @@
 //! Who writes which pin: one at a time of a name, and nobody waits for what a store does after a pin is written.
 //!
-//! Putting a pin on a bucket takes as long as the upload of what it reaches. Whoever changes his wish meanwhile does not wait for that: a newer wish
-//! replaces an older one whichever ends first ([`Pins::put`](crate::pins::Pins::put)), and that a pin was deleted is noted here, so that
-//! what was under way deletes it once more at its end.
+//! Putting a pin on a bucket takes as long as the upload of what it reaches. Whoever changes his wish meanwhile does not wait for that: a
+//! newer wish replaces an older one whichever ends first ([`Pins::put`](crate::pins::Pins::put)), and that a pin was deleted is noted
+//! here, so that what was under way deletes it once more at its end.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

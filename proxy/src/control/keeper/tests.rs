@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::fetch::testing::{ScriptedSource, limits};
 use crate::metrics::Metrics;
-use crate::pins::{AsOf, Content, Declared, Page};
+use crate::pins::{AsOf, Content, Declared, Holder, Page, Platforms};
 use crate::pull::Limits;
 use crate::settings::Settings;
 use crate::store::memory::MemoryStore;
@@ -103,7 +103,7 @@ fn name(image: &str) -> PinName {
 async fn a_store_that_takes_its_time_makes_nobody_wait_and_what_was_deleted_stays_so() {
     let stage = Stage::new();
     let writing = stage.under_way(&name("a")).await;
-    // Names that would have shared one lock of 64, some of them.
+    // So many that some of them would meet if names shared locks.
     for number in 0..200 {
         let other = name(&format!("b:{number}"));
         timeout(SOON, stage.keeper.wish(&other, Platforms::All)).await.expect("nobody waits for others").unwrap();

@@ -1,7 +1,10 @@
 //! This cluster's pins on a bucket.
 //!
 //! A pin is written once under a key of its own and never changes; of several of one name the newest wish counts, and an older one goes once a newer
-//! is complete. That one is complete is a note beside it (`clusters/<id>/complete/…`), which removal does not look at.
+//! is complete. That one is complete is a note beside it (`clusters/<id>/complete/…`), which removal does not look at. What holders declare
+//! is in [`declarations`].
+
+mod declarations;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -15,9 +18,7 @@ use super::operations::{OfStore, digests, modified};
 use crate::pins::kept::follow;
 use crate::pins::{AsOf, Declared, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::store::bucket::shared::Shared;
-use crate::store::removal::{
-    self, Answer, BucketTime, Declarer, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner,
-};
+use crate::store::removal::{self, BucketTime, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner};
 
 /// Pins of one name. There is one, or a few after replicas met.
 const OF_ONE_NAME: usize = 1000;
@@ -247,68 +248,8 @@ impl BucketPins {
         Ok(page)
     }
 
-    async fn begin(&self, holder: &Holder) -> Result<AsOf, PinsError> {
-        let mut declarer = Declarer::new(self.owner(holder)?, self.names()?);
-        let hands = self.of_store(None);
-        match run(&mut declarer, &hands, |_, _| {}).await.map_err(|_| unanswered())? {
-            removal::Declared::Look => {}
-            removal::Declared::Done | removal::Declared::Unanswered => return Err(unanswered()),
-        }
-        let (as_of, clock) = declarer.time().ok_or_else(unanswered)?;
-        self.shared.client.delete(&self.shared.plain().place(&clock)).await?;
-        Ok(AsOf(as_of.0))
-    }
-
-    async fn declare(&self, holder: &Holder, as_of: AsOf) -> Result<Declared, PinsError> {
-        if as_of > self.begin(holder).await? {
-            return Ok(Declared::Future);
-        }
-        if let Some(kept) = self.page(Some(holder), None, 1, true).await?.pins.pop() {
-            return Ok(Declared::Incomplete(kept.pin.name));
-        }
-        if self.declared(holder).await?.is_some_and(|declared| declared >= as_of) {
-            return Ok(Declared::Done);
-        }
-        let mut declarer = Declarer::looked(self.owner(holder)?, BucketTime(as_of.0), self.names()?);
-        match run(&mut declarer, &self.of_store(None), |_, _| {}).await {
-            Ok(removal::Declared::Done) => Ok(Declared::Done),
-            Ok(removal::Declared::Look | removal::Declared::Unanswered) | Err(_) => Err(unanswered()),
-        }
-    }
-
-    /// The holder's declarations, and of when each is.
-    async fn declarations(&self, holder: &Holder) -> Result<Vec<(Key, AsOf)>, PinsError> {
-        let owner = self.owner(holder)?;
-        let (mut found, mut after) = (Vec::new(), None);
-        loop {
-            let prefix = Prefix::Holders(owner.cluster.clone());
-            let Answer::Page { entries, last, .. } = self.shared.plain().page(&prefix, after.as_ref()).await? else {
-                return Err(unanswered());
-            };
-            after = entries.last().map(|entry| entry.key.clone());
-            found.extend(entries.into_iter().filter_map(|entry| match &entry.key {
-                Key::Declaration(of, as_of, _) if *of == owner => Some((entry.key.clone(), AsOf(as_of.0))),
-                _ => None,
-            }));
-            if last {
-                return Ok(found);
-            }
-        }
-    }
-
-    async fn declared(&self, holder: &Holder) -> Result<Option<AsOf>, PinsError> {
-        Ok(self.declarations(holder).await?.into_iter().map(|(_, as_of)| as_of).max())
-    }
-
-    /// No rule of removal rests on a declaration that is gone: who has pins and none is waited for.
-    async fn undeclare(&self, holder: &Holder) -> Result<(), PinsError> {
-        for (key, _) in self.declarations(holder).await? {
-            self.shared.client.delete(&self.shared.plain().place(&key)).await?;
-        }
-        Ok(())
-    }
-
-    /// What the holder `pull` wants, which is what was used not long ago: its other pins go, those that are not complete are seen to once more, and then it declares.
+    /// What the holder `pull` wants, which is what was used not long ago: its other pins go, those that are not complete are seen to once
+    /// more, and then it declares.
     pub(in crate::store::bucket) async fn hold_pulls(&self) -> Result<(), PinsError> {
         let holder = Holder::pull();
         let as_of = self.begin(&holder).await?;
