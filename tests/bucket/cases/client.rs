@@ -53,7 +53,7 @@ fn length(image: &Image, digest: &larder_oci::Digest) -> usize {
 }
 
 /// Longer than any answer takes: what a bucket holds up is answered from its registry.
-const ANSWER: Duration = Duration::from_mins(1);
+pub(crate) const ANSWER: Duration = Duration::from_mins(1);
 
 /// An exchange on a connection of its own, from a byte on; a body that is cut is given as far as it came. Status 0: there was no answer.
 pub(crate) async fn ask(address: SocketAddr, target: &str, from: usize) -> (u16, Vec<u8>) {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use larder_oci::{Digest, Registry};
@@ -15,10 +14,12 @@ use larder_test_parts::{Debian, Parts};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::task::block_in_place;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::{ask, metric, pull};
+use crate::client::{ANSWER, ask, metric, pull};
 use crate::programs::{settings, until_kept, until_serving};
 use crate::world::{Case, World, sha256, until};
 
@@ -143,7 +144,8 @@ async fn exchange(address: SocketAddr, method: &str, target: &str, headers: &str
     let request = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut all = Vec::new();
-    stream.read_to_end(&mut all).await.unwrap();
+    let read = timeout(ANSWER, stream.read_to_end(&mut all)).await;
+    read.unwrap_or_else(|_| panic!("waited in vain for the end of the answer to {method}")).unwrap();
     let end = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     let body = all.split_off(end + 4);
     let head = String::from_utf8(all).unwrap();
@@ -339,30 +341,30 @@ async fn tools(world: World) {
     until_serving(&cache).await;
     let (other, same) = (name(&cache, "127.0.0.1"), name(&cache, "localhost"));
     let url = format!("http://{other}/v2/{NAME}/team/app/blobs/{blob}");
-    let got = run(home, &curl, &["--fail", "--silent", "--show-error", "--location", "-u", &user, &url]);
+    let got = run(home, &curl, &["--fail", "--silent", "--show-error", "--location", "-u", &user, &url]).await;
     assert_eq!((sha256(&got), redirected(cache.admin).await), (blob.clone(), 1));
     for host in [&other, &same] {
-        run(home, &crane, &["auth", "login", host, "-u", "me", "-p", TOKEN]);
+        run(home, &crane, &["auth", "login", host, "-u", "me", "-p", TOKEN]).await;
     }
-    let got = run(home, &crane, &["blob", &format!("{other}/{NAME}/team/app@{blob}")]);
+    let got = run(home, &crane, &["blob", &format!("{other}/{NAME}/team/app@{blob}")]).await;
     assert_eq!((sha256(&got), redirected(cache.admin).await), (blob.clone(), 2));
     let into = format!("dir:{}", home.join("copied").display());
     let image = format!("docker://{other}/{NAME}/team/app:v1");
-    run(home, &skopeo, &["copy", "--src-tls-verify=false", "--src-creds", &user, &image, &into]);
+    run(home, &skopeo, &["copy", "--src-tls-verify=false", "--src-creds", &user, &image, &into]).await;
     let sent = 2 + large.len() as u64;
     assert_eq!(redirected(cache.admin).await, sent);
     for digest in &large {
         assert_eq!(sha256(&std::fs::read(home.join("copied").join(digest.hex())).unwrap()), *digest);
     }
-    let got = run(home, &crane, &["blob", &format!("{same}/{NAME}/team/app@{blob}")]);
+    let got = run(home, &crane, &["blob", &format!("{same}/{NAME}/team/app@{blob}")]).await;
     assert_eq!((sha256(&got), redirected(cache.admin).await), (blob.clone(), sent), "given here");
     tells_no_url(&cache.log());
 
     // To a private address crane does not follow.
     let cache = stage.cache("everyone", |_| {});
     until_serving(&cache).await;
-    run(home, &crane, &["auth", "login", &name(&cache, "localhost"), "-u", "me", "-p", TOKEN]);
-    let got = run(home, &crane, &["blob", &format!("{}/{NAME}/team/app@{blob}", name(&cache, "localhost"))]);
+    run(home, &crane, &["auth", "login", &name(&cache, "localhost"), "-u", "me", "-p", TOKEN]).await;
+    let got = run(home, &crane, &["blob", &format!("{}/{NAME}/team/app@{blob}", name(&cache, "localhost"))]).await;
     assert_eq!((sha256(&got), redirected(cache.admin).await), (blob.clone(), 0), "given here");
     stage.end();
 }
@@ -371,11 +373,15 @@ fn world_port(stage: &Stage) -> u16 {
     stage.world.server().address().port()
 }
 
+/// Longer than any of the tools takes.
+const TYPED: Duration = Duration::from_mins(1);
+
 /// What a person types; what it prints.
-fn run(home: &Path, program: &Path, words: &[&str]) -> Vec<u8> {
+async fn run(home: &Path, program: &Path, words: &[&str]) -> Vec<u8> {
     let mut command = Command::new(program);
     command.args(words).env("HOME", home).env_remove("DOCKER_CONFIG").env_remove("REGISTRY_AUTH_FILE");
-    let output = block_in_place(|| command.output()).unwrap();
+    let output = timeout(TYPED, command.kill_on_drop(true).output()).await;
+    let output = output.unwrap_or_else(|_| panic!("waited in vain for the end of {words:?}")).unwrap();
     assert!(output.status.success(), "{words:?}\n{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
