@@ -31,12 +31,14 @@ pub(crate) fn with_the_api_server_and_a_day_without_it() -> Result<()> {
     for (number, wrong) in wrong.iter().enumerate() {
         ensure!(status(cache, authority, wrong)? == 401, "the wrong token {number}");
     }
-    let controller = &plane.token("stranger", CONTROL_AUDIENCE)?;
+    let controller = &plane.token("controller", CONTROL_AUDIENCE)?;
     ensure!(cache.ask_control(authority, controller)? == 200, "{}", cache.log());
     for (whose, token) in [
         ("a node's", node),
         ("a node's for the other audience", &plane.token("node", CONTROL_AUDIENCE)?),
-        ("the controller's for nodes", &wrong[1]),
+        ("a stranger's for nodes", &wrong[1]),
+        ("the controller's for nodes", &plane.token("controller", AUDIENCE)?),
+        ("a stranger's", &plane.token("stranger", CONTROL_AUDIENCE)?),
     ] {
         ensure!(cache.ask_control(authority, token)? == 401, "{whose} opens the control API");
     }

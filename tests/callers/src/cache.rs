@@ -68,7 +68,7 @@ impl Cache {
         command.arg(path.join("saved")).args(["--own-certificate", &format!("larder/{SECRET}")]);
         command.args(["--own-certificate-names", NAME, "--authority-configmap", &format!("larder/{CONFIGMAP}")]);
         command.args(["--control", &self.control.to_string(), "--control-audience", CONTROL_AUDIENCE]);
-        command.args(["--control-accounts", "larder/stranger"]);
+        command.args(["--control-accounts", "larder/controller"]);
         command.args(&self.words).env("KUBECONFIG", &self.kubeconfig);
         self.process = Some(Process::start("larder-cache", path, &mut command)?);
         Ok(())

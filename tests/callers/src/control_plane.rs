@@ -36,7 +36,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one, with namespace `larder`, accounts `node`, `stranger` and `larder-cache`, and the rights.
+    /// Starts one, with namespace `larder`, accounts `node`, `controller`, `stranger` and `larder-cache`, and the rights.
     pub fn start() -> Result<Self> {
         let parts = Parts::from_environment()?;
         let folder = tempfile::tempdir()?;
@@ -71,7 +71,7 @@ impl ControlPlane {
         plane.write_kubeconfig("admin", &format!("token: {ADMINISTRATOR}"))?;
         plane.start_api_server()?;
         plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: larder}}")?;
-        for account in ["node", "stranger"] {
+        for account in ["node", "controller", "stranger"] {
             plane.apply(&format!(
                 "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {account}, namespace: larder}}}}"
             ))?;
