@@ -62,22 +62,17 @@ fn at_once(line: EngineLine) -> Result<()> {
 fn sent_to_the_bucket(line: EngineLine) -> Result<()> {
     let spec = ImageSpec { layers: vec![2_000, 2 << 20, 5 << 20], ..ImageSpec::default() };
     let mut cluster = Cluster::sent_to_bucket(line, &spec)?;
-    let sent = |cluster: &Cluster| -> Result<f64> {
-        let metrics = cluster.cache.metrics()?;
-        let lines = metrics.lines().filter(|line| line.contains("outcome=\"redirected\""));
-        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
-    };
     let first = cluster.node_trusting_the_bucket(1)?;
     first.engine.pull(&cluster.by_tag())?;
     cluster.cache.wait_until_stored()?;
-    ensure!(sent(&cluster)? == 0.0, "what came through the cache lies there");
+    ensure!(cluster.cache.sent_on()? == 0.0, "what came through the cache lies there");
 
     cluster.empty_its_folder()?;
     cluster.origin.stop();
     let second = cluster.node_trusting_the_bucket(2)?;
     second.engine.pull(&cluster.by_tag()).with_context(|| second.larder.last_lines())?;
     ensure!(second.engine.has(&cluster.by_tag())?, "the engine does not have the image");
-    for counted in [sent(&cluster)?, second.questions("redirected")?] {
+    for counted in [cluster.cache.sent_on()?, second.questions("redirected")?] {
         ensure!((counted - 2.0).abs() < 0.5, "{counted}: {}", cluster.cache.last_lines());
     }
     ensure!(second.questions("unfollowed")? == 0.0, "{}", second.larder.last_lines());

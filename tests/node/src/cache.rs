@@ -188,6 +188,13 @@ impl Cache {
         Ok(http::get(self.admin, "/metrics", &[])?.text())
     }
 
+    /// How many requests it has answered by sending somebody to the bucket.
+    pub fn sent_on(&self) -> Result<f64> {
+        let metrics = self.metrics()?;
+        let sent = |line: &&str| line.starts_with("larder_requests_total{") && line.contains("outcome=\"redirected\"");
+        Ok(metrics.lines().filter(sent).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
     /// The folder of its store, unless that is elsewhere.
     pub fn store(&self) -> PathBuf {
         self.folder.join("store")

@@ -59,7 +59,7 @@ pub(super) fn summary(asked: &[Asked]) -> String {
     if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") }
 }
 
-/// A line of S3's format: owner, bucket, [time], address, requester, id, operation, key, request, … A server that streams says of no body how long it was.
+/// A line of S3's format: owner, bucket, \[time\] (two words), address, requester, id, operation, key, request, and more that is of no use here.
 fn read(line: &str) -> Option<Asked> {
     let words: Vec<&str> = line.split(' ').collect();
     let operation = words.get(7)?.strip_prefix("s3_")?.to_owned();
@@ -86,7 +86,7 @@ log starts 2026-11-28 11:58:33.279343135 +0000 UTC m=+0.033088023
 - images [28/November/2026:11:58:34 +0000] 127.0.0.1 a E2XNCJBE2W4OV6SM s3_GetObject larder-2/y /images/larder-2/y 200 - 1 1 1 1 - x - h= SigV4 - AuthHeader s3.us-east-1.amazonaws.com - arn:aws:s3:::/images Yes";
 
     #[test]
-    fn whose_requests_they_are_what_they_cost_and_how_much_was_sent() {
+    fn whose_requests_they_are_and_what_they_cost() {
         let ours = below("larder", LOG);
         assert_eq!(ours.iter().map(|asked| asked.key.as_str()).collect::<Vec<_>>(), ["larder/y", "larder/blobs/"]);
         assert!(ours.iter().all(|asked| asked.price() == Price::Write), "{ours:?}");

@@ -1,7 +1,8 @@
 //! Requests to the bucket for a pull, which are money: the first one of an image, one by a replica that has no copy, one by a replica that has.
 //!
-//! Counted by the S3 server, for Larder and for registry 3.1 alike, and compared with what `larder-cache` says of itself. What belongs to a pull comes up to
-//! half a minute after it (its pin), and what was read is believed for a minute, so each kind of pull ends when nothing was asked for longer than that.
+//! Counted by the S3 server, for Larder and for registry 3.1 alike, and compared with what `larder-cache` says of itself. What belongs to a
+//! pull comes up to half a minute after it (its pin), and what was read is believed for a minute, so each kind of pull ends when nothing was
+//! asked for longer than that.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use larder_test_node::node::folder;
 use larder_test_node::wait::until;
 use larder_test_origin::{Image, ImageSpec, Origin};
 
-use super::{REPOSITORY, Row, float};
+use super::{REPOSITORY, Row, float, host_architecture};
 use crate::bench::Bench;
 use crate::bench::bucket_log::{Price, below, summary};
 use crate::bench::server::{Cluster, Server, registry_on_bucket};
@@ -47,13 +48,13 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
         let cluster = Cluster::on_bucket(bench, &folder, origin.address(), &bucket, 1, &[])?;
         larders.push((cluster.node(bench, "node")?, cluster));
         let folder = below_folder(&format!("registry-{number}"));
-        registries.push(registry_on_bucket(bench, &folder, origin.address(), &bucket, false)?);
+        registries.push(registry_on_bucket(bench, &folder, origin.address(), &bucket)?);
     }
     let images: Vec<Image> = (0..bench.rounds)
         .map(|round| {
             let image = Image::build(&ImageSpec {
                 layers: LAYERS.to_vec(),
-                architectures: vec![host()],
+                architectures: vec![host_architecture()],
                 seed: 1 + u64::from(round),
             });
             origin.push(REPOSITORY, &tag(round), &image);
@@ -107,10 +108,6 @@ fn findings(bench: &Bench, sheet: &Sheet, notes: &[String]) -> Vec<Finding> {
         }
     }
     findings
-}
-
-fn host() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
 fn tag(round: u16) -> String {

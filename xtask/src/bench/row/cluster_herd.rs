@@ -8,7 +8,7 @@ use larder_test_node::node::folder;
 use larder_test_origin::{Image, ImageSpec, Origin};
 
 use super::cluster_hit::wait_until_in_registry;
-use super::{REPOSITORY, Row, float, shaped_origin};
+use super::{REPOSITORY, Row, float, host_architecture, shaped_origin};
 use crate::bench::Bench;
 use crate::bench::bucket_log::{Asked, below};
 use crate::bench::load::all_at_once;
@@ -61,7 +61,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     let registries = (1..=REPLICAS)
         .map(|number| {
             let folder = below_folder(&format!("registry-{number}"));
-            registry_on_bucket(bench, &folder, origin.address(), &bucket, false)
+            registry_on_bucket(bench, &folder, origin.address(), &bucket)
         })
         .collect::<Result<_>>()?;
     let contenders =
@@ -109,7 +109,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
 
 fn push(bench: &Bench, origin: &Origin, seed: u64) -> Image {
     let layers = vec![bench.scale.ranged_blob / LAYERS; LAYERS];
-    let architectures = vec![if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }];
+    let architectures = vec![host_architecture()];
     let image = Image::build(&ImageSpec { layers, architectures, seed });
     origin.delete(REPOSITORY);
     origin.push(REPOSITORY, "v1", &image);

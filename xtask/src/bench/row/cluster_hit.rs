@@ -1,4 +1,5 @@
-//! What the cluster cache holds, as clients of nodes get it that never had it: from a folder, from a copy of what is in the bucket, from the bucket itself.
+//! What the cluster cache holds, as clients of nodes get it that never had it: from a folder, from a copy of what is in the bucket, from the
+//! bucket itself.
 //!
 //! Beside it registry 3.1, which keeps its content on the same S3 server and nothing else, and nginx, which has it on its own disk; both are asked
 //! without a node between. Nobody may ask the origin for what is measured: that is looked at.
@@ -12,14 +13,13 @@ use larder_test_node::node::folder;
 use larder_test_node::wait::until;
 use larder_test_origin::Origin;
 
-use super::{REPOSITORY, Row, float, next_blob};
+use super::{GIB, REPOSITORY, Row, float, next_blob};
 use crate::bench::Bench;
 use crate::bench::bucket_log::below;
 use crate::bench::load::all_at_once;
 use crate::bench::server::{Cache, Cluster, Server, registry_on_bucket};
 use crate::bench::sheet::{Compared, Finding, LARDER, Sheet};
 
-const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// That ask at once.
 const NODES: usize = 8;
 
@@ -116,7 +116,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     let [copies, others] = ["one", "other"]
         .map(|name| Contender::nodes(bench, Cluster::on_bucket(bench, &place(name), address, &bucket, 1, &[])?));
     let (copies, others) = (copies?, others?);
-    let registry = Contender::server(registry_on_bucket(bench, &place("registry"), address, &bucket, false)?);
+    let registry = Contender::server(registry_on_bucket(bench, &place("registry"), address, &bucket)?);
     let nginx = Contender::server(Cache::Nginx.start(bench, folder.path(), address)?);
 
     let mut sheet = Sheet::default();

@@ -11,7 +11,7 @@ use larder_test_node::node::{folder, listed};
 use larder_test_origin::{Image, ImageSpec, Origin};
 use larder_test_parts::Line;
 
-use super::{REPOSITORY, Row};
+use super::{REPOSITORY, Row, host_architecture};
 use crate::bench::Bench;
 use crate::bench::sheet::{Compared, Finding, LARDER, Sheet};
 
@@ -31,8 +31,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     for round in 0..bench.rounds {
         let seed = 1 + u64::from(round);
         let layers = vec![bench.scale.layer; bench.scale.layers];
-        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let image = Image::build(&ImageSpec { layers, architectures: vec![architecture], seed });
+        let image = Image::build(&ImageSpec { layers, architectures: vec![host_architecture()], seed });
         origin.delete(REPOSITORY);
         origin.push(REPOSITORY, "v1", &image);
         let reference = format!("{}/{REPOSITORY}:v1", origin.registry());

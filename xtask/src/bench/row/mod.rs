@@ -125,6 +125,14 @@ fn next_blob(bench: &mut Bench, origin: &Origin, size: usize) -> (String, larder
     (format!("/v2/{REPOSITORY}/blobs/{digest}"), digest)
 }
 
+/// As images name that of the machine that is measured.
+fn host_architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// Bytes.
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn float(number: u64) -> f64 {
     number as f64

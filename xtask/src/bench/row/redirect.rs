@@ -11,14 +11,13 @@ use larder_test_bucket::Server as Bucket;
 use larder_test_node::node::folder;
 use larder_test_origin::{Origin, private_certificate};
 
-use super::{Row, float, next_blob};
+use super::{GIB, Row, float, next_blob};
 use crate::bench::Bench;
 use crate::bench::load::{Herd, all_at_once};
 use crate::bench::server::{Cluster, Server};
 use crate::bench::sheet::{Compared, Finding, LARDER, Sheet};
 
 const NODES: usize = 8;
-const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 const ONE: &str = "one node, all of it, s";
 const FIRST: &str = "one node, first byte, ms";

@@ -8,7 +8,7 @@ use larder_test_node::cluster::NAME;
 use larder_test_node::node::folder;
 use larder_test_origin::{Image, ImageSpec, Origin};
 
-use super::{REPOSITORY, Row, float};
+use super::{REPOSITORY, Row, float, host_architecture};
 use crate::bench::Bench;
 use crate::bench::crowd::{Crowd, Pulled, Wish};
 use crate::bench::server::Cluster;
@@ -63,7 +63,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
 }
 
 fn push(origin: &Origin, seed: u64) -> Wish {
-    let architectures = vec![if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }];
+    let architectures = vec![host_architecture()];
     let image = Image::build(&ImageSpec { layers: LAYERS.to_vec(), architectures, seed });
     origin.delete(REPOSITORY);
     origin.push(REPOSITORY, "v1", &image);

@@ -3,14 +3,13 @@
 use anyhow::Result;
 use larder_test_node::node::folder;
 
-use super::{Row, float};
+use super::{GIB, Row, float};
 use crate::bench::Bench;
 use crate::bench::load::{as_much_as_goes, at_once};
 use crate::bench::server::{Cache, Files};
 use crate::bench::sheet::{Compared, Finding, Sheet};
 
 const CONNECTIONS: [usize; 3] = [1, 8, 64];
-const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     let folder = folder()?;

@@ -161,18 +161,7 @@ impl Cluster {
 
     /// How many requests all replicas have answered by sending somebody to the bucket.
     pub(in crate::bench) fn sent_on(&self) -> Result<f64> {
-        let mut sum = 0.0;
-        for replica in &self.replicas {
-            let metrics = replica.metrics()?;
-            let sent =
-                |line: &&str| line.starts_with("larder_requests_total{") && line.contains("outcome=\"redirected\"");
-            sum += metrics
-                .lines()
-                .filter(sent)
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum::<f64>();
-        }
-        Ok(sum)
+        self.replicas.iter().map(Cache::sent_on).sum()
     }
 
     /// Requests to the bucket until now, of all replicas.

@@ -24,22 +24,16 @@ pub(super) fn third(bench: &Bench, folder: &Path, origin: SocketAddr) -> Result<
     start(bench.parts.registry()?, folder, "registry 3.1", origin)
 }
 
-/// The third with its S3 driver: what it keeps is in a bucket, below [`IN_BUCKET`], and it keeps nothing else. With `redirect` clients are sent there.
-pub(in crate::bench) fn on_bucket(
-    bench: &Bench,
-    folder: &Path,
-    origin: SocketAddr,
-    bucket: &Bucket,
-    redirect: bool,
-) -> Result<Server> {
+/// The third with its S3 driver: what it keeps is in a bucket, below [`IN_BUCKET`], and it keeps nothing else. Clients are given
+/// the bytes and not sent there.
+pub(in crate::bench) fn on_bucket(bench: &Bench, folder: &Path, origin: SocketAddr, bucket: &Bucket) -> Result<Server> {
     std::fs::create_dir_all(folder)?;
     let [(_, access), (_, secret), (_, region), ..] = CREDENTIALS;
     let storage = format!(
         "  s3:\n    accesskey: {access}\n    secretkey: {secret}\n    region: {region}\n    regionendpoint: {}\n\
          \x20   forcepathstyle: true\n    secure: false\n    bucket: {BUCKET}\n    rootdirectory: /{IN_BUCKET}\n\
-         \x20 redirect:\n    disable: {}\n",
+         \x20 redirect:\n    disable: true\n",
         bucket.endpoint(),
-        !redirect
     );
     start_with(bench.parts.registry()?, folder, "registry 3.1, S3", origin, &storage)
 }
