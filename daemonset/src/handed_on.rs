@@ -1,7 +1,8 @@
 //! Files that the proxy needs and may not read: token and CA of the cluster cache, where they are root's alone.
 //!
-//! The proxy reads them before it gives root up. When they change later it is nobody, so this process, which is root still, leaves copies in the
-//! run folder, where the proxy looks for what it is refused. Where somebody else starts the proxy, how it gets them is theirs to say.
+//! The proxy reads them before it gives root up. When they change later it is nobody, so this process, which is root still, leaves copies
+//! in the run folder, where the proxy looks for what it is refused. Where somebody else starts the proxy, how it gets them is theirs to
+//! say.
 
 use std::io;
 use std::path::PathBuf;

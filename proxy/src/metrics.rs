@@ -107,8 +107,9 @@ pub struct ReasonLabels {
 /// Labels of [`Metrics::cluster_cache_questions`] and [`Metrics::cache_token_reviews`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
-    /// Of questions: `ok`, `stale`, what the registry said (`not_found`, …), `unauthorized`, `unanswered`, `settings` or `own`. Of tokens: `accepted`,
-    /// `refused`, `unanswered`, and by saved keys `saved_keys_accepted`, `saved_keys_refused`.
+    /// Of questions: `ok`, `stale`, what the registry said (`not_found`, …), `unauthorized`, `unanswered`, `settings`, `own` or `redirected`,
+    /// and then `unfollowed` if the bucket did not give the blob. Of tokens: `accepted`, `refused`, `unanswered`, and by saved keys
+    /// `saved_keys_accepted`, `saved_keys_refused`.
     pub outcome: &'static str,
 }
 

@@ -1,6 +1,6 @@
-//! `larder-node check`: what `helm test` runs. On each node a Pod pulls an image through that node's proxy ([`pull`]) and stays
-//! while it may, and sees that the cluster cache answered for the proxy ([`cluster_cache`]); another one waits until every node that has Larder has such a Pod ([`nodes`]), by names alone: nobody
-//! here speaks to the Kubernetes API.
+//! `larder-node check`: what `helm test` runs. On each node a Pod pulls an image through that node's proxy ([`pull`]), sees that the
+//! cluster cache answered for the proxy ([`cluster_cache`]), and stays while it may; another one waits until every node that has Larder
+//! has such a Pod ([`nodes`]), by names alone: nobody here speaks to the Kubernetes API.
 
 mod cluster_cache;
 mod nodes;

@@ -11,8 +11,9 @@
 //!
 //! [`Puller`] is asked by `server`, one method per kind of request: `tag` and `manifest`, `blob`, `listing`. The policy is
 //! `table`, the time `freshness`, and `flight` sees that simultaneous questions cost the origin one. Bytes of blobs come from
-//! the store, or through `fetch`, or are somewhere else to be had (`elsewhere`). Clients that cannot turn elsewhere after the manifest are `promised`'s, which asks the same
-//! and looks further ahead; what is attached to images (signatures) is `attachment`'s.
+//! the store, or through `fetch`, or are somewhere else to be had (`elsewhere`). Clients that cannot turn elsewhere after the
+//! manifest are `promised`'s, which asks the same and looks further ahead; what is attached to images (signatures) is
+//! `attachment`'s. What was used is pinned for a while by `uses`.
 
 mod answer;
 mod attachment;

@@ -1,4 +1,5 @@
-//! Blobs that the first of two sources (the cluster cache before the registry; a bucket before the cache) gave badly, and what that means for the next question: pure but for the clock's value.
+//! Blobs that the first of two sources (the cluster cache before the registry; a bucket before the cache) gave badly, and what that means
+//! for the next question: pure but for the clock's value.
 //!
 //! A body that broke once may well have been a replica that ended: asking again costs the registry nothing. One that breaks again, or
 //! bytes that are not those of the digest, are for the other source.

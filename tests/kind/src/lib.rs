@@ -6,7 +6,8 @@
 //! [`release`] Larder on it, as helm puts it there.
 //!
 //! Everything that takes long is built once into the cache of the parts and found again by a key over all that went into it ([`cache`]).
-//! What only some machines need is detected ([`bounds`]), never assumed, and what a run needs is asked for first ([`machine`], [`room`]). The cases are in `cases/`.
+//! What only some machines need is detected ([`bounds`]), never assumed, and what a run needs is asked for first ([`machine`], [`room`]).
+//! The cases are in `cases/`.
 
 pub mod at_once;
 pub mod bounds;

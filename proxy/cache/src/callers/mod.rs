@@ -1,8 +1,9 @@
 //! Callers by tokens of ServiceAccounts: TokenReview while the API server is there, saved keys while it is not.
 //!
-//! A token → [`memory`] (was it asked about?) → [`claims`] (could it be ours at all?) → its signature, if it names a known key → a review, one
-//! for all who come with the same token → if nothing was said in time, [`saved`] keys. Invariants: nobody waits for the API server longer
-//! than [`REVIEW`], and not at all once it is known to be away; what somebody made up costs it nothing, or a turn of [`unknown_keys`].
+//! A token → [`memory`] (was it asked about?) → [`claims`] (could it be ours at all?) → its signature, if it names a known key → a
+//! review, one for all who come with the same token → if nothing was said in time, [`saved`] keys. Invariants: nobody waits for the API
+//! server longer than [`REVIEW`], and not at all once it is known to be away; what somebody made up costs it nothing, or a turn of
+//! [`unknown_keys`].
 
 mod claims;
 mod keys;

@@ -12,7 +12,8 @@
 //!   served, what is not counts as absent, and what comes meanwhile is owed to the bucket (`owed`, `records`).
 //!
 //! The flow: [`BucketStore`] → `shared` (what the bucket has) → `small` or `fill` (from the bucket), `partial` → `upload` (to it) →
-//! `client` (limits in time, retries, the gate) → `transport` (HTTP, counted); or `elsewhere` (a URL of the bucket for whoever asks). `upkeep` runs beside. Pins, and what leaves the bucket: `keeping`.
+//! `client` (limits in time, retries, the gate) → `transport` (HTTP, counted); or `elsewhere` (a URL of the bucket for whoever asks).
+//! `upkeep` runs beside. Pins, and what leaves the bucket: `keeping`.
 
 mod address;
 mod budget;

@@ -1,8 +1,8 @@
 //! A cluster with everything beside it, and what a case does with it.
 //!
 //! Invariant: whoever gets a [`Cluster`] gets one whose nodes are ready and whose names resolve. It ends with the value, with Docker when
-//! that is ours too, unless `LARDER_KIND_KEEP` is set. A case may have a second, small one beside it ([`second`]). One that an earlier run left is used again only if it is the same and healthy
-//! ([`life`]).
+//! that is ours too, unless `LARDER_KIND_KEEP` is set. A case may have a second, small one beside it ([`second`]). One that an earlier run
+//! left is used again only if it is the same and healthy ([`life`]).
 
 mod evidence;
 mod life;
