@@ -46,7 +46,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     for number in 1..=2 {
         let folder = below_folder(&format!("cluster-{number}"));
         let cluster = Cluster::on_bucket(bench, &folder, origin.address(), &bucket, 1, &[])?;
-        larders.push((cluster.node(bench, "node")?, cluster));
+        larders.push(cluster);
         let folder = below_folder(&format!("registry-{number}"));
         registries.push(registry_on_bucket(bench, &folder, origin.address(), &bucket)?);
     }
@@ -66,7 +66,8 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     let mut notes = Vec::new();
     for (pull, (number, which)) in PULLS.into_iter().zip([first, second, second]) {
         let missing = || format!("the {which} of two is missing");
-        let (node, _) = larders.get(number).with_context(missing)?;
+        // One that has nothing of it yet.
+        let node = &larders.get(number).with_context(missing)?.node(bench, pull)?;
         let registry = registries.get(number).with_context(missing)?;
         until_quiet(bench, &bucket, Duration::from_secs(2))?;
         let before = FOLDERS.map(|folder| asked(&bucket, folder).map(|asked| asked.len()));
@@ -88,7 +89,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
         }
     }
     // Whoever watches larder_bucket_requests_total has to see what the provider bills.
-    let counted = larders.iter().map(|(_, cluster)| cluster.bucket_requests()).sum::<Result<f64>>()?;
+    let counted = larders.iter().map(Cluster::bucket_requests).sum::<Result<f64>>()?;
     let billed = float(asked(&bucket, "larder")?.len() as u64);
     ensure!(
         (counted - billed).abs() < 0.5,
