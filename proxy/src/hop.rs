@@ -35,6 +35,9 @@ pub(crate) const FOLLOWS: HeaderValue = HeaderValue::from_static("yes");
 /// See [`REDIRECT`].
 pub(crate) const FOLLOWS_NOT: HeaderValue = HeaderValue::from_static("no");
 
+/// In a redirect to where a blob is kept: how many bytes it has.
+pub(crate) const LENGTH: HeaderName = HeaderName::from_static("larder-length");
+
 /// Less than this nobody can be held to.
 const SHORTEST: Duration = Duration::from_millis(20);
 

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::ClusterCache;
 use super::asking::Given;
+use super::bucket::Place;
 use super::replica::Replica;
 use crate::hop;
 use crate::origin::blob::{GetBlob, HeadBlob};
@@ -168,7 +169,7 @@ struct BlobOrPlace {
 /// A blob, or where it is.
 enum Found {
     Here(BlobStream),
-    Elsewhere(Url),
+    Elsewhere(Place),
 }
 
 impl Question for BlobOrPlace {
@@ -194,9 +195,14 @@ impl Question for BlobOrPlace {
         if answer.status != StatusCode::TEMPORARY_REDIRECT {
             return Ok(Found::Here(self.blob.understand(answer, until).await?));
         }
-        let place = answer.headers.get(LOCATION).and_then(|place| Url::parse(place.to_str().ok()?).ok());
+        let url = answer.headers.get(LOCATION).and_then(|place| Url::parse(place.to_str().ok()?).ok());
+        let length = answer.headers.get(hop::LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         body::drain(answer.body).await;
-        let nonsense = || SourceError::Protocol { reason: "the cluster cache leads to what is no URL".to_owned() };
+        let nonsense = || {
+            let reason = "the cluster cache leads to what is no URL, or does not say how long the blob is".to_owned();
+            SourceError::Protocol { reason }
+        };
+        let place = url.zip(length).map(|(url, length)| Place { url, length });
         place.map(Found::Elsewhere).ok_or_else(nonsense)
     }
 }

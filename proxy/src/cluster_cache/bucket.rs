@@ -37,6 +37,13 @@ const LEFT_ALONE: Duration = Duration::from_secs(30);
 /// But never longer.
 const LONGEST: Duration = Duration::from_hours(1);
 
+/// Where the cache leads to for a blob.
+pub(super) struct Place {
+    pub(super) url: Url,
+    /// How long the blob is. Whoever waits for it is told that before the digest is known.
+    pub(super) length: u64,
+}
+
 /// The bucket, wherever that is: the cache names it in each answer.
 pub(super) struct Bucket {
     client: Client,
@@ -78,23 +85,21 @@ impl Bucket {
     pub(super) async fn get(
         self: &Arc<Self>,
         cache: &Url,
-        mut place: Url,
+        mut place: Place,
         (name, digest): (&Name, &Digest),
         from: u64,
         deadline: Instant,
     ) -> Result<BlobStream, SourceError> {
         let began = Instant::now();
-        place.set_fragment(None);
-        let host = shown(&place);
+        place.url.set_fragment(None);
+        let host = shown(&place.url);
+        let length = place.length;
         // Half of the time is for asking the cache after all.
         let until = began + HEAD.min(deadline.saturating_duration_since(began) / 2);
         match self.ask(cache, place, digest, from, until).await {
             Ok(Some(stream)) => {
-                if self.health().succeeded(began) {
-                    tracing::info!(bucket = host, "the bucket that the cluster cache leads to gives blobs again");
-                }
                 self.doubts.gives(name, digest, began);
-                Ok(self.watched(host, began, stream))
+                Ok(self.watched(host, began, length, stream))
             }
             Ok(None) => Err(SourceError::NotFound),
             Err(error) => {
@@ -108,18 +113,27 @@ impl Bucket {
     async fn ask(
         &self,
         cache: &Url,
-        place: Url,
+        place: Place,
         digest: &Digest,
         from: u64,
         until: Instant,
     ) -> Result<Option<BlobStream>, SourceError> {
-        check_hop(cache, &place)?;
+        check_hop(cache, &place.url)?;
         let question = GetBlob { digest: digest.clone(), from, etag: None, silence: SILENCE };
         let wanted =
-            Wanted { kind: GetBlob::KIND, method: question.method(), url: place, headers: question.headers()? };
+            Wanted { kind: GetBlob::KIND, method: question.method(), url: place.url, headers: question.headers()? };
         let answer = self.client.ask(&wanted, None, until).await.map_err(|failed| failed.error)?;
         match answer.status {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Some(question.understand(answer, until).await?)),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                let stream = question.understand(answer, until).await?;
+                if stream.total != Some(place.length) {
+                    // A page of somebody in between, say: nobody who waits for the blob may be told that it is so long.
+                    let given = stream.total.map_or_else(|| "no number of".to_owned(), |total| total.to_string());
+                    let reason = format!("it announces {given} bytes in the place of {}", place.length);
+                    return Err(SourceError::Protocol { reason });
+                }
+                Ok(Some(stream))
+            }
             // It is the blob, or its length, and not the bucket.
             StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE => {
                 body::drain(answer.body).await;
@@ -129,14 +143,19 @@ impl Bucket {
         }
     }
 
-    fn watched(self: &Arc<Self>, host: String, began: Instant, stream: BlobStream) -> BlobStream {
-        let state = Some((stream.body, Arc::clone(self), host, Pace::default()));
+    /// The body of a blob of `length` bytes, or the rest of it. Whether the bucket gives anything is known when all of that has come.
+    fn watched(self: &Arc<Self>, host: String, began: Instant, length: u64, stream: BlobStream) -> BlobStream {
+        let state = Some((stream.body, Arc::clone(self), host, Pace::default(), length.saturating_sub(stream.first)));
         let body = stream::unfold(state, move |state| async move {
-            let (mut body, bucket, host, mut pace) = state?;
+            let (mut body, bucket, host, mut pace, left) = state?;
             let waits_since = Instant::now();
             let error = match body.next().await? {
                 Ok(piece) if pace.is_kept(piece.len(), waits_since.elapsed(), SILENCE) => {
-                    return Some((Ok(piece), Some((body, bucket, host, pace))));
+                    let left = left.saturating_sub(piece.len() as u64);
+                    if left == 0 {
+                        bucket.gave(&host, began);
+                    }
+                    return Some((Ok(piece), Some((body, bucket, host, pace, left))));
                 }
                 Ok(_) => SourceError::Broken { reason: format!("{host} gives next to nothing") },
                 Err(error) => error,
@@ -145,6 +164,12 @@ impl Bucket {
             Some((Err(error), None))
         });
         BlobStream { etag: None, body: body.boxed(), ..stream }
+    }
+
+    fn gave(&self, host: &str, began: Instant) {
+        if self.health().succeeded(began) {
+            tracing::info!(bucket = host, "the bucket that the cluster cache leads to gives blobs again");
+        }
     }
 
     fn failed(&self, host: &str, error: &SourceError, began: Instant) {
@@ -209,6 +234,34 @@ fn pause(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_gives_again_when_all_of_a_blob_has_come_and_not_when_it_begins_to() {
+        const HALF: &[u8] = b"half";
+        let tls = crate::origin::tls::client_config(&rustls::RootCertStore::empty(), None, false).unwrap();
+        let resolver = Arc::new(crate::origin::SystemResolver::new("/etc/hosts"));
+        let cache = Url::parse("http://cache.example").unwrap();
+        let bucket = Bucket::new(&cache, resolver, tls, HeaderValue::from_static("1.1 larder"));
+        let broken = || SourceError::Broken { reason: "cut".to_owned() };
+        bucket.failed("bucket", &broken(), Instant::now());
+        for (pieces, pause) in [
+            (vec![Ok(HALF), Err(broken())], Some(LEFT_ALONE * 2)),
+            (vec![Ok(HALF), Err(broken())], Some(LEFT_ALONE * 4)),
+            (vec![Ok(HALF), Ok(HALF)], None),
+        ] {
+            tokio::time::advance(LONGEST).await;
+            let began = Instant::now();
+            assert!(bucket.health().may_be_asked(began));
+            let body = stream::iter(pieces).map(|piece| piece.map(bytes::Bytes::from_static)).boxed();
+            let given = BlobStream { first: 0, total: Some(8), etag: None, body };
+            let mut given = bucket.watched("bucket".to_owned(), began, 8, given);
+            given.body.next().await.unwrap().unwrap();
+            assert!(!bucket.health().may_be_asked(Instant::now()), "one at a time finds out");
+            // Nobody asks for more once he has all.
+            let _ = given.body.next().await.unwrap();
+            assert_eq!(bucket.health().next, pause.map(|pause| began + pause));
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_bucket_that_fails_is_tried_by_one_at_a_time_and_less_and_less_often() {

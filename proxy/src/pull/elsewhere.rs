@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use url::Host;
 
 use super::{Puller, Shared};
+use crate::hop;
 use crate::reply::{Body, Outcome, Reply, ReplySource};
 use crate::store::StoredBlob;
 
@@ -108,6 +109,7 @@ impl Shared {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, place.header()?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        headers.insert(hop::LENGTH, HeaderValue::from(blob.len()));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let outcome = Outcome::new(ReplySource::Store, "redirected");
         Some(Reply::new(StatusCode::TEMPORARY_REDIRECT, headers, Body::Empty, outcome))

@@ -20,6 +20,10 @@ enum Bucket {
     BreaksOff,
     LiesAtTheStart,
     LiesAtTheEnd,
+    GivesNothing,
+    GivesAPage,
+    GivesMore,
+    GivesAPart,
 }
 
 fn blob_of(head: &str, image: &Image) -> Option<(Digest, bytes::Bytes)> {
@@ -54,6 +58,15 @@ fn bucket(image: &Image, does: Bucket) -> Fake {
             }
             Bucket::LiesAtTheStart => give(stream, "", &flipped(1)),
             Bucket::LiesAtTheEnd => give(stream, "", &flipped(bytes.len() - 2)),
+            Bucket::GivesNothing => give(stream, "", b""),
+            Bucket::GivesAPage => give(stream, "Content-Type: text/html\r\n", &[b'x'; 700]),
+            Bucket::GivesMore => give(stream, "", &[&bytes[..], &[0; 300]].concat()),
+            Bucket::GivesAPart => {
+                let (last, total) = (bytes.len() - 1, bytes.len());
+                let range = format!("206 Partial Content\r\nContent-Range: bytes 0-{last}/{total}");
+                say(stream, &format!("HTTP/1.1 {range}\r\nContent-Length: {total}\r\nConnection: close\r\n\r\n"));
+                let _ = stream.write_all(&bytes);
+            }
         }
     })
 }
@@ -68,7 +81,7 @@ fn cache_leading_to(image: &Image, place: &str) -> Fake {
         };
         if head.contains("larder-redirect: yes") {
             let status = "307 Temporary Redirect";
-            let location = format!("{place}/{}?X-Amz-Signature=secret", digest.hex());
+            let location = format!("{place}/{}?X-Amz-Signature=secret\r\nLarder-Length: {}", digest.hex(), bytes.len());
             return say(
                 stream,
                 &format!(
@@ -146,6 +159,10 @@ async fn a_bad_bucket_fails_no_pull_and_is_paid_for_once() {
         (Some(Bucket::Hangs), true),
         (Some(Bucket::BreaksOff), true),
         (Some(Bucket::LiesAtTheEnd), false),
+        (Some(Bucket::GivesNothing), true),
+        (Some(Bucket::GivesAPage), true),
+        (Some(Bucket::GivesMore), true),
+        (Some(Bucket::GivesAPart), true),
         // Nobody is there.
         (None, true),
     ] {
