@@ -7,7 +7,7 @@
 use crate::args::{AgentArgs, ClusterCacheArgs, PlacementArg, ProxyArgs, UserArgs};
 use crate::child::{Own, ProxyProcess};
 use crate::config::{Agent as Config, Store, User, cluster_cache};
-use crate::handed_on::HandedOn;
+use crate::handed_on::{Copies, HandedOn};
 use crate::leftover;
 use crate::metrics::Metrics;
 use crate::node;
@@ -57,9 +57,7 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
     let folder = Arc::new(RunFolder::open(&config.engine.run_dir, user, &settings.to_toml())?);
     // The proxy that is nobody reads them no more once they change.
     let handed_on = own_proxy.filter(|_| privileges::is_root()).map(|(proxy, _)| HandedOn::new(&proxy.cluster_cache));
-    if let Some(problem) = handed_on.as_ref().and_then(|files| files.look(&folder)) {
-        tracing::warn!(problem, "the proxy does not learn of a changed token or CA of the cluster cache");
-    }
+    let copies = handed_on.map(|files| Copies::of(files, Arc::clone(&folder)));
     if own_proxy.is_some() {
         leftover::kill_all(folder.path());
     }
@@ -109,8 +107,8 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         stop_on_signals(&shutdown).context("listen to signals")?;
         // Its conditions are there before anybody can ask whether we are ready.
         let mut watch = WatchLoop::new(surrounding, settings);
-        if let Some(files) = handed_on {
-            tasks.spawn("handed on", files.follow(Arc::clone(&folder), shutdown.clone()));
+        if let Some(copies) = &copies {
+            tasks.spawn("handed on", copies.follow(shutdown.clone()));
         }
         tasks.spawn("proxy condition", watch.tell_of_proxy(shutdown.clone()));
         let (readiness, metrics) = pages;

@@ -11,7 +11,7 @@ use larder_proxy::server::probe::ProbeKey;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 /// The folder, held by one agent at a time.
@@ -90,24 +90,33 @@ impl RunFolder {
 
     /// What only root may read and the proxy needs.
     pub(crate) fn write_copy(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        if fs::read(self.path.join(name)).is_ok_and(|known| known == bytes) {
+        let path = self.path.join(name);
+        // An agent before us may have had a proxy of another group.
+        let is_the_proxys = || {
+            let group = fs::metadata(&path).map(|metadata| metadata.gid()).ok();
+            self.group.is_none() || self.group == group
+        };
+        if fs::read(&path).is_ok_and(|known| known == bytes) && is_the_proxys() {
             return Ok(());
         }
         self.write(&self.path, name, bytes)
     }
 
-    /// It is no more.
+    /// It is no more, nor what was left of writing it.
     pub(crate) fn remove_copy(&self, name: &str) -> anyhow::Result<()> {
-        match fs::remove_file(self.path.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", self.path.join(name).display()))
+        for path in [temporary(&self.path, name), self.path.join(name)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", path.display()));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     fn write(&self, folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let (temporary, path) = (folder.join(format!(".{name}.new")), folder.join(name));
+        let (temporary, path) = (temporary(folder, name), folder.join(name));
         let write = || {
             let mut options = fs::OpenOptions::new();
             let mut file = options.write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
@@ -118,6 +127,10 @@ impl RunFolder {
         };
         write().with_context(|| format!("write {}", path.display()))
     }
+}
+
+fn temporary(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}.new"))
 }
 
 fn shown(path: &Path) -> String {
