@@ -104,8 +104,11 @@ impl Situation {
     pub(super) fn need(&self, uncounted: u64, unwritten: u64) -> Need {
         let by_limit = self.limit.map_or(0, |limit| self.used.saturating_add(uncounted).saturating_sub(limit));
         let (by_disk, files) = self.disk.map_or((0, 0), |disk| {
-            let bytes = self.reserve.of(disk.total).saturating_add(unwritten).saturating_sub(disk.available);
-            // Zero files in total: a disk that does not count them.
+            // Zero in total: a disk that does not count them (tmpfs without a limit, ramfs, some of FUSE). The store's own limit holds.
+            let bytes = match disk.total {
+                0 => 0,
+                total => self.reserve.of(total).saturating_add(unwritten).saturating_sub(disk.available),
+            };
             let files = match disk.files_total {
                 0 => 0,
                 total => self.reserve_files.of(total).saturating_sub(disk.files_available),
@@ -169,6 +172,21 @@ mod tests {
         let roomy = Situation { disk: Some(disk(100_000, 50_000)), ..situation };
         assert!(roomy.need(32_000, 32_000).is_met());
         assert!(!roomy.need(32_001, 32_001).is_met());
+    }
+
+    #[test]
+    fn a_disk_that_does_not_say_how_large_it_is_has_room() {
+        let situation = Situation {
+            used: 90,
+            limit: Some(100),
+            disk: Some(disk(0, 0)),
+            reserve: Reserve::ByDisk { limit: 100 },
+            reserve_files: Reserve::Percent(7),
+        };
+        assert!(situation.need(10, 10).is_met());
+        assert_eq!(situation.need(15, 15), Need { bytes: 5, files: 0 });
+        let bytes = Situation { reserve: Reserve::Bytes(50), ..situation };
+        assert!(bytes.need(10, 10).is_met());
     }
 
     #[test]
