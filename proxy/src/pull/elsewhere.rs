@@ -1,8 +1,8 @@
 //! A blob that the store keeps in a bucket: whoever follows is sent there for it (decision 26).
 //!
-//! Sent on are requests for all of a blob, through a repository with evidence for it, from somebody who is known. Nobody is sent on who
-//! asks for a part: that is how whoever was not served there comes back, and gets the bytes here. Nodes say by themselves that they come
-//! back, so they are sent on for the rest of a blob as well. What lies here is given from here.
+//! Sent on are requests for all of a blob, through a repository with evidence for it, from somebody who is known. Who asks for a part is
+//! given it here, since that is how whoever was not served there comes back; but nodes say so by themselves, and are sent on for the rest
+//! of a blob as well. What lies here is given from here.
 
 use std::time::Duration;
 
