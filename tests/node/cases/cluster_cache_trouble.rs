@@ -168,23 +168,21 @@ fn full(line: EngineLine) -> Result<()> {
     let disk = SmallDisk::mount(4)?;
     let store = Some(format!("directory:{}", disk.path().join("store").display()));
     let spec = ImageSpec { layers: vec![9_000_000, 1000], ..ImageSpec::default() };
-    let cluster = Cluster::with(line, 1, &spec, &CacheOptions { store, ..CacheOptions::default() })?;
+    let options = CacheOptions { store, reserve: Some("3%"), ..CacheOptions::default() };
+    let cluster = Cluster::with(line, 1, &spec, &options)?;
     let node = cluster.first();
     node.engine.pull(&cluster.by_tag()).with_context(|| node.larder.last_lines())?;
     ensure!(node.asked_the_registry()? == 0.0, "the node went to the registry itself");
     // The disk was full in the middle of the layer. Now somebody else fills it for good.
     let mut filler = std::fs::File::create(disk.path().join("somebody-elses"))?;
     while filler.write_all(&[0; 4096]).is_ok() {}
-    // Without a reserve that is noticed by who writes.
-    let (next, _) = cluster.push_another("next", 15);
-    node.engine.pull(&next).with_context(|| node.larder.last_lines())?;
     until("the cluster cache says that its store is full", Duration::from_secs(10), || {
         let said = http::get(cluster.cache.admin, "/readyz", &[])?;
         ensure!(said.status == 200 && said.text().contains("full"), "/readyz says {}: {}", said.status, said.text());
         Ok(())
     })?;
-    let (one_more, _) = cluster.push_another("one-more", 16);
-    node.engine.pull(&one_more).with_context(|| node.larder.last_lines())?;
+    let (next, _) = cluster.push_another("next", 15);
+    node.engine.pull(&next).with_context(|| node.larder.last_lines())?;
     ensure!(cluster.asked_by_engines() == 0, "the engine went to the registry itself");
     Ok(())
 }

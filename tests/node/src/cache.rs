@@ -79,6 +79,8 @@ impl Trust {
 pub struct CacheOptions {
     /// `--store`, when it is not a folder of its own.
     pub store: Option<String>,
+    /// `--store-reserve`, when it is not none.
+    pub reserve: Option<&'static str>,
     /// Where it listens, when not on a free port of 127.0.0.1.
     pub listen: Option<SocketAddr>,
     /// More arguments.
@@ -96,6 +98,7 @@ impl CacheOptions {
         let arguments = ["--endpoint", &bucket.endpoint(), "--store-cluster", "test", "--store-folder", &copies];
         Self {
             store: Some(format!("bucket:s3://{BUCKET}/larder")),
+            reserve: None,
             listen: Some(listen),
             arguments: arguments.map(str::to_owned).to_vec(),
             variables: CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
@@ -130,7 +133,7 @@ impl Cache {
                 .to_vec();
         arguments.push(registries.display().to_string());
         // Nothing depends on how full the machine's own disk is.
-        arguments.extend(["--store-reserve", "0"].map(str::to_owned));
+        arguments.extend(["--store-reserve", options.reserve.unwrap_or("0")].map(str::to_owned));
         arguments.extend(trust.of_the_cache());
         arguments.extend(options.arguments.iter().cloned());
         let program = options.program.clone().map_or_else(larder_cache, Ok)?;
