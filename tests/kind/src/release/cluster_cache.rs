@@ -47,7 +47,8 @@ impl Release<'_> {
         let volume = json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
             "spec": {
-                "capacity": {"storage": "20Gi"},
+                // As much as the chart asks for by itself, or the claim would be given another volume.
+                "capacity": {"storage": "100Gi"},
                 "accessModes": ["ReadWriteOnce"],
                 "persistentVolumeReclaimPolicy": "Retain",
                 "claimRef": {"namespace": NAMESPACE, "name": format!("{NAME}-cache")},
