@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use larder_oci::{ChildDescriptor, Children, Digest, ImageReference};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::journal::Journal;
@@ -122,6 +122,8 @@ pub struct Keeping {
     pins: Arc<dyn Pins>,
     times: KeepPulled,
     journal: Option<Journal>,
+    /// Whether what an earlier process left was read.
+    resumed: OnceCell<()>,
     known: tokio::sync::Mutex<Known>,
 }
 
@@ -139,18 +141,14 @@ impl Puller {
     pub fn keep_pulled(&self, pins: Arc<dyn Pins>, times: KeepPulled, journal: Option<PathBuf>) -> Arc<Keeping> {
         self.shared.uses.watched.store(true, Ordering::Relaxed);
         let (shared, known) = (Arc::clone(&self.shared), tokio::sync::Mutex::default());
-        Arc::new(Keeping { shared, pins, times, journal: journal.map(Journal::new), known })
+        Arc::new(Keeping { shared, pins, times, journal: journal.map(Journal::new), resumed: OnceCell::new(), known })
     }
 }
 
 impl Keeping {
     /// For as long as the program runs.
     pub async fn run(&self) {
-        if let Some(journal) = &self.journal {
-            for ((name, digest), looks) in journal.read().await {
-                self.shared.uses.look_for(&name, &digest, looks);
-            }
-        }
+        self.resume().await;
         let mut look = Instant::now() + self.times.settle;
         loop {
             tokio::select! {
@@ -164,9 +162,25 @@ impl Keeping {
         }
     }
 
+    /// Goes on with what an earlier process left.
+    async fn resume(&self) {
+        let reading = self.resumed.get_or_init(async || {
+            let Some(journal) = &self.journal else { return };
+            for ((name, digest), looks) in journal.read().await {
+                self.shared.uses.look_for(&name, &digest, looks);
+            }
+        });
+        reading.await;
+    }
+
     /// The last look, when nobody uses anything any more.
     pub async fn end(&self, until: Instant) {
-        let looked = timeout_at(until, self.look()).await;
+        // A stop may come before the start is over.
+        let looking = async {
+            self.resume().await;
+            self.look().await;
+        };
+        let looked = timeout_at(until, looking).await;
         let left = self.shared.uses.noted().len();
         if left > 0 {
             let then = if self.journal.is_some() { "the next start goes on" } else { "it is once it is used again" };

@@ -180,6 +180,25 @@ async fn what_was_not_pinned_before_a_restart_is_pinned_after_it() {
     assert_eq!(std::fs::read_to_string(&journal).unwrap(), "", "and it is known that it is");
 }
 
+#[tokio::test]
+async fn a_stop_before_it_was_read_what_is_left_loses_none_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("uses");
+    let bucket = Arc::<Bucket>::default();
+    bucket.away(true);
+    let process = Process::start(&bucket, Some(&journal));
+    process.pull().await;
+    process.stop().await;
+    // But for how often it was looked at.
+    let image = || std::fs::read_to_string(&journal).unwrap().split_once(' ').map(|(_, image)| image.to_owned());
+    let left = image();
+    assert!(left.is_some());
+    let pins = Arc::clone(&bucket) as Arc<dyn Pins>;
+    let stopped = Stage::new().puller.keep_pulled(pins, TIMES, Some(journal.clone()));
+    stopped.end(Instant::now() + Duration::from_secs(2)).await;
+    assert_eq!(image(), left);
+}
+
 #[tokio::test(start_paused = true)]
 async fn heads_of_a_tag_are_uses_of_what_is_here_and_of_nothing_else() {
     let process = Process::new();

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
+    /// Before that nothing is written: it would take the place of what an earlier process left.
+    is_read: AtomicBool,
     written: Arc<Mutex<Option<String>>>,
     /// A write that did not end in time.
     late: tokio::sync::Mutex<Option<JoinHandle<()>>>,
@@ -34,13 +37,14 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, written: Arc::default(), late: tokio::sync::Mutex::default() }
+        Self { path, is_read: AtomicBool::default(), written: Arc::default(), late: tokio::sync::Mutex::default() }
     }
 
     /// What an earlier process left.
     pub(super) async fn read(&self) -> Vec<(Image, u32)> {
         let path = self.path.clone();
         let reading = timeout(PATIENCE, spawn_blocking(move || read(&path))).await;
+        self.is_read.store(matches!(reading, Ok(Ok(_))), Ordering::Relaxed);
         match reading {
             Ok(Ok(Ok(text))) => text.lines().filter_map(parsed).take(MOST).collect(),
             Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -54,6 +58,9 @@ impl Journal {
 
     /// Writes what is to be pinned, if that is not what is there.
     pub(super) async fn write(&self, noted: &HashMap<Image, u32>) {
+        if !self.is_read.load(Ordering::Relaxed) {
+            return;
+        }
         let mut late = self.late.lock().await;
         if late.as_ref().is_some_and(|writing| !writing.is_finished()) {
             return;
@@ -120,13 +127,18 @@ mod tests {
         assert!(journal().read().await.is_empty());
         let digest = |text: &str| Digest::of(Algorithm::Sha256, text.as_bytes());
         let noted = HashMap::from([((name("team/app"), digest("one")), 0), ((name("other"), digest("two")), 7)]);
-        journal().write(&noted).await;
-        assert_eq!(journal().read().await.into_iter().collect::<HashMap<_, _>>(), noted);
+        let first = journal();
+        first.write(&noted).await;
+        assert!(!path.exists(), "it was not read yet");
+        first.read().await;
+        first.write(&noted).await;
+        let second = journal();
+        assert_eq!(second.read().await.into_iter().collect::<HashMap<_, _>>(), noted);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("\n0\n0 reg.example.com/app:1\nx reg.example.com/app\n{text}3 cut@sha256:ab"))
             .unwrap();
         assert_eq!(journal().read().await.into_iter().collect::<HashMap<_, _>>(), noted);
-        journal().write(&HashMap::new()).await;
+        second.write(&HashMap::new()).await;
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
