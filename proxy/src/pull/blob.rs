@@ -24,12 +24,12 @@ impl Puller {
         let range = range.filter(|_| method == Method::GET);
         // Who asks for the headers, or for a part, is answered here, but for a node that wants the rest: it says so if it was not served there.
         let follows = match (range, &self.follows) {
-            (None, follows) if method == Method::GET => follows.clone(),
-            (Some(ByteRange::From(_)), Follows::Yes) => Follows::Yes,
-            _ => Follows::No,
+            (None, follows) if method == Method::GET => follows,
+            (Some(ByteRange::From(_)), follows @ Follows::Yes) => follows,
+            _ => &Follows::No,
         };
         let deadline = Instant::now() + self.answer;
-        let reply = self.shared.blob(name, digest, range, &method, &follows, deadline).await;
+        let reply = self.shared.blob(name, digest, range, &method, follows, deadline).await;
         answer::to_method(reply, &method)
     }
 }
@@ -44,13 +44,10 @@ impl Shared {
         follows: &Follows,
         deadline: Instant,
     ) -> Reply {
-        if let Some(held) = self.held(name, digest).await {
-            if let Some(reply) = self.elsewhere(digest, &held.blob, follows).await {
-                return reply;
-            }
-            if let Some(reply) = self.hit(digest, held.blob, range, method).await {
-                return reply;
-            }
+        if let Some(held) = self.held(name, digest).await
+            && let Some(reply) = self.hit(digest, held.blob, range, method, follows).await
+        {
+            return reply;
         }
         if self.fetcher.refuses(name, digest) {
             return answer::refusal(StatusCode::BAD_GATEWAY, "refused");
@@ -62,10 +59,7 @@ impl Shared {
             if let Err(error) = self.evidence(name, digest, Some(blob.len()), deadline).await {
                 return answer::of_error(&error);
             }
-            if let Some(reply) = self.elsewhere(digest, &blob, follows).await {
-                return reply;
-            }
-            if let Some(reply) = self.hit(digest, blob, range, method).await {
+            if let Some(reply) = self.hit(digest, blob, range, method, follows).await {
                 return reply;
             }
         }
@@ -77,7 +71,17 @@ impl Shared {
         answered.unwrap_or_else(|error| answer::of_error(&error))
     }
 
-    async fn hit(&self, digest: &Digest, blob: StoredBlob, range: Option<ByteRange>, method: &Method) -> Option<Reply> {
+    async fn hit(
+        &self,
+        digest: &Digest,
+        blob: StoredBlob,
+        range: Option<ByteRange>,
+        method: &Method,
+        follows: &Follows,
+    ) -> Option<Reply> {
+        if let Some(reply) = self.elsewhere(digest, &blob, follows).await {
+            return Some(reply);
+        }
         let total = blob.len();
         let extent = match range.map(|range| range.resolve(total)) {
             None => Extent::Whole(Some(total)),
@@ -186,7 +190,7 @@ impl Shared {
                     return Ok(arriving(digest, opened));
                 }
                 Ok(Opened::Stored(blob)) => {
-                    if let Some(reply) = self.hit(digest, blob, range, &Method::GET).await {
+                    if let Some(reply) = self.hit(digest, blob, range, &Method::GET, &Follows::No).await {
                         return Ok(reply);
                     }
                     // What was damaged is gone by the next time; what our disk does not give is the engine's to get.

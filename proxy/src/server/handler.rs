@@ -148,7 +148,10 @@ impl Handler {
                 let query = query_without_namespace(query);
                 let within = hop::within(headers);
                 let settings = headers.get(hop::SETTINGS).and_then(|text| text.to_str().ok()).map(ToOwned::to_owned);
-                let follows = self.gate.as_ref().map_or(Follows::No, |_| follows(headers, uri));
+                let follows = match (&self.gate, &route) {
+                    (Some(_), Route::Blob { .. }) => follows(headers, uri),
+                    _ => Follows::No,
+                };
                 let asked = Asked { route, method: method.clone(), range, query, promised, within, settings, follows };
                 let reply = self.answer.answer(asked).await;
                 paged(reply, uri)

@@ -82,15 +82,19 @@ impl KeySet {
 
     /// Whether a token names one of the keys.
     pub(super) fn names_key_of(&self, token: &Token) -> bool {
-        jsonwebtoken::decode_header(token.expose())
-            .is_ok_and(|header| header.kid.is_none() || self.keys.iter().any(|key| key.id == header.kid))
+        jsonwebtoken::decode_header(token.expose()).is_ok_and(|header| self.named_by(&header).next().is_some())
+    }
+
+    /// The keys that a token may be of: without the name of one that is any of them.
+    fn named_by<'a>(&'a self, header: &'a jsonwebtoken::Header) -> impl Iterator<Item = &'a Key> {
+        self.keys.iter().filter(|key| header.kid.is_none() || key.id == header.kid)
     }
 
     /// Whether the key that a token names made its signature, whatever the token says: an issuer may have had other names and audiences.
     pub(super) fn signature(&self, token: &Token) -> Signature {
         let Ok(header) = jsonwebtoken::decode_header(token.expose()) else { return Signature::Wrong };
         let mut signature = Signature::OfUnknownKey;
-        for key in self.keys.iter().filter(|key| header.kid.is_none() || key.id == header.kid) {
+        for key in self.named_by(&header) {
             let mut validation = Validation::new(key.algorithm);
             validation.required_spec_claims.clear();
             (validation.validate_exp, validation.validate_aud) = (false, false);
@@ -114,10 +118,8 @@ impl KeySet {
         lasting: SystemTime,
     ) -> Result<Claims, Wrong> {
         let header = jsonwebtoken::decode_header(token.expose()).map_err(|_| Wrong::Bad)?;
-        // A token without the name of its key may be of any of them.
-        let named = self.keys.iter().filter(|key| header.kid.is_none() || key.id == header.kid);
         let mut why = Wrong::UnknownKey;
-        for key in named {
+        for key in self.named_by(&header) {
             let mut validation = Validation::new(key.algorithm);
             validation.set_issuer(&[&self.published.issuer]);
             validation.set_audience(&whose.audiences);

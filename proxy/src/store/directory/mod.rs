@@ -102,7 +102,7 @@ impl DirectoryConfig {
             root: root.into(),
             owner: None,
             limit: None,
-            reserve: Reserve::Percent(18),
+            reserve: Reserve::Percent(room::SHARED),
             reserve_files: Reserve::Percent(7),
             answer_within: Duration::from_secs(2),
             durable_within: Duration::from_mins(1),

@@ -10,7 +10,7 @@ use larder_process::size::size;
 use super::folder::DiskRoom;
 
 /// What stays free of a disk that others write to as well, in percent: kubelet evicts Pods below 15 % of the disk with images.
-const SHARED: u8 = 18;
+pub(super) const SHARED: u8 = 18;
 
 /// What stays free of a disk of the store's own, in percent: enough for a file system to work well.
 const OWN: u8 = 3;

@@ -12,9 +12,9 @@ use larder_test_bucket::Server as Bucket;
 use larder_test_node::http;
 use larder_test_node::node::folder;
 use larder_test_node::wait::until;
-use larder_test_origin::{Image, ImageSpec, Origin};
+use larder_test_origin::{Image, Origin};
 
-use super::{REPOSITORY, Row, float, host_architecture};
+use super::{REPOSITORY, Row, float, image_of};
 use crate::bench::Bench;
 use crate::bench::bucket_log::{Price, below, summary};
 use crate::bench::server::{Cluster, Server, registry_on_bucket};
@@ -52,11 +52,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     }
     let images: Vec<Image> = (0..bench.rounds)
         .map(|round| {
-            let image = Image::build(&ImageSpec {
-                layers: LAYERS.to_vec(),
-                architectures: vec![host_architecture()],
-                seed: 1 + u64::from(round),
-            });
+            let image = image_of(LAYERS.to_vec(), 1 + u64::from(round));
             origin.push(REPOSITORY, &tag(round), &image);
             image
         })

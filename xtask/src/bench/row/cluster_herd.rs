@@ -5,10 +5,10 @@
 use anyhow::{Context as _, Result, ensure};
 use larder_test_bucket::Server as Bucket;
 use larder_test_node::node::folder;
-use larder_test_origin::{Image, ImageSpec, Origin};
+use larder_test_origin::{Image, Origin};
 
 use super::cluster_hit::wait_until_in_registry;
-use super::{REPOSITORY, Row, float, host_architecture, shaped_origin};
+use super::{REPOSITORY, Row, blobs_asked_of, float, next_image, shaped_origin};
 use crate::bench::Bench;
 use crate::bench::bucket_log::{Asked, below};
 use crate::bench::load::all_at_once;
@@ -101,19 +101,14 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
             let asked = below(contender.in_bucket, &bucket.access_log()?);
             at_the_bucket(asked.get(before..).unwrap_or_default(), &image, contender, &mut sheet)?;
         }
-        let gets = origin.log().iter().filter(|access| access.is_blob_get()).count();
+        let gets = blobs_asked_of(&origin);
         ensure!(gets == 0, "the origin was asked for {gets} blobs that the bucket has");
     }
     Ok(findings(bench, &sheet))
 }
 
 fn push(bench: &Bench, origin: &Origin, seed: u64) -> Image {
-    let layers = vec![bench.scale.ranged_blob / LAYERS; LAYERS];
-    let architectures = vec![host_architecture()];
-    let image = Image::build(&ImageSpec { layers, architectures, seed });
-    origin.delete(REPOSITORY);
-    origin.push(REPOSITORY, "v1", &image);
-    image
+    next_image(origin, vec![bench.scale.ranged_blob / LAYERS; LAYERS], seed)
 }
 
 fn paths(image: &Image) -> Vec<String> {

@@ -13,7 +13,7 @@ use larder_test_node::node::folder;
 use larder_test_node::wait::until;
 use larder_test_origin::Origin;
 
-use super::{GIB, REPOSITORY, Row, float, next_blob};
+use super::{GIB, REPOSITORY, Row, blobs_asked_of, float, next_blob};
 use crate::bench::Bench;
 use crate::bench::bucket_log::below;
 use crate::bench::load::all_at_once;
@@ -150,7 +150,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
             let new = reads(&bucket, digest)? - before?;
             ensure!(new == 1, "the bucket was read {new} times for what one of the caches was to get from it");
         }
-        let asked = origin.log().iter().filter(|access| access.is_blob_get()).count();
+        let asked = blobs_asked_of(&origin);
         ensure!(asked == 0, "the origin was asked for {asked} blobs: these were no hits");
     }
     Ok(findings(bench, &sheet))

@@ -8,10 +8,10 @@ use larder_test_node::containerd::{Containerd, ContainerdOptions};
 use larder_test_node::engine::Engine as _;
 use larder_test_node::larder::{Larder, LarderOptions};
 use larder_test_node::node::{folder, listed};
-use larder_test_origin::{Image, ImageSpec, Origin};
+use larder_test_origin::Origin;
 use larder_test_parts::Line;
 
-use super::{REPOSITORY, Row, host_architecture};
+use super::{REPOSITORY, Row, blobs_asked_of, next_image};
 use crate::bench::Bench;
 use crate::bench::sheet::{Compared, Finding, LARDER, Sheet};
 
@@ -31,9 +31,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     for round in 0..bench.rounds {
         let seed = 1 + u64::from(round);
         let layers = vec![bench.scale.layer; bench.scale.layers];
-        let image = Image::build(&ImageSpec { layers, architectures: vec![host_architecture()], seed });
-        origin.delete(REPOSITORY);
-        origin.push(REPOSITORY, "v1", &image);
+        next_image(&origin, layers, seed);
         let reference = format!("{}/{REPOSITORY}:v1", origin.registry());
         let pull = |engine: &Containerd| -> Result<f64> {
             bench.settle()?;
@@ -46,9 +44,9 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
             sheet.note(quantity, "direct", direct);
         }
         sheet.note(COLD, LARDER, pull(&engine)?);
-        let asked = origin.log().iter().filter(|access| access.is_blob_get()).count();
+        let asked = blobs_asked_of(&origin);
         sheet.note(WARM, LARDER, pull(&engine)?);
-        let asked_again = origin.log().iter().filter(|access| access.is_blob_get()).count();
+        let asked_again = blobs_asked_of(&origin);
         ensure!(asked == asked_again, "the warm pull was not warm: {}", larder.last_lines());
         origin.clear_log();
     }

@@ -15,7 +15,7 @@ mod slow_readers;
 mod warm;
 
 use anyhow::Result;
-use larder_test_origin::{Behaviour, Matcher, Origin};
+use larder_test_origin::{Behaviour, Image, ImageSpec, Matcher, Origin};
 
 use super::Bench;
 use super::sheet::Finding;
@@ -125,9 +125,23 @@ fn next_blob(bench: &mut Bench, origin: &Origin, size: usize) -> (String, larder
     (format!("/v2/{REPOSITORY}/blobs/{digest}"), digest)
 }
 
-/// As images name that of the machine that is measured.
-fn host_architecture() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+/// An image for the machine that is measured, with layers of these sizes.
+fn image_of(layers: Vec<usize>, seed: u64) -> Image {
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    Image::build(&ImageSpec { layers, architectures: vec![architecture], seed })
+}
+
+/// Puts such an image into `origin` as `v1`, instead of the one before it.
+fn next_image(origin: &Origin, layers: Vec<usize>, seed: u64) -> Image {
+    let image = image_of(layers, seed);
+    origin.delete(REPOSITORY);
+    origin.push(REPOSITORY, "v1", &image);
+    image
+}
+
+/// How often `origin` was asked for a blob, since its log was cleared.
+fn blobs_asked_of(origin: &Origin) -> usize {
+    origin.log().iter().filter(|access| access.is_blob_get()).count()
 }
 
 /// Bytes.

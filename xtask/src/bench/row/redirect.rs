@@ -11,7 +11,7 @@ use larder_test_bucket::Server as Bucket;
 use larder_test_node::node::folder;
 use larder_test_origin::{Origin, private_certificate};
 
-use super::{GIB, Row, float, next_blob};
+use super::{GIB, Row, blobs_asked_of, float, next_blob};
 use crate::bench::Bench;
 use crate::bench::load::{Herd, all_at_once};
 use crate::bench::server::{Cluster, Server};
@@ -86,7 +86,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
             let spent = contender.cluster.processor_seconds()? - before.0;
             sheet.note(CACHES_COST, contender.name, spent / gibibytes);
             sheet.note(NODES_COST, contender.name, (contender.spent_by_nodes()? - before.1) / gibibytes);
-            let asked = origin.log().iter().filter(|access| access.is_blob_get()).count();
+            let asked = blobs_asked_of(&origin);
             ensure!(asked == 0, "the origin was asked for {asked} blobs that the bucket has");
         }
     }

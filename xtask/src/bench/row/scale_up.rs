@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use larder_test_node::cache::TOKEN;
 use larder_test_node::cluster::NAME;
 use larder_test_node::node::folder;
-use larder_test_origin::{Image, ImageSpec, Origin};
+use larder_test_origin::Origin;
 
-use super::{REPOSITORY, Row, float, host_architecture};
+use super::{REPOSITORY, Row, float, next_image};
 use crate::bench::Bench;
 use crate::bench::crowd::{Crowd, Pulled, Wish};
 use crate::bench::server::Cluster;
@@ -63,10 +63,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
 }
 
 fn push(origin: &Origin, seed: u64) -> Wish {
-    let architectures = vec![host_architecture()];
-    let image = Image::build(&ImageSpec { layers: LAYERS.to_vec(), architectures, seed });
-    origin.delete(REPOSITORY);
-    origin.push(REPOSITORY, "v1", &image);
+    let image = next_image(origin, LAYERS.to_vec(), seed);
     let platform = image.host_platform();
     let target = |what: String| format!("/v2/{REPOSITORY}/{what}?ns={NAME}");
     let manifests = [&image.index, &platform.manifest].map(|digest| target(format!("manifests/{digest}")));
