@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, Uid, fchown, openat2};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, Uid, fchown, openat2},
+    io::Errno,
+};
 
 use crate::host::{Attributes, Host, Kind, Occupant, Owner, RootedHost, Timestamp};
 
@@ -45,7 +48,13 @@ pub(super) struct Seen {
 fn own(root: &Path, path: &Path, uid: u32) {
     let root = fs::File::open(root).unwrap();
     let inside = path.strip_prefix("/").unwrap();
-    let directory = openat2(root, inside, OFlags::RDONLY, Mode::empty(), ResolveFlags::IN_ROOT).unwrap();
+    let directory = loop {
+        match openat2(&root, inside, OFlags::RDONLY, Mode::empty(), ResolveFlags::IN_ROOT) {
+            // A rename anywhere on the machine disturbs the kernel's look at a `..` (openat2(2)).
+            Err(Errno::AGAIN) => {}
+            opened => break opened.unwrap(),
+        }
+    };
     fchown(directory, Some(Uid::from_raw(uid)), None).unwrap();
 }
 
