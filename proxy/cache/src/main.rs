@@ -55,8 +55,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Two for each blob that is fetched at a time, and as many again for whatever else waits for a disk.
-const BLOCKING_THREADS: usize = 768;
+/// For each blob that is fetched at a time: two of its own, and as many again for whatever else waits for a disk.
+const BLOCKING_THREADS: usize = 4;
 
 /// Until SIGTERM.
 fn run(args: &RunArgs) -> anyhow::Result<()> {
@@ -66,7 +66,8 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
         std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build().context("start a runtime")?;
+    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS * proxy.limits.pull.fetch.assemblies);
+    let runtime = runtime.build().context("start a runtime")?;
     let kubernetes = kubernetes.map(|config| runtime.block_on(Kubernetes::open(config))).transpose()?;
     if let (Some(kubernetes), Some(service)) = (&kubernetes, &mut proxy.service) {
         service.callers = kubernetes.callers();
