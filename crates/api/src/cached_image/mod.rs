@@ -1,0 +1,137 @@
+//! CachedImage: one image reference that is wanted, by a Pod or by a person, and what the cluster cache has of it.
+
+pub mod name;
+mod reasons;
+mod status;
+
+use std::time::Duration;
+
+use kube::CustomResource;
+use larder_oci::{ImageReference, ReferenceError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+use crate::span::{self, SpanError};
+
+pub use reasons::{Cached, UpToDate, UpstreamAvailable};
+pub use status::{CachedImageStatus, HeldDigest, MOST_DIGESTS, MOST_PODS, Progress, UsedBy};
+
+/// Most platforms that one image may name.
+pub const MOST_PLATFORMS: usize = 32;
+
+/// What is wanted. Images that Pods use get an object by themselves; make one by hand to have an image before a Pod needs it.
+#[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "larder.dev",
+    version = "v1alpha1",
+    kind = "CachedImage",
+    plural = "cachedimages",
+    shortname = "ci",
+    category = "larder",
+    status = "CachedImageStatus",
+    derive = "PartialEq",
+    selectable = ".spec.image",
+    doc = "An image that the cluster cache keeps, so that it can be pulled while its registry is down, slow or no longer has it.",
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "The reference."),
+    printcolumn(
+        name = "Cached",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Cached\")].status",
+        description = "True: it can be pulled while its registry is away."
+    ),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Cached\")].reason",
+        description = "Why it is cached, or is not."
+    ),
+    printcolumn(
+        name = "Upstream",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"UpstreamAvailable\")].reason",
+        description = "What its registry says of it: Present, Gone, Denied, Unreachable…"
+    ),
+    printcolumn(
+        name = "Current",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"UpToDate\")].status",
+        description = "Whether what is cached is what the registry has."
+    ),
+    printcolumn(
+        name = "Pods",
+        type_ = "integer",
+        json_path = ".status.usedBy.count",
+        description = "How many Pods use it."
+    ),
+    printcolumn(
+        name = "Expires",
+        type_ = "string",
+        json_path = ".status.expiresAt",
+        description = "When it leaves the cache; empty while it is used or retained."
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Size",
+        type_ = "integer",
+        json_path = ".status.sizeBytes",
+        priority = 1,
+        description = "Bytes in the cache."
+    ),
+    printcolumn(
+        name = "Digest",
+        type_ = "string",
+        json_path = ".status.digest",
+        priority = 1,
+        description = "What is cached for the reference."
+    ),
+    printcolumn(
+        name = "Last used",
+        type_ = "date",
+        json_path = ".status.lastUsed",
+        priority = 1,
+        description = "When a Pod last used it."
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CachedImageSpec {
+    /// The image, in full: docker.io/library/alpine:3, or with a digest. It cannot be changed.
+    #[schemars(length(min = 3, max = schema::LONGEST_IMAGE), extend("x-kubernetes-validations" = schema::image()))]
+    pub image: String,
+    /// Keep it although no Pod uses it, until this is false again or the object is deleted.
+    #[serde(default)]
+    pub retain: bool,
+    /// The platforms to keep, as linux/amd64 or linux/arm/v7. Empty: those of the cluster's nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::platforms")]
+    pub platforms: Vec<String>,
+    /// How long it is kept after its last use, as 30d, 12h or 1d12h. Nothing: what its UpstreamRegistry says, else the controller's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 24), extend("x-kubernetes-validations" = schema::span()))]
+    pub expiry: Option<String>,
+}
+
+impl CachedImageSpec {
+    /// The image, parsed.
+    pub fn reference(&self) -> Result<ImageReference, ReferenceError> {
+        ImageReference::parse(&self.image)
+    }
+
+    /// How long it is kept after its last use, if that is said.
+    pub fn expiry(&self) -> Result<Option<Duration>, SpanError> {
+        self.expiry.as_deref().map(span::parse).transpose()
+    }
+}
+
+impl CachedImage {
+    /// The object of an image, with the name that every writer gives it.
+    pub fn of(image: &ImageReference) -> Self {
+        Self::new(&name::of(image), CachedImageSpec { image: image.to_string(), ..CachedImageSpec::default() })
+    }
+
+    /// Whether it has the name that every writer gives to its image. Objects made by hand may have any.
+    pub fn has_the_name_of_its_image(&self) -> bool {
+        let Ok(image) = self.spec.reference() else { return false };
+        self.metadata.name.as_deref() == Some(name::of(&image).as_str())
+    }
+}

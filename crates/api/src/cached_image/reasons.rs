@@ -1,0 +1,71 @@
+//! The conditions of a CachedImage.
+
+use crate::condition::reasons;
+
+reasons! {
+    /// Whether the image can be pulled while its registry is away.
+    Cached of "Cached" {
+        /// Every blob of every digest that matters is in the cache.
+        Complete = True,
+        /// The reference is in the cache; a digest that some Pod has, or the newest one, is not yet.
+        Incomplete = False,
+        /// Its turn to be fetched comes.
+        Queued = False,
+        /// It is being fetched.
+        Fetching = False,
+        /// Fetching it failed; it is tried again.
+        Retrying = False,
+        /// It needs credentials: private images are left to the nodes.
+        Private = False,
+        /// It is not fetched: a rule forbids it, the registry is skipped, or there is none of the platforms.
+        Refused = False,
+        /// The registry does not have it, and the cache never had it.
+        NotFound = False,
+        /// Its namespace has as many images, or bytes, as it may have.
+        OverLimit = False,
+        /// The controller only reports what it would cache (mode observe).
+        Observing = False,
+        /// Its spec says something that nobody can do; the message says what.
+        Invalid = False,
+        /// The cluster cache does not answer.
+        CacheUnreachable = Unknown,
+        /// Nobody has looked yet.
+        Pending = Unknown,
+    }
+}
+
+reasons! {
+    /// Whether the registry still has the image.
+    UpstreamAvailable of "UpstreamAvailable" {
+        /// The registry has it.
+        Present = True,
+        /// The registry says that it has no such image any more.
+        Gone = False,
+        /// The registry gives it to nobody without credentials.
+        Denied = False,
+        /// The registry cannot be reached.
+        Unreachable = False,
+        /// The registry answers with errors.
+        Failing = False,
+        /// The registry wants to be left in peace for a while.
+        RateLimited = Unknown,
+        /// Nobody has asked the registry yet, or is to.
+        NotChecked = Unknown,
+    }
+}
+
+reasons! {
+    /// Whether what is cached is what the registry has for the reference.
+    UpToDate of "UpToDate" {
+        /// It is.
+        Same = True,
+        /// The reference is a digest, which means the same for ever.
+        ByDigest = True,
+        /// The tag means something else at the registry now.
+        Moved = False,
+        /// Nothing is cached.
+        NotCached = False,
+        /// The registry has not said what the tag means, or no longer says it.
+        NotChecked = Unknown,
+    }
+}

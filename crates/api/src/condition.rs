@@ -1,0 +1,125 @@
+//! Conditions by the conventions of the Kubernetes API.
+//!
+//! A [`Reason`] says all of a condition but its message: its type and whether it is so. So no writer can say `True` with the reason of a
+//! `False`, and the list of what a program can say is the enum.
+
+use std::fmt;
+
+use crate::{Condition, Time};
+
+/// Whether a condition is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truth {
+    /// It is.
+    True,
+    /// It is not.
+    False,
+    /// Nobody can tell at the moment.
+    Unknown,
+}
+
+impl Truth {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A reason of one type of condition.
+pub trait Reason: Copy + fmt::Debug + Eq + 'static {
+    /// The condition's type.
+    const CONDITION: &'static str;
+    /// Every reason that there is.
+    const ALL: &'static [Self];
+
+    /// The word, in CamelCase.
+    fn as_str(self) -> &'static str;
+    /// What it means for the condition.
+    fn truth(self) -> Truth;
+    /// What it means, in a sentence.
+    fn meaning(self) -> &'static str;
+}
+
+/// Declares the reasons of one condition: each with its truth, and a comment that says what it means.
+macro_rules! reasons {
+    ($(#[doc = $about:literal])+ $name:ident of $condition:literal { $(#[doc = $meaning:literal] $reason:ident = $truth:ident,)+ }) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $(#[doc = $meaning] $reason,)+
+        }
+
+        impl $crate::condition::Reason for $name {
+            const CONDITION: &'static str = $condition;
+            const ALL: &'static [Self] = &[$(Self::$reason),+];
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$reason => stringify!($reason),)+
+                }
+            }
+
+            fn truth(self) -> $crate::condition::Truth {
+                match self {
+                    $(Self::$reason => $crate::condition::Truth::$truth,)+
+                }
+            }
+
+            fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $meaning.trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+pub(crate) use reasons;
+
+/// The longest message that the API server takes, in characters.
+pub const LONGEST_MESSAGE: usize = 2048;
+
+/// Says that this is so. The time of the last transition stays where the truth stays; returns whether anything changed.
+pub fn set<R: Reason>(
+    conditions: &mut Vec<Condition>,
+    reason: R,
+    message: &str,
+    generation: Option<i64>,
+    now: &Time,
+) -> bool {
+    let message: String = message.chars().take(LONGEST_MESSAGE).collect();
+    let status = reason.truth().as_str();
+    let known = conditions.iter_mut().find(|condition| condition.type_ == R::CONDITION);
+    let last_transition_time = match &known {
+        Some(known) if known.status == status => known.last_transition_time.clone(),
+        _ => now.clone(),
+    };
+    let condition = Condition {
+        type_: R::CONDITION.to_owned(),
+        status: status.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time,
+    };
+    match known {
+        Some(known) if *known == condition => return false,
+        Some(known) => *known = condition,
+        None => conditions.push(condition),
+    }
+    true
+}
+
+/// The reason that is given at the moment, if it is one that this program knows.
+pub fn get<R: Reason>(conditions: &[Condition]) -> Option<R> {
+    let condition = conditions.iter().find(|condition| condition.type_ == R::CONDITION)?;
+    R::ALL.iter().copied().find(|reason| reason.as_str() == condition.reason)
+}
+
+/// Whether a condition is so; a condition that nobody has set is not.
+pub fn is_true<R: Reason>(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|condition| condition.type_ == R::CONDITION && condition.status == "True")
+}
