@@ -1,0 +1,32 @@
+//! When something that failed is tried again.
+
+use std::time::Duration;
+
+use super::spread::fraction;
+
+/// How long one waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure; it doubles with each.
+    pub first: Duration,
+    /// At most.
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    /// The cache itself tries again after two seconds and then up to every five minutes: this is for what it refused.
+    fn default() -> Self {
+        Self { first: Duration::from_secs(5), longest: Duration::from_mins(10) }
+    }
+}
+
+impl Backoff {
+    /// How long to wait after this many failures in a row: between three quarters and five quarters of the step, by
+    /// `seed`, the name and the number, so that images that failed together are not tried together.
+    pub fn delay(&self, failures: u32, seed: &str, name: &str) -> Duration {
+        let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
+        let step = self.first.saturating_mul(2_u32.saturating_pow(doublings)).min(self.longest);
+        let jitter = 0.75 + fraction(&format!("{seed}/{failures}"), name) / 2.0;
+        step.mul_f64(jitter)
+    }
+}

@@ -1,0 +1,181 @@
+//! One image of the index: its users, counted so that a Pod comes and goes at the cost of its own images.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use larder_oci::Digest;
+
+use super::{Kept, KeptUse, NAMED_USERS, PodName, Wanted};
+use crate::decide::Moment;
+use crate::decide::filter::LeftOut;
+use crate::decide::pod::PullPolicy;
+
+/// What a Pod says of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    /// None: it counts.
+    pub(super) left_out: Option<LeftOut>,
+    is_always: bool,
+    digests: BTreeSet<Arc<Digest>>,
+}
+
+impl Share {
+    pub(super) fn of(used: &KeptUse, left_out: Option<LeftOut>) -> Self {
+        let is_always = used.policy == PullPolicy::Always;
+        Self { left_out, is_always, digests: used.digest.iter().map(Arc::clone).collect() }
+    }
+
+    /// Of two uses in one Pod: one that counts makes good for one that does not, and what does not count says nothing.
+    pub(super) fn join(&mut self, other: Self) {
+        match (&self.left_out, &other.left_out) {
+            (Some(_), None) => *self = other,
+            (None, Some(_)) => {}
+            (Some(this), Some(that)) => self.left_out = Some(this.min(that).clone()),
+            (None, None) => {
+                self.is_always |= other.is_always;
+                self.digests.extend(other.digests);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Why it is left out wherever it is used.
+    pub(super) left_out: Option<LeftOut>,
+    users: BTreeSet<Arc<PodName>>,
+    nodes: BTreeMap<Arc<str>, usize>,
+    namespaces: BTreeMap<Arc<str>, usize>,
+    digests: BTreeMap<Arc<Digest>, usize>,
+    always: usize,
+    of_daemon_sets: usize,
+    ended: usize,
+    uses_left_out: BTreeMap<LeftOut, usize>,
+    first_used: Option<Moment>,
+    last_used: Option<Moment>,
+}
+
+impl Entry {
+    pub(super) fn new(left_out: Option<LeftOut>) -> Self {
+        Self {
+            left_out,
+            users: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            always: 0,
+            of_daemon_sets: 0,
+            ended: 0,
+            uses_left_out: BTreeMap::new(),
+            first_used: None,
+            last_used: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, name: &Arc<PodName>, kept: &Kept, share: &Share, now: Moment) {
+        if let Some(left_out) = &share.left_out {
+            *self.uses_left_out.entry(left_out.clone()).or_default() += 1;
+            return;
+        }
+        self.seen(Some(kept.created.unwrap_or(now)));
+        if let Some(ended) = kept.ended {
+            self.ended += 1;
+            self.seen(Some(ended));
+            return;
+        }
+        self.seen(Some(now));
+        self.users.insert(Arc::clone(name));
+        more(&mut self.namespaces, &name.namespace);
+        if let Some(node) = &kept.node {
+            more(&mut self.nodes, node);
+        }
+        for digest in &share.digests {
+            more(&mut self.digests, digest);
+        }
+        self.always += usize::from(share.is_always);
+        self.of_daemon_sets += usize::from(kept.is_of_daemon_set);
+    }
+
+    pub(super) fn remove(&mut self, name: &Arc<PodName>, kept: &Kept, share: &Share, now: Moment) {
+        if let Some(left_out) = &share.left_out {
+            less(&mut self.uses_left_out, left_out);
+            return;
+        }
+        if kept.ended.is_some() {
+            self.ended = self.ended.saturating_sub(1);
+            return;
+        }
+        self.seen(Some(now));
+        self.users.remove(name);
+        less(&mut self.namespaces, &name.namespace);
+        if let Some(node) = &kept.node {
+            less(&mut self.nodes, node);
+        }
+        for digest in &share.digests {
+            less(&mut self.digests, digest);
+        }
+        self.always = self.always.saturating_sub(usize::from(share.is_always));
+        self.of_daemon_sets = self.of_daemon_sets.saturating_sub(usize::from(kept.is_of_daemon_set));
+    }
+
+    /// Used at this time. A clock that was set back takes nothing away.
+    pub(super) fn seen(&mut self, at: Option<Moment>) {
+        if let Some(at) = at {
+            self.first_used = Some(self.first_used.map_or(at, |first| first.min(at)));
+            self.last_used = self.last_used.max(Some(at));
+        }
+    }
+
+    /// Only what is remembered of the past: a Pod that is there will be its first use again.
+    pub(super) fn forget(&mut self) {
+        if self.users.is_empty() && self.ended == 0 {
+            self.first_used = None;
+            self.last_used = None;
+        }
+    }
+
+    /// Nothing would be lost with it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.users.is_empty() && self.ended == 0 && self.uses_left_out.is_empty() && self.last_used.is_none()
+    }
+
+    /// The pointer to a digest that is known already.
+    pub(super) fn digest(&self, digest: &Digest) -> Option<Arc<Digest>> {
+        self.digests.get_key_value(digest).map(|(known, _)| Arc::clone(known))
+    }
+
+    pub(super) fn wanted(&self, now: Moment) -> Wanted {
+        let is_used = !self.users.is_empty();
+        Wanted {
+            used_by: self.users.len(),
+            users: self.users.iter().take(NAMED_USERS).map(|name| PodName::clone(name)).collect(),
+            digests: self.digests.iter().map(|(digest, pods)| (Digest::clone(digest), *pods)).collect(),
+            namespaces: self.namespaces.keys().map(Arc::clone).collect(),
+            nodes: self.nodes.len(),
+            is_of_daemon_set: self.of_daemon_sets > 0,
+            is_always: self.always > 0,
+            ended: self.ended,
+            first_used: self.first_used,
+            last_used: if is_used { self.last_used.max(Some(now)) } else { self.last_used },
+            left_out: self.uses_left_out.clone(),
+        }
+    }
+}
+
+fn more<K: Ord + Clone>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    match counts.get_mut(key) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(key.clone(), 1);
+        }
+    }
+}
+
+fn less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}

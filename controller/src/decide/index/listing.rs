@@ -1,0 +1,42 @@
+//! A new list after a watch was lost: whatever it does not name is gone, and nothing is unused in between.
+
+use super::{Changed, Index, Kept};
+use crate::decide::Moment;
+
+impl Index {
+    /// A list of all Pods begins (kube's `watcher::Event::Init`). Until it ends nothing leaves the index.
+    pub fn begin_listing(&mut self) {
+        self.listing = self.listing.wrapping_add(1);
+    }
+
+    /// The list is complete (`InitDone`): Pods that it did not name are gone.
+    pub fn end_listing(&mut self, now: Moment) -> Changed {
+        let listing = self.listing;
+        let gone: Vec<_> = self
+            .namespaces
+            .values()
+            .flat_map(|namespace| &namespace.pods)
+            .filter(|(_, kept)| kept.listing != listing)
+            .map(|(name, _)| std::sync::Arc::clone(name))
+            .collect();
+        let mut changed = Changed::new();
+        for name in gone {
+            changed.append(&mut self.pod_gone(&name.namespace, &name.name, now));
+        }
+        changed
+    }
+}
+
+impl Kept {
+    /// Whether nothing that counts has changed. When an ended Pod was first seen to have ended is not news.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        let Self { node, is_ignored, is_of_daemon_set, created, ended, uses, unreadable, listing: _ } = self;
+        *node == other.node
+            && *is_ignored == other.is_ignored
+            && *is_of_daemon_set == other.is_of_daemon_set
+            && *created == other.created
+            && ended.is_some() == other.ended.is_some()
+            && *uses == other.uses
+            && *unreadable == other.unreadable
+    }
+}

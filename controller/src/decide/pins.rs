@@ -1,0 +1,186 @@
+//! What the cache is told to keep: from the images that are wanted, and what it has, to what is put and deleted.
+//!
+//! An image is pinned by its own reference and, beside a tag, by each digest that Pods run of it. All pins are one
+//! holder's. Nothing is deleted but what the [`brake`](super::brake) lets go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use larder_oci::Digest;
+
+use super::brake::{Brake, Cause, Pass, Ruling};
+use super::platforms::Platforms;
+use super::{Image, Moment};
+
+/// An image that has an object, which is what makes it wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The image.
+    pub image: Image,
+    /// Digests that are kept beside what its tag means ([`super::digests::keep`]).
+    pub digests: BTreeSet<Digest>,
+    /// For which machines.
+    pub platforms: Platforms,
+    /// Whether the pin follows its tag: `spec.follow`, or a Pod with `imagePullPolicy: Always`.
+    pub follow: bool,
+    /// What the tag means at its origin, if that was asked.
+    pub upstream: Option<Digest>,
+}
+
+/// What the cache has, from the control API's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachePin {
+    /// Of which reference.
+    pub image: Image,
+    /// For which machines.
+    pub platforms: Platforms,
+    /// What the reference means, once that is known.
+    pub digest: Option<Digest>,
+    /// Whether everything is there.
+    pub is_complete: bool,
+}
+
+/// A pin to put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// Of which reference.
+    pub image: Image,
+    /// For which machines.
+    pub platforms: Platforms,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a pin is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The cache does not have it.
+    New,
+    /// For other machines than before.
+    Platforms,
+    /// The tag moved, and the pin follows it.
+    TagMoved,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// To put, new ones first.
+    pub put: Vec<Put>,
+    /// To delete; nothing while it is held back.
+    pub delete: Vec<Image>,
+    /// As it should be.
+    pub unchanged: usize,
+    /// Whether what would be deleted may be.
+    pub ruling: Ruling,
+    /// Whether all that is wanted is pinned and complete, and nothing else is pinned.
+    pub is_settled: bool,
+}
+
+/// What the API server said of the objects.
+#[derive(Debug, Clone, Copy)]
+pub struct Listing<'a> {
+    /// Whether their definition exists and a full list of them was read.
+    pub is_complete: bool,
+    /// Images whose object was seen to be deleted, one by one.
+    pub deleted: &'a BTreeSet<Image>,
+    /// A person's word for the brake.
+    pub word: Option<&'a str>,
+}
+
+/// The pins that wishes ask for. Where two want the same reference, for the machines of both.
+pub fn wanted(wishes: &[Wish]) -> BTreeMap<Image, Platforms> {
+    let mut pins: BTreeMap<Image, Platforms> = BTreeMap::new();
+    for wish in wishes {
+        let beside = wish.digests.iter().map(|digest| wish.image.at(digest));
+        for image in std::iter::once(wish.image.clone()).chain(beside) {
+            let platforms = match pins.remove(&image) {
+                None => wish.platforms.clone(),
+                Some(before) => before.and(&wish.platforms),
+            };
+            pins.insert(image, platforms);
+        }
+    }
+    pins
+}
+
+/// What is to be put and deleted.
+pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &mut Brake, now: Moment) -> Plan {
+    let wanted = wanted(wishes);
+    let moved: BTreeMap<&Image, &Digest> = wishes
+        .iter()
+        .filter(|wish| wish.follow && !wish.image.is_digest())
+        .filter_map(|wish| Some((&wish.image, wish.upstream.as_ref()?)))
+        .collect();
+    let have: BTreeMap<&Image, &CachePin> = cached.iter().map(|pin| (&pin.image, pin)).collect();
+    let mut put = Vec::new();
+    let mut unchanged = 0;
+    let mut is_complete = true;
+    for (image, platforms) in &wanted {
+        let pin = have.get(image);
+        is_complete &= pin.is_some_and(|pin| pin.is_complete);
+        match why(pin.copied(), platforms, moved.get(image).copied()) {
+            Some(why) => put.push(Put { image: image.clone(), platforms: platforms.clone(), why }),
+            None => unchanged += 1,
+        }
+    }
+    put.sort_by_key(|put| put.why != Why::New);
+    let to_go: Vec<(Image, Cause)> = have
+        .keys()
+        .filter(|image| !wanted.contains_key(**image))
+        .map(|image| ((*image).clone(), cause(image, wishes, listing.deleted)))
+        .collect();
+    let pass = Pass { before: have.len(), to_go: &to_go, is_listed: listing.is_complete, word: listing.word };
+    let ruling = brake.rule(&pass, now);
+    let is_settled = listing.is_complete && is_complete && put.is_empty() && to_go.is_empty();
+    let delete = match &ruling {
+        Ruling::Go => to_go.into_iter().map(|(image, _)| image).collect(),
+        Ruling::Hold(_) => Vec::new(),
+    };
+    Plan { put, delete, unchanged, ruling, is_settled }
+}
+
+fn why(pin: Option<&CachePin>, platforms: &Platforms, upstream: Option<&Digest>) -> Option<Why> {
+    let Some(pin) = pin else { return Some(Why::New) };
+    if pin.platforms != *platforms {
+        return Some(Why::Platforms);
+    }
+    // While a pin is not complete the cache is at it, and asks the registry itself.
+    let has_moved = pin.is_complete && upstream.is_some() && pin.digest.is_some() && pin.digest.as_ref() != upstream;
+    has_moved.then_some(Why::TagMoved)
+}
+
+/// A digest that is pinned beside its tag goes with the tag's object, or when no Pod runs it any more while that object
+/// is still there: either was seen.
+fn cause(image: &Image, wishes: &[Wish], deleted: &BTreeSet<Image>) -> Cause {
+    let of_same_name = |other: &Image| image.is_digest() && other.name() == image.name();
+    let is_explained = deleted.contains(image)
+        || deleted.iter().any(of_same_name)
+        || wishes.iter().any(|wish| of_same_name(&wish.image));
+    if is_explained { Cause::Deleted } else { Cause::Missing }
+}
+
+/// Why the set cannot be declared complete now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotYet {
+    /// Not everything was listed that pins come from.
+    #[error("not all of Pods, Namespaces, Nodes and CachedImages have been listed")]
+    NotListed,
+    /// Something would go that may not.
+    #[error("what would be removed is held back until somebody says that it is meant")]
+    Held,
+    /// Something wanted is not there yet.
+    #[error("not all that is wanted is pinned and complete")]
+    NotSettled,
+}
+
+/// Whether the cache may be told that as of the beginning of this pass everything that is wanted is pinned. The
+/// declaration must have been begun (`POST …/declarations`) before anything of the pass was listed.
+pub fn may_declare(is_everything_listed: bool, plan: &Plan) -> Result<(), NotYet> {
+    if !is_everything_listed {
+        return Err(NotYet::NotListed);
+    }
+    if matches!(plan.ruling, Ruling::Hold(_)) {
+        return Err(NotYet::Held);
+    }
+    if plan.is_settled { Ok(()) } else { Err(NotYet::NotSettled) }
+}

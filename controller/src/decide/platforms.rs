@@ -1,0 +1,92 @@
+//! For which machines an image is kept.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// `os/architecture[/variant]`, in the words of the OCI image specification, which are Go's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Platform {
+    /// `linux`, `windows`
+    pub os: String,
+    /// `amd64`, `arm64`, `arm`
+    pub architecture: String,
+    /// `v7`; none covers every variant.
+    pub variant: Option<String>,
+}
+
+/// What a text that is no platform says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("platform {0:?} is none: write os/architecture, such as linux/amd64, or os/architecture/variant")]
+pub struct PlatformError(String);
+
+impl Platform {
+    /// Parses `os/architecture[/variant]`.
+    pub fn parse(text: &str) -> Result<Self, PlatformError> {
+        let error = || PlatformError(text.chars().take(80).collect());
+        let is_word = |word: &&str| {
+            !word.is_empty()
+                && word.len() <= 32
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_'))
+        };
+        let words: Vec<&str> = text.split('/').filter(is_word).collect();
+        if words.len() != text.split('/').count() {
+            return Err(error());
+        }
+        match words.as_slice() {
+            [os, architecture] => {
+                Ok(Self { os: (*os).to_owned(), architecture: (*architecture).to_owned(), variant: None })
+            }
+            [os, architecture, variant] => Ok(Self {
+                os: (*os).to_owned(),
+                architecture: (*architecture).to_owned(),
+                variant: Some((*variant).to_owned()),
+            }),
+            _ => Err(error()),
+        }
+    }
+
+    /// A node's, from its labels `kubernetes.io/os` and `kubernetes.io/arch`, else from `status.nodeInfo`. Without a
+    /// variant, which no node tells. None while neither says anything: kubelet has not registered yet.
+    pub fn of_node(labels: (Option<&str>, Option<&str>), node_info: (Option<&str>, Option<&str>)) -> Option<Self> {
+        let said = |label: Option<&str>, info: Option<&str>| {
+            label.filter(|word| !word.is_empty()).or(info).filter(|word| !word.is_empty()).map(str::to_owned)
+        };
+        let (os, architecture) = (said(labels.0, node_info.0)?, said(labels.1, node_info.1)?);
+        Self::parse(&format!("{os}/{architecture}")).ok()
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+/// What a pin asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Platforms {
+    /// Every platform that the image has: no body in the control API.
+    #[default]
+    All,
+    /// These, at least one.
+    These(BTreeSet<Platform>),
+}
+
+impl Platforms {
+    /// What `spec.platforms` of the image says, else the nodes'. While no node is known every platform is asked for:
+    /// too much is better than a Pod that does not start.
+    pub fn of(own: &BTreeSet<Platform>, nodes: &BTreeSet<Platform>) -> Self {
+        let chosen = if own.is_empty() { nodes } else { own };
+        if chosen.is_empty() { Self::All } else { Self::These(chosen.clone()) }
+    }
+
+    /// What satisfies both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::These(this), Self::These(that)) => Self::These(this.union(that).cloned().collect()),
+            (Self::All, _) | (_, Self::All) => Self::All,
+        }
+    }
+}
