@@ -115,6 +115,8 @@ pub struct Metrics {
     pub bucket_condemned: Counter,
     /// Uploads that this process removed.
     pub bucket_removed: Counter,
+    /// What this process removed that was left by something that ended: checksums without their blob, notes, uploads in parts.
+    pub bucket_swept: Counter,
     /// Since this process last looked for what nobody wants, or since it started.
     pub bucket_removal_age: Gauge,
     /// 1 while nothing leaves the bucket before a person says that so few pins are right.
@@ -169,6 +171,7 @@ impl Metrics {
             bucket_pins: Gauge::default(),
             bucket_condemned: Counter::default(),
             bucket_removed: Counter::default(),
+            bucket_swept: Counter::default(),
             bucket_removal_age: Gauge::default(),
             bucket_brake: Gauge::default(),
             connections: Gauge::default(),

@@ -12,7 +12,8 @@ const FROM: u64 = 8 << 20;
 #[derive(Debug, Args)]
 pub(crate) struct RedirectArgs {
     /// Who is sent to the bucket for a large blob of which there is no copy here, by a signed URL that holds for minutes: none, nodes (they
-    /// come back when it does not serve them), or everyone who has a token (whoever does not reach it fails).
+    /// come back when it does not serve them), or everyone who has a token (whoever does not reach it fails, and gets it here at the next
+    /// try).
     #[arg(long, env = "LARDER_REDIRECT", help_heading = "Store", value_name = "WHO", default_value = "none", value_parser = sent)]
     pub(crate) redirect: Sent,
     /// For blobs of at least this size: 500MB, 1GiB. Not less than 1MiB [default: 8MiB]

@@ -162,6 +162,7 @@ fn spans(seconds: &[u64]) -> anyhow::Result<Option<Removal>> {
         declare_every: of(declare_every),
         pull: of(pull),
         settle: of(every),
+        ..Removal::default()
     }))
 }
 

@@ -169,7 +169,8 @@ struct BlobOrPlace {
 /// A blob, or where it is.
 enum Found {
     Here(BlobStream),
-    Elsewhere(Place),
+    /// `None`: at no URL, or of a length that nobody says.
+    Elsewhere(Option<Place>),
 }
 
 impl Question for BlobOrPlace {
@@ -198,12 +199,7 @@ impl Question for BlobOrPlace {
         let url = answer.headers.get(LOCATION).and_then(|place| Url::parse(place.to_str().ok()?).ok());
         let length = answer.headers.get(hop::LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         body::drain(answer.body).await;
-        let nonsense = || {
-            let reason = "the cluster cache leads to what is no URL, or does not say how long the blob is".to_owned();
-            SourceError::Protocol { reason }
-        };
-        let place = url.zip(length).map(|(url, length)| Place { url, length });
-        place.map(Found::Elsewhere).ok_or_else(nonsense)
+        Ok(Found::Elsewhere(url.zip(length).map(|(url, length)| Place { url, length })))
     }
 }
 

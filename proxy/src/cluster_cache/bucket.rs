@@ -81,16 +81,22 @@ impl Bucket {
         is_ours
     }
 
-    /// The blob from byte `from` on, from where the cache at `cache` led to.
+    /// The blob from byte `from` on, from where the cache at `cache` led to, if that is anywhere.
     pub(super) async fn get(
         self: &Arc<Self>,
         cache: &Url,
-        mut place: Place,
+        place: Option<Place>,
         (name, digest): (&Name, &Digest),
         from: u64,
         deadline: Instant,
     ) -> Result<BlobStream, SourceError> {
         let began = Instant::now();
+        let Some(mut place) = place else {
+            let reason = "the cluster cache leads to what is no URL, or does not say how long the blob is".to_owned();
+            let error = SourceError::Protocol { reason };
+            self.failed("no URL", &error, began);
+            return Err(error);
+        };
         place.url.set_fragment(None);
         let host = shown(&place.url);
         let length = place.length;

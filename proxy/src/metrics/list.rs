@@ -46,6 +46,7 @@ pub(super) fn register(metrics: &mut Metrics) {
         bucket_pins,
         bucket_condemned,
         bucket_removed,
+        bucket_swept,
         bucket_removal_age,
         bucket_brake,
         connections,
@@ -152,6 +153,11 @@ pub(super) fn register(metrics: &mut Metrics) {
     list.register("bucket_pins", "Pins of all clusters on the bucket", bucket_pins.clone());
     list.register("bucket_condemned", "Uploads that nobody may rely on any more", bucket_condemned.clone());
     list.register("bucket_removed", "Uploads removed from the bucket", bucket_removed.clone());
+    list.register(
+        "bucket_swept",
+        "Checksums, notes and uploads in parts that were left in the bucket, and removed",
+        bucket_swept.clone(),
+    );
     list.register_with_unit(
         "bucket_removal_age",
         "Since it was last looked for what nobody wants",

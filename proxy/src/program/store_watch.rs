@@ -188,6 +188,7 @@ fn show_removal(standing: &Standing, started: Instant, condition: &Condition, me
     metrics.bucket_pins.set(gauge(standing.pins));
     metrics.bucket_condemned.inc_by(standing.condemned.saturating_sub(metrics.bucket_condemned.get()));
     metrics.bucket_removed.inc_by(standing.removed.saturating_sub(metrics.bucket_removed.get()));
+    metrics.bucket_swept.inc_by(standing.swept.saturating_sub(metrics.bucket_swept.get()));
     metrics.bucket_removal_age.set(gauge(standing.ended.unwrap_or(started).elapsed().as_secs()));
     metrics.bucket_brake.set(i64::from(standing.brake_is_on()));
     match &standing.waits {
@@ -239,13 +240,19 @@ mod tests {
         let (readiness, metrics) = (Readiness::new(), Metrics::new());
         let condition = readiness.condition("removal");
         let reference = Reference { pins: 100, since: BucketTime(1) };
-        let standing =
-            Standing { waits: Some(Wait::Brake { reference, pins: 3 }), pins: 3, removed: 7, ..Standing::default() };
+        let standing = Standing {
+            waits: Some(Wait::Brake { reference, pins: 3 }),
+            pins: 3,
+            removed: 7,
+            swept: 2,
+            ..Standing::default()
+        };
         show_removal(&standing, Instant::now(), &condition, &metrics);
         let report = readiness.report();
         assert!(report.ready && report.to_string().contains("there are 3 pins where there were 100"), "{report}");
         assert!(report.to_string().contains("larder-cache release-brake"), "{report}");
-        assert_eq!((metrics.bucket_brake.get(), metrics.bucket_pins.get(), metrics.bucket_removed.get()), (1, 3, 7));
+        assert_eq!((metrics.bucket_brake.get(), metrics.bucket_pins.get()), (1, 3));
+        assert_eq!((metrics.bucket_removed.get(), metrics.bucket_swept.get()), (7, 2));
         show_removal(&Standing::default(), Instant::now(), &condition, &metrics);
         assert_eq!((readiness.report().to_string().as_str(), metrics.bucket_brake.get()), ("ready\n", 0));
     }

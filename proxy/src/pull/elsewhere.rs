@@ -4,12 +4,13 @@
 //! given it here, since that is how whoever was not served there comes back; but nodes say so by themselves, and are sent on for the rest
 //! of a blob as well. What lies here is given from here.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use larder_oci::Digest;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Host;
 
 use super::{Puller, Shared};
@@ -28,7 +29,8 @@ pub enum Sent {
     Nobody,
     /// Nodes of ours that say that they follow: they come back when the bucket does not serve them.
     Nodes,
-    /// Everybody who is known, and does not say otherwise. Whoever follows and does not get there fails.
+    /// Everybody who is known, and does not say otherwise. Whoever follows and does not get there fails, and is given the blob here when it
+    /// asks again.
     Everyone,
 }
 
@@ -54,6 +56,8 @@ pub enum Follows {
     Unsaid {
         /// The host that was asked.
         asked: String,
+        /// The machine that asks, if the system says which.
+        machine: Option<IpAddr>,
     },
 }
 
@@ -69,7 +73,7 @@ impl Follows {
     fn may_go_to(&self, host: &str) -> bool {
         match self {
             Self::No | Self::Yes => true,
-            Self::Unsaid { asked } => {
+            Self::Unsaid { asked, .. } => {
                 let is_address = !matches!(Host::parse(host), Ok(Host::Domain(_)));
                 let asked = asked.trim_end_matches('.').to_ascii_lowercase();
                 let below = host.trim_end_matches('.').strip_suffix(&asked);
@@ -95,6 +99,12 @@ impl Shared {
         if !follows.is_sent(redirects) || blob.len() < redirects.from || blob.still_arriving().is_none() {
             return None;
         }
+        let now = Instant::now();
+        if let Follows::Unsaid { machine, .. } = follows
+            && self.sent_on.comes_back(*machine, digest, now)
+        {
+            return None;
+        }
         let place = match timeout(PLACE, self.store.elsewhere(digest, blob.len())).await {
             Ok(Ok(place)) => place?,
             Ok(Err(error)) => {
@@ -105,6 +115,9 @@ impl Shared {
         };
         if !follows.may_go_to(place.host()) {
             return None;
+        }
+        if let Follows::Unsaid { machine, .. } = follows {
+            self.sent_on.note(*machine, digest, now);
         }
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, place.header()?);
@@ -122,7 +135,7 @@ mod tests {
 
     #[test]
     fn who_is_sent_on() {
-        let unsaid = || Follows::Unsaid { asked: "cache.example".to_owned() };
+        let unsaid = || Follows::Unsaid { asked: "cache.example".to_owned(), machine: None };
         for (to, sent) in [
             (Sent::Nobody, [false, false, false]),
             (Sent::Nodes, [false, true, false]),
@@ -135,7 +148,7 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_to_where_his_tool_would_show_the_token_or_not_go() {
-        let may = |asked: &str, host| Follows::Unsaid { asked: asked.to_owned() }.may_go_to(host);
+        let may = |asked: &str, host| Follows::Unsaid { asked: asked.to_owned(), machine: None }.may_go_to(host);
         assert!(!may("cache.example", "cache.example") && !may("Cache.Example.", "minio.cache.example"));
         assert!(!may("localhost", "127.0.0.1") && !may("cache.example", "[fd00::1]") && !may("10.0.0.1", "10.0.0.1"));
         assert!(may("cache.example", "bucket.example") && may("cache.example", "notcache.example"));

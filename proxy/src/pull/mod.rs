@@ -34,6 +34,7 @@ mod promised;
 mod promises;
 mod recent;
 mod referrers;
+mod sent;
 mod table;
 mod tag;
 mod uses;
@@ -63,6 +64,7 @@ use freshness::Freshness;
 use moves::Moves;
 use promises::Promises;
 use recent::Recent;
+use sent::SentOn;
 use uses::Uses;
 
 pub use elsewhere::{Follows, Redirects, Sent};
@@ -94,6 +96,7 @@ struct Shared {
     promises: Arc<Promises>,
     broken: Broken,
     uses: Uses,
+    sent_on: SentOn,
     recent_tags: Recent<Result<NamedHead, SourceError>>,
     recent_refusals: Recent<(StatusCode, &'static str)>,
     recent_answers: Recent<()>,
@@ -135,6 +138,7 @@ impl Puller {
             promises: Arc::new(Promises::new(limits.quiet)),
             broken: Broken::default(),
             uses: Uses::default(),
+            sent_on: SentOn::default(),
             recent_tags: Recent::default(),
             recent_refusals: Recent::default(),
             recent_answers: Recent::default(),

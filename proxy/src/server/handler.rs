@@ -13,6 +13,7 @@ use http::header::{
     ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LINK, RANGE,
     VIA,
 };
+use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Uri};
 use larder_oci::{ByteRange, ErrorBody};
@@ -105,7 +106,7 @@ impl Handler {
                     Err(away) => return turned_away(away),
                 }
             }
-            self.reply(routed, &parts.method, &parts.headers, &parts.uri).await
+            self.reply(routed, &parts, peer).await
         };
         let mut reply = reply.instrument(span).await;
         if self.gate.is_some() && self.stop.is_cancelled() {
@@ -117,7 +118,8 @@ impl Handler {
         Ok(respond(reply, &parts.method, account, &state))
     }
 
-    async fn reply(&self, routed: Result<Route, Refusal>, method: &Method, headers: &HeaderMap, uri: &Uri) -> Reply {
+    async fn reply(&self, routed: Result<Route, Refusal>, parts: &Parts, peer: Peer) -> Reply {
+        let Parts { method, headers, uri, .. } = parts;
         let route = match routed {
             Ok(route) => route,
             Err(refusal) => return refused(&refusal),
@@ -149,7 +151,7 @@ impl Handler {
                 let within = hop::within(headers);
                 let settings = headers.get(hop::SETTINGS).and_then(|text| text.to_str().ok()).map(ToOwned::to_owned);
                 let follows = match (&self.gate, &route) {
-                    (Some(_), Route::Blob { .. }) => follows(headers, uri),
+                    (Some(_), Route::Blob { .. }) => follows(headers, uri, peer),
                     _ => Follows::No,
                 };
                 let asked = Asked { route, method: method.clone(), range, query, promised, within, settings, follows };
@@ -182,7 +184,7 @@ fn range(headers: &HeaderMap) -> Option<ByteRange> {
 }
 
 /// Whether a caller of a service follows redirects. A machine that is let in for its address alone is none that a signed URL is given to.
-fn follows(headers: &HeaderMap, uri: &Uri) -> Follows {
+fn follows(headers: &HeaderMap, uri: &Uri, peer: Peer) -> Follows {
     let host = || {
         let named = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
         let authority = uri.authority().cloned().or(named)?;
@@ -192,7 +194,10 @@ fn follows(headers: &HeaderMap, uri: &Uri) -> Follows {
         _ if !gate::says_a_token(headers) => Follows::No,
         Some(said) if *said == hop::FOLLOWS => Follows::Yes,
         Some(_) => Follows::No,
-        None => host().map_or(Follows::No, |asked| Follows::Unsaid { asked }),
+        None => host().map_or(Follows::No, |asked| Follows::Unsaid {
+            asked,
+            machine: peer.map(|address| address.to_canonical()),
+        }),
     }
 }
 
@@ -265,10 +270,11 @@ mod tests {
 
     #[test]
     fn only_who_is_known_by_a_token_is_sent_on_and_it_is_known_whom_a_tool_would_tell() {
-        let of = |pairs: &[(HeaderName, &'static str)], uri: &str| follows(&headers(pairs), &uri.parse().unwrap());
+        let of =
+            |pairs: &[(HeaderName, &'static str)], uri: &str| follows(&headers(pairs), &uri.parse().unwrap(), None);
         let token = (http::header::AUTHORIZATION, "Bearer token");
         let host = (HOST, "cache.example:7443");
-        let unsaid = |asked: &str| Follows::Unsaid { asked: asked.to_owned() };
+        let unsaid = |asked: &str| Follows::Unsaid { asked: asked.to_owned(), machine: None };
         assert_eq!(of(&[token.clone(), host.clone()], "/v2/"), unsaid("cache.example"));
         assert_eq!(of(&[token.clone(), (HOST, "[::1]:7443")], "/v2/"), unsaid("[::1]"));
         assert_eq!(of(&[token.clone(), host.clone()], "http://other.example/v2/"), unsaid("other.example"));

@@ -41,7 +41,11 @@ fn start(endpoint: &str, world: &World) -> std::process::Child {
 async fn killed(world: World) {
     let world = world.fresh();
     let digest = sha256(&content(300, LENGTH));
-    let observer = world.replica_with(|config| config.upload_age = Duration::ZERO).await;
+    let observer = world.replica_with(|config| {
+        config.upload_age = Duration::ZERO;
+        config.removal.alone = Duration::ZERO;
+    });
+    let observer = observer.await;
     let faults = world.faults();
     faults.set(Fault::SlowUp(10 << 20));
     let mut child = start(&faults.endpoint(), &world);
@@ -54,12 +58,16 @@ async fn killed(world: World) {
 
     assert!(!observer.store.keeps(&digest).await.unwrap());
     assert!(observer.store.blob(&digest).await.unwrap().is_none());
+    assert_eq!(observer.store.sweep().await.unwrap(), 0, "nobody can tell that it does not go on");
     assert_eq!(observer.store.expire_uploads().await.unwrap(), 1, "what it left is found and given up");
     assert_eq!(observer.store.expire_uploads().await.unwrap(), 0);
     assert_eq!(observer.requests(Operation::Abort), 1);
+    assert_eq!(observer.store.sweep().await.unwrap(), 1, "its checksums");
+    assert_eq!(observer.store.sweep().await.unwrap(), 0);
     assert!(!observer.store.keeps(&digest).await.unwrap());
     observer.put(&content(300, LENGTH)).await;
     assert!(observer.store.keeps(&digest).await.unwrap());
+    assert_eq!(observer.store.sweep().await.unwrap(), 0, "those of a blob that came stay");
 }
 
 async fn together(world: World) {

@@ -81,7 +81,7 @@ fn main() -> ExitCode {
             pulls::cases(),
             programs::cases(),
             redirect::cases(),
-            churn::cases(kind),
+            churn::cases(),
             corporate::cases(kind),
             listing::cases(kind),
         ]

@@ -159,7 +159,7 @@ impl Server {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// The folder of the bucket, whose files are the objects (not those of `MinIO`).
+    /// The folder of the bucket, whose files are the objects (with `MinIO`: folders with a file `xl.meta`).
     pub fn objects(&self) -> PathBuf {
         self.folder.path().join("data").join(BUCKET)
     }

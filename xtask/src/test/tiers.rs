@@ -104,9 +104,13 @@ fn components(arguments: &Arguments) -> Result<Outcome> {
     run(&mut command)
 }
 
-/// The other server takes minutes to build, and is a second opinion.
+/// The other one takes minutes to build, and is a second opinion.
+fn s3_servers(arguments: &Arguments) -> &'static [&'static str] {
+    if arguments.all { &["versitygw", "minio"] } else { &["versitygw"] }
+}
+
 fn bucket(arguments: &Arguments) -> Result<Outcome> {
-    let servers: &[&str] = if arguments.all { &["versitygw", "minio"] } else { &["versitygw"] };
+    let servers = s3_servers(arguments);
     let parts = Parts::from_environment()?;
     for server in servers {
         parts.module(server)?;
@@ -308,13 +312,15 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_tested_and_the_typical_ones_in_full() {
+    fn every_line_and_server_is_tested_and_the_typical_ones_always() {
         let arguments = |all| Arguments { all, engine: None, engine_version: Vec::new(), words: Vec::new() };
         let (full, smoke) = lines(&arguments(false));
         assert_eq!(names(&full), "containerd-1.6,containerd-2.1,containerd-2.4,crio-1.34");
         assert_eq!(names(&smoke), "containerd-1.7,containerd-2.0,containerd-2.2,containerd-2.3,cimage-5.27");
         let (full, smoke) = lines(&arguments(true));
         assert_eq!((full.len(), smoke.len()), (EngineLine::all_that_pull().len(), 0));
+        assert_eq!(s3_servers(&arguments(false)), ["versitygw"]);
+        assert_eq!(s3_servers(&arguments(true)), ["versitygw", "minio"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! absent, so the rest comes from the origin, and what has arrived stays in the folder for it to be continued.
 //!
 //! Without checksums (none were uploaded, or they cannot be used) nothing leaves before the whole was verified; until it is here the blob
-//! counts as absent.
+//! counts as absent. Then it gets those that were made of it here, so that the next one need not wait.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -50,6 +50,8 @@ pub(super) struct Fill {
     checksums: Arc<OnceLock<Arc<Checksums>>>,
     /// Uploads of which something was read.
     read_from: Mutex<Vec<Generation>>,
+    /// Those of them that have no checksums.
+    without: Mutex<Vec<Generation>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -86,6 +88,7 @@ impl Fill {
             file: OnceLock::new(),
             checksums: Arc::default(),
             read_from: Mutex::default(),
+            without: Mutex::default(),
         });
         let mut fills = lock(&shared.fills);
         if fills.len() >= TIDY {
@@ -152,10 +155,29 @@ impl Fill {
             let _ = spawn_blocking(move || partial.discard()).await;
             return Err(Stop(format!("its bytes are those of {got}")));
         }
+        let made = checksums.clone();
         let placed = spawn_blocking(move || partial.commit(checksums)).await;
         placed.map_err(|ended| Stop(ended.to_string()))??;
         self.shared.confirmed.note(self.digest.clone(), ());
+        self.give_checksums(made);
         Ok(())
+    }
+
+    /// Beside the uploads that had none: their writer was so slow that they were swept, or they are damaged. Right ones are right beside
+    /// wrong bytes, too.
+    fn give_checksums(&self, checksums: Checksums) {
+        let without = std::mem::take(&mut *lock(&self.without));
+        if without.is_empty() {
+            return;
+        }
+        let (shared, digest) = (Arc::clone(&self.shared), self.digest.clone());
+        tokio::spawn(async move {
+            for generation in without {
+                if let Err(error) = shared.put_checksums(&digest, &generation, &checksums).await {
+                    tracing::debug!(%digest, %error, "store: a blob in the bucket stays without checksums");
+                }
+            }
+        });
     }
 
     /// Brings all bytes, from one generation after the other; those that are gone may have made room for new ones.
@@ -216,6 +238,7 @@ impl Fill {
     async fn find_checksums(&self, kept: &Kept) -> Option<Arc<Checksums>> {
         let key = self.shared.layout.checksums(&self.digest, &kept.generation);
         let found = self.shared.client.get(Who::Anybody, &key, MAXIMUM_ENCODED as u64).await;
+        let answered = found.is_ok();
         let decoded = match found {
             Ok(Some(bytes)) => Checksums::decode(&self.digest, &bytes).map_err(str::to_owned),
             Ok(None) => Err("there are none".to_owned()),
@@ -225,6 +248,9 @@ impl Fill {
             Ok(checksums) if checksums.length() == self.length => return Some(Arc::new(checksums)),
             Ok(_) => tracing::debug!(digest = %self.digest, "store: checksums of another length"),
             Err(reason) => tracing::debug!(digest = %self.digest, reason, "store: no checksums in the bucket"),
+        }
+        if answered {
+            lock(&self.without).push(kept.generation.clone());
         }
         None
     }

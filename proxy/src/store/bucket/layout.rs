@@ -69,6 +69,23 @@ impl From<&Unique> for Generation {
     }
 }
 
+/// A folder of objects that each belong to one of another folder, under the same key below it.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) folder: String,
+    /// Where what they belong to is.
+    pub(super) of: String,
+}
+
+impl Beside {
+    /// What an object of the folder belongs to: where that is, and its key. `None`: it is not ours.
+    pub(super) fn belongs_to(&self, layout: &Layout, object: &str) -> Option<(String, Key)> {
+        let place = format!("{}{}", self.of, object.strip_prefix(&self.folder)?);
+        let key = Key::parse(layout.within(&place)?)?;
+        Some((place, key))
+    }
+}
+
 /// Keys of one cluster in one bucket.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -107,6 +124,12 @@ impl Layout {
     /// Those of a holder's pins.
     pub(super) fn completed_by(&self, owner: &Owner) -> String {
         format!("{}clusters/{}/complete/{}", self.prefix, owner.cluster, owner.holder)
+    }
+
+    /// What belongs to something else: everybody's checksums to blobs, this cluster's notes to pins.
+    pub(super) fn beside(&self) -> [Beside; 2] {
+        let (complete, pins) = (self.of_cluster("complete"), self.of_cluster("pins"));
+        [Beside { folder: self.below("checksums"), of: self.below("blobs") }, Beside { folder: complete, of: pins }]
     }
 
     pub(super) fn version(&self) -> String {

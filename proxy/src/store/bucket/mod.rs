@@ -266,6 +266,11 @@ impl BucketStore {
         self.shared.collect().await
     }
 
+    /// Removes what was left by something that ended, now; how much that was.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        self.shared.sweep().await
+    }
+
     /// How removal stands.
     pub fn standing(&self) -> Standing {
         self.shared.standings.get()

@@ -2,7 +2,8 @@
 //!
 //! Every upload has a generation of its own, so no two writers ever meet in a key; that two replicas may upload the same blob at
 //! once costs the bytes twice and nothing else. The object appears whole or not at all: at once where it is small, else in parts,
-//! which are nothing before the last request. Checksums lie there before the blob does.
+//! which are nothing before the last request. Checksums lie there before the blob does; those whose blob never comes are swept
+//! (`keeping::sweep`), and whoever was so slow that his may be gone writes them again.
 //!
 //! Parts that are left by a crash cost money and are shown by no listing that every server has. So a note is written before the
 //! first part; whoever finds one that is old gives the upload up.
@@ -11,7 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -68,9 +69,9 @@ impl Shared {
         checksums: &Checksums,
     ) -> Result<(), StoreError> {
         let key = self.layout.blob(digest, &generation);
+        let began = (Instant::now(), SystemTime::now());
         if blob.len() > self.config.small {
-            let encoded = Bytes::from(checksums.encode(digest));
-            self.client.put(&self.layout.checksums(digest, &generation), encoded).await?;
+            self.put_checksums(digest, &generation, checksums).await?;
         }
         if blob.len() <= self.config.part {
             let _memory = self.parts.acquire().await;
@@ -80,9 +81,25 @@ impl Shared {
         } else {
             self.upload_parts(&key, &generation, blob).await?;
         }
+        // A machine that was asleep counts, too. Without them it is there all the same.
+        let took = began.0.elapsed().max(began.1.elapsed().unwrap_or_default());
+        if blob.len() > self.config.small && took >= self.config.removal.alone / 2 {
+            let written = self.put_checksums(digest, &generation, checksums).await;
+            tracing::debug!(%digest, ?took, ?written, "store: checksums are written again after a slow upload");
+        }
         tracing::debug!(%digest, bytes = blob.len(), generation = generation.as_str(), "store: uploaded");
         self.note_kept(digest, Kept { generation, length: blob.len() });
         Ok(())
+    }
+
+    pub(super) async fn put_checksums(
+        &self,
+        digest: &Digest,
+        generation: &Generation,
+        checksums: &Checksums,
+    ) -> Result<(), StoreError> {
+        let encoded = Bytes::from(checksums.encode(digest));
+        self.client.put(&self.layout.checksums(digest, generation), encoded).await
     }
 
     async fn upload_parts(&self, key: &str, generation: &Generation, blob: &StoredBlob) -> Result<(), StoreError> {
@@ -170,6 +187,21 @@ impl Shared {
         StoreError::Bucket { operation: "upload to", place: self.client.place.clone(), reason }
     }
 
+    /// Whether the upload of that note was left.
+    async fn expire_upload(&self, key: &str) -> Result<bool, StoreError> {
+        let bytes = self.client.get(Who::Anybody, key, MAXIMUM_LENGTH as u64).await?;
+        let Some(note) = bytes.and_then(|bytes| document::parse::<UploadNote>(&bytes).ok()) else { return Ok(false) };
+        let age = SystemTime::now().duration_since(note.began_at).unwrap_or_default();
+        if age < self.config.upload_age {
+            return Ok(false);
+        }
+        self.client.abort(&note.key, &note.upload).await?;
+        self.client.delete(key).await?;
+        self.standings.note_swept(1);
+        tracing::info!(key = note.key, "store: an upload that was left unfinished is given up");
+        Ok(true)
+    }
+
     /// Gives up the uploads that nobody is working on any more: those that began longer ago than any upload takes.
     pub(super) async fn expire_uploads(&self) -> Result<usize, StoreError> {
         let (mut after, mut expired): (Option<String>, usize) = (None, 0);
@@ -177,17 +209,12 @@ impl Shared {
             let notes = self.client.list(&self.layout.uploads(), after.as_deref(), NOTES).await?;
             for note in &notes {
                 let key = note.location.as_ref();
-                let bytes = self.client.get(Who::Anybody, key, MAXIMUM_LENGTH as u64).await?;
-                let Some(bytes) = bytes else { continue };
-                let Ok(note) = document::parse::<UploadNote>(&bytes) else { continue };
-                let age = SystemTime::now().duration_since(note.began_at).unwrap_or_default();
-                if age < self.config.upload_age {
-                    continue;
+                match self.expire_upload(key).await {
+                    Ok(was_left) => expired += usize::from(was_left),
+                    Err(error) if !self.client.gate.is_open() => return Err(error),
+                    // One that the bucket refuses to give up keeps nobody from the next.
+                    Err(error) => tracing::warn!(key, %error, "store: an upload that was left unfinished stays"),
                 }
-                self.client.abort(&note.key, &note.upload).await?;
-                self.client.delete(key).await?;
-                tracing::info!(key = note.key, "store: an upload that was left unfinished is given up");
-                expired += 1;
             }
             match notes.last() {
                 Some(last) if notes.len() == NOTES => after = Some(last.location.to_string()),

@@ -36,8 +36,10 @@ pub struct Collector {
     clock: Unique,
     now: Option<BucketTime>,
     view: View,
-    /// Clocks and references that are not needed any more.
+    /// References that are not needed any more.
     litter: Vec<Key>,
+    /// Clocks of others, who run now or were killed. They are listed before our own, so how old they are is not known yet.
+    clocks: Vec<(Key, BucketTime)>,
     stage: Stage,
 }
 
@@ -61,7 +63,8 @@ impl Collector {
     pub(super) fn with(cluster: Label, policy: Arc<Policy>, mut names: Names, rules: Rules) -> Self {
         let clock = names.take();
         let view = View::default();
-        Self { rules, policy, cluster, names, clock, now: None, view, litter: Vec::new(), stage: Stage::Clock }
+        let (litter, clocks, stage) = (Vec::new(), Vec::new(), Stage::Clock);
+        Self { rules, policy, cluster, names, clock, now: None, view, litter, clocks, stage }
     }
 
     /// What it wants next.
@@ -213,12 +216,7 @@ impl Collector {
             }
             Key::Reference(_, reference, _) => self.view.others = self.view.others.max(Some(reference.pins)),
             Key::Word(cluster, word) if cluster == self.cluster => self.view.words.push(word),
-            // A clock of a run that was killed. One that is still under way would begin anew.
-            Key::Clock(ref cluster, _)
-                if *cluster == self.cluster && self.now.is_some_and(|now| modified.is_past(self.policy.young, now)) =>
-            {
-                self.litter.push(key);
-            }
+            Key::Clock(ref cluster, _) if *cluster == self.cluster => self.clocks.push((key, modified)),
             _ => {}
         }
     }
@@ -236,9 +234,12 @@ impl Collector {
                 let key = Key::Reference(self.cluster.clone(), reference, self.names.take());
                 todo.push_back(Operation::Put(key, Body::Empty));
             }
-            None => litter.retain(|key| matches!(key, Key::Clock(..))),
+            None => litter.clear(),
         }
-        todo.extend(litter.into_iter().map(Operation::Delete));
+        // Whoever is under way and has not read his yet would begin anew.
+        let clocks = std::mem::take(&mut self.clocks).into_iter();
+        let left = clocks.filter(|(_, modified)| modified.is_past(self.policy.young, now)).map(|(key, _)| key);
+        todo.extend(litter.into_iter().chain(left).map(Operation::Delete));
         let mut run = Run { verdict: decision.verdict, condemned: 0, removed: 0 };
         for act in decision.acts {
             match act {
@@ -264,6 +265,7 @@ impl Collector {
     fn end(&mut self, wait: Wait) -> Stage {
         self.view = View::default();
         self.litter.clear();
+        self.clocks.clear();
         let run = Run { verdict: Err(wait), condemned: 0, removed: 0 };
         Stage::Acting { todo: VecDeque::from([Operation::Delete(self.clock_key())]), run }
     }

@@ -221,15 +221,22 @@ async fn no_cache_leads_a_node_to_where_nothing_may_lead_it() {
         format!("http://user:password@127.0.0.1:{port}"),
         "file:///etc/passwd".to_owned(),
         "nonsense".to_owned(),
+        // A path alone.
+        "".to_owned(),
     ] {
         let cluster = Cluster::start();
         let cache = cache_leading_to(&cluster.image, &place);
         let node = cluster.node_asking(&cache.url);
-        let (large, _) = layers(&cluster.image);
+        let (large, small) = layers(&cluster.image);
         let began = Instant::now();
         assert_eq!(get(&node, &large).await, (200, true), "{place}");
         assert!(began.elapsed() < Duration::from_secs(1), "{place}: {:?}", began.elapsed());
-        assert_eq!(cluster.origin.blob_gets(&large), usize::from(place == "nonsense"), "{place}");
+        let asked = asked_for(&cache, &large);
+        assert!(asked.len() == 2 && follows(&asked[0]) && !follows(&asked[1]), "{place}: {asked:?}");
+        // It is left alone like every bucket that gives nothing.
+        assert_eq!(get(&node, &small).await, (200, true), "{place}");
+        assert!(!follows(&asked_for(&cache, &small)[0]), "{place}");
+        assert_eq!(cluster.origin.blob_gets(&large), 0, "{place}: the cache has it");
         assert!(own.accept().is_err(), "{place}");
         cluster.end(vec![node]).await;
     }

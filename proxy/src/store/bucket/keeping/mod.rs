@@ -5,7 +5,7 @@
 //! is left where it is, as if the process had died there.
 //!
 //! `operations` carries out, `machine` drives, `pins` is this cluster's pins ([`crate::pins::Pins`]), `upkeep` runs beside the serving (the holder `pull`,
-//! collectors), `person` is what a person may say.
+//! collectors), `sweep` removes what belongs to nothing any more, `person` is what a person may say.
 //!
 //! [`Answer::Unknown`]: crate::store::removal::Answer::Unknown
 
@@ -15,6 +15,7 @@ mod operations;
 mod person;
 mod pins;
 mod standing;
+mod sweep;
 mod upkeep;
 
 use std::sync::Arc;
@@ -48,6 +49,10 @@ pub struct Removal {
     pub pull: Duration,
     /// How long after a manifest was given it is looked whether its image has come, to be pinned.
     pub settle: Duration,
+    /// Between two sweeps of this process, more or less: what was left beside a blob that never came, a pin that is gone.
+    pub sweep: Duration,
+    /// How old that is before it goes, by the bucket's clock. Longer than any upload takes ([`BucketConfig::upload_age`](super::BucketConfig::upload_age)).
+    pub alone: Duration,
 }
 
 impl Default for Removal {
@@ -58,6 +63,8 @@ impl Default for Removal {
             declare_every: Duration::from_mins(10),
             pull: Policy::PULL,
             settle: Duration::from_secs(30),
+            sweep: Duration::from_hours(24),
+            alone: Duration::from_hours(48),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::store::removal::{Answer, Body, BucketTime, Entry, Held, Key, Label, O
 use crate::store::{Store as _, StoreError};
 
 /// Objects of one page: few enough to be held in memory more than once, many enough where each page is a listing from the start (Azure).
-const PAGE: usize = 50_000;
+pub(super) const PAGE: usize = 50_000;
 /// What no provider copies in one request any more is 5 GB.
 const LARGEST_COPY: u64 = 5_000_000_000;
 /// Clusters on one bucket.

@@ -83,7 +83,10 @@ pub enum ForgetError {
 impl BucketPerson {
     /// Reads the environment for credentials; looks at no folder.
     pub async fn open(config: &BucketConfig) -> Result<Self, StoreError> {
-        let client = client_of(config)?.0;
+        Self::on(client_of(config)?.0, config).await
+    }
+
+    pub(in crate::store::bucket) async fn on(client: Client, config: &BucketConfig) -> Result<Self, StoreError> {
         let layout = Layout::new(&config.address.prefix, config.cluster.clone());
         let own = shared::label(&config.cluster)?;
         let person = Self { client, layout, own, policy: Arc::clone(&config.removal.policy) };
@@ -193,9 +196,7 @@ impl BucketPerson {
         if found.alive {
             return Err(ForgetError::Alive(found.declared.values().copied().min().unwrap_or(0)));
         }
-        for kind in ["links", "tags", "complete"] {
-            self.clear(&self.layout.below(&format!("{}{kind}", Prefix::Cluster(label.clone())))).await?;
-        }
+        self.clear(&self.layout.below(&Prefix::Cluster(label.clone()).to_string())).await?;
         let mut forgetter = Forgetter::new(self.own.clone(), label, Arc::clone(&self.policy), self.names()?);
         match run(&mut forgetter, &self.plain(), |_, _| {}).await {
             Ok(Forgotten::Done) => Ok(()),
@@ -204,15 +205,19 @@ impl BucketPerson {
         }
     }
 
+    /// Removes what removal does not look at: links, tags, notes, and whatever else there is. A cluster of which anything is left is not forgotten.
     async fn clear(&self, folder: &str) -> Result<(), StoreError> {
+        let mut after = None::<String>;
         loop {
-            let listed = self.client.list(folder, None, BATCH).await?;
-            if listed.is_empty() {
+            let listed = self.client.list(folder, after.as_deref(), BATCH).await?;
+            let is_last = listed.len() < BATCH;
+            after = listed.last().map(|object| object.location.to_string());
+            let beside = listed.into_iter().filter(|object| self.plain().key(object).is_none());
+            let deleting = beside.map(|object| async move { self.client.delete(object.location.as_ref()).await });
+            stream::iter(deleting).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            if is_last {
                 return Ok(());
             }
-            let deleting =
-                stream::iter(listed).map(|object| async move { self.client.delete(object.location.as_ref()).await });
-            deleting.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Standing {
     pub condemned: u64,
     /// Uploads that it removed since the start.
     pub removed: u64,
+    /// What it removed since the start of what was left by something that ended: checksums without their blob, notes, uploads.
+    pub swept: u64,
     /// Why nothing goes.
     pub waits: Option<Wait>,
 }
@@ -34,6 +36,10 @@ pub(in crate::store::bucket) struct Standings(Mutex<Standing>);
 impl Standings {
     pub(in crate::store::bucket) fn get(&self) -> Standing {
         lock(&self.0).clone()
+    }
+
+    pub(in crate::store::bucket) fn note_swept(&self, swept: u64) {
+        lock(&self.0).swept += swept;
     }
 
     pub(super) fn note(&self, run: &Run, pins: u64) {

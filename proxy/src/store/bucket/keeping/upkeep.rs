@@ -43,6 +43,12 @@ pub(in crate::store::bucket) async fn hold_pulls(shared: Arc<Shared>) {
 pub(in crate::store::bucket) async fn collect(shared: Arc<Shared>) {
     loop {
         sleep(jittered(&shared, shared.config.removal.every)).await;
+        if shared.client.gate.is_open()
+            && shared.sweeps_now()
+            && let Err(error) = shared.sweep().await
+        {
+            tracing::debug!(%error, "store: what was left in the bucket could not be looked for; it is tried again");
+        }
         while shared.client.gate.is_open() {
             match shared.collect().await {
                 // There was more to do than one run does.
@@ -58,6 +64,13 @@ pub(in crate::store::bucket) async fn collect(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Whether a sweep goes with this run: by lot, so that it has its turn where no process lives from one sweep to the next.
+    fn sweeps_now(&self) -> bool {
+        let removal = &self.config.removal;
+        let lot = self.random().map_or(0, |bytes| u128::from(bytes[0]) << 8 | u128::from(bytes[1]));
+        lot * removal.sweep.as_millis() < removal.every.as_millis() << 16
+    }
+
     /// One run of a collector.
     pub(in crate::store::bucket) async fn collect(self: &Arc<Self>) -> Result<Run, StoreError> {
         let policy = Arc::clone(&self.config.removal.policy);

@@ -1,6 +1,7 @@
 //! The store on a bucket in memory. On real servers: `tests/bucket`.
 
 mod generations;
+mod leftovers;
 mod memory;
 mod pins;
 mod removal;

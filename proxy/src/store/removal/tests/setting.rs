@@ -186,8 +186,9 @@ impl Setting {
     /// Whether it does not matter when, in between the steps of others, this is done: nobody else sees or changes what it is about.
     pub(super) fn is_private(&self, operation: &Operation) -> bool {
         match operation {
-            Operation::Delete(Key::Clock(..)) => true,
+            // Two collectors of one cluster may take each other's clocks away.
             Operation::Put(Key::Clock(..), _)
+            | Operation::Delete(Key::Clock(..))
             | Operation::Clusters
             | Operation::List { prefix: Prefix::Removal(_) | Prefix::Holders(_), .. } => self.records_stay,
             Operation::GetPin(_) => self.pins_stay,

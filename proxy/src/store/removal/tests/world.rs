@@ -264,6 +264,9 @@ impl World {
                 Key::Mark(held) if !world.bucket.0.contains_key(&Key::Blob(held.clone())) => {
                     return Some(format!("{key} is left without its blob"));
                 }
+                Key::Clock(cluster, _) if *cluster == super::setting::label("a") => {
+                    return Some(format!("{key} is left by one who was killed"));
+                }
                 _ => {}
             }
         }
