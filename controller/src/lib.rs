@@ -4,3 +4,4 @@
 //! carries them out.
 
 pub mod decide;
+pub mod pods;

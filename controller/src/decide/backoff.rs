@@ -30,3 +30,24 @@ impl Backoff {
         step.mul_f64(jitter)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_doubles_up_to_the_longest_and_names_differ() {
+        let backoff = Backoff::default();
+        assert_eq!(backoff.delay(0, "s", "a"), Duration::ZERO);
+        for (failures, step) in [(1, 5), (2, 10), (3, 20), (7, 320), (8, 600), (9, 600), (u32::MAX, 600)] {
+            let step = Duration::from_secs(step);
+            for name in ["a", "b", "c"] {
+                let delay = backoff.delay(failures, "s", name);
+                assert!((step.mul_f64(0.75)..=step.mul_f64(1.25)).contains(&delay), "{failures}: {delay:?}");
+                assert_eq!(delay, backoff.delay(failures, "s", name));
+            }
+            assert_ne!(backoff.delay(failures, "s", "a"), backoff.delay(failures, "s", "b"));
+            assert_ne!(backoff.delay(failures, "s", "a"), backoff.delay(failures, "t", "a"));
+        }
+    }
+}

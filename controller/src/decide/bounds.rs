@@ -109,3 +109,6 @@ impl Bound {
         Some(Full::Bytes { allowed, taken: bytes, own })
     }
 }
+
+#[cfg(test)]
+mod tests;

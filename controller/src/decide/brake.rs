@@ -95,7 +95,10 @@ impl Brake {
     }
 
     fn most(&mut self, now: Moment) -> usize {
-        // A clock that was set back leaves times in the future: they count, and go when it has caught up.
+        // A clock that was set back leaves times in the future: what was then was just now.
+        for (at, _) in &mut self.sizes {
+            *at = (*at).min(now);
+        }
         while self.sizes.front().is_some_and(|(at, _)| at.after(WINDOW) < now) {
             self.sizes.pop_front();
         }
@@ -111,12 +114,12 @@ impl Brake {
 }
 
 impl Hold {
-    /// For a condition or an event: what happened, and what to do. `how` is how the word is given.
+    /// For a condition or an event: what happened, and what to do. `how` is what is typed before the word.
     pub fn message(&self, how: &str) -> String {
         let Self { of, to_go, word } = self;
         match word {
             Some(word) => format!(
-                "{to_go} of {of} would go at once: nothing is removed until somebody says that this is meant ({how} {word}); \
+                "{to_go} of {of} would go at once: nothing is removed until somebody says that this is meant ({how}{word}); \
                  if it is not, look at the filters, the Pods and the CachedImages"
             ),
             None => format!(
@@ -135,3 +138,6 @@ pub fn word<'a>(images: impl IntoIterator<Item = &'a Image>) -> String {
     let digest = Digest::of(Algorithm::Sha256, names.join("\n").as_bytes());
     digest.hex().get(..16).unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,7 @@
 //! What a person reads of an image: the conditions `Cached`, `UpstreamAvailable` and `UpToDate`.
+//!
+//! The words of reasons are those of the custom resource (`larder_api::cached_image`), where each has one truth; a test
+//! compares them. What is added here is which one holds, and a message on which a person can act.
 
 use std::fmt;
 
@@ -6,7 +9,6 @@ use larder_oci::Digest;
 
 use super::Image;
 use super::bounds::{Full, OverBound};
-use super::filter::LeftOut;
 use super::health::Reachable;
 
 /// As conditions of the Kubernetes API have it.
@@ -37,10 +39,10 @@ impl Condition {
     }
 }
 
-/// What the cache says of an image's pin.
+/// What the cache says of the pin of an image's own reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pin {
-    /// The cache could not be asked: in words.
+    /// The cache could not be asked: why.
     NoAnswer(String),
     /// None yet.
     None,
@@ -48,23 +50,36 @@ pub enum Pin {
     Queued,
     /// Under way; bytes fetched, and known.
     Fetching(u64, u64),
-    /// Everything is there.
+    /// Everything is there, so many bytes.
     Complete(u64),
     /// It failed and is tried again: why.
     Waiting(String),
-    /// It is not to be had: why.
+    /// Nobody gets it without credentials: in the cache's words.
+    Private(String),
+    /// The registry does not have it, and the cache never had it: in the cache's words.
+    NotFound(String),
+    /// A rule forbids it, or there is none of the platforms: in the cache's words.
     Refused(String),
 }
 
-/// Why nobody asked for a pin.
+/// Why nobody asks for a pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotPinned {
     /// `--mode observe`
     Observing,
-    /// A filter.
-    LeftOut(LeftOut),
     /// A bound.
     OverBound(OverBound),
+    /// The object says something that nobody can do: what.
+    Invalid(String),
+}
+
+/// What is beside the reference's own pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beside {
+    /// Digests that Pods run and the cache has not completely.
+    pub missing_digests: usize,
+    /// What was cached before stays until what the reference means now is there (`until_then` of the control API).
+    pub keeps_older: bool,
 }
 
 /// What the origin said, when it was asked last.
@@ -80,107 +95,155 @@ pub enum Upstream {
     Denied,
     /// 429
     Limited,
+    /// 5xx: in words.
+    Failing(String),
     /// It did not answer: why.
     NoAnswer(String),
 }
 
 /// Whether everything needed is in the cache, verified.
-pub fn cached(pin: &Pin, not_pinned: Option<&NotPinned>) -> Condition {
-    use Status::{False, True, Unknown};
+pub fn cached(pin: &Pin, beside: Beside, not_pinned: Option<&NotPinned>) -> Condition {
+    use Status::{False, Unknown};
+    if let Some(NotPinned::Invalid(error)) = not_pinned {
+        return Condition::new(False, "Invalid", error.clone());
+    }
     if let (Some(why), Pin::None | Pin::NoAnswer(_)) = (not_pinned, pin) {
         return match why {
-            NotPinned::Observing => Condition::new(
+            NotPinned::OverBound(over) => Condition::new(False, "OverLimit", over.to_string()),
+            NotPinned::Observing | NotPinned::Invalid(_) => Condition::new(
                 False,
                 "Observing",
                 "the controller only observes: start it without --mode observe to have this cached",
             ),
-            NotPinned::LeftOut(left_out) => Condition::new(False, left_out.reason(), format!("not cached: {left_out}")),
-            NotPinned::OverBound(over) => Condition::new(False, "OverBound", over.to_string()),
         };
     }
-    match pin {
+    let said = match pin {
         Pin::NoAnswer(error) => Condition::new(
             Unknown,
-            "CacheUnavailable",
+            "CacheUnreachable",
             format!(
-                "the cluster cache did not answer: {error}; see that its Pods run and that this controller may use its control API"
+                "the cluster cache does not answer: {error}; see that its Pods run, and that this controller may use its control API"
             ),
         ),
-        Pin::None => Condition::new(False, "Pending", "the cluster cache has not been told yet: it waits for its turn"),
+        Pin::None => {
+            Condition::new(Unknown, "Pending", "the cluster cache has not been asked for it yet: others are first")
+        }
         Pin::Queued => Condition::new(False, "Queued", "the cluster cache fetches others first"),
         Pin::Fetching(fetched, known) => {
             Condition::new(False, "Fetching", format!("{} of {} are there", size(*fetched), size(*known)))
         }
-        Pin::Complete(bytes) => Condition::new(True, "Complete", format!("{} are kept, verified", size(*bytes))),
-        Pin::Waiting(error) => Condition::new(False, "FetchFailed", format!("{error}; it is tried again by itself")),
-        Pin::Refused(error) => Condition::new(False, "Refused", error.clone()),
-    }
-}
-
-/// Whether its origin has it.
-pub fn upstream_available(image: &Image, upstream: &Upstream, registry: Reachable, is_cached: bool) -> Condition {
-    use Status::{False, True, Unknown};
-    let kept = if is_cached {
-        "the cache keeps it"
-    } else {
-        "and the cache does not have it: Pods on other nodes will not start"
-    };
-    match (upstream, registry) {
-        (Upstream::Gone, _) => Condition::new(
+        Pin::Complete(bytes) => complete(*bytes, beside.missing_digests),
+        Pin::Waiting(error) => Condition::new(False, "Retrying", format!("{error}; it is tried again by itself")),
+        Pin::Private(error) => Condition::new(
+            False,
+            "Private",
+            format!(
+                "{error}; nodes pull it with the Pod's own credentials, as without a cache: keep a copy where no credentials are needed to have it cached"
+            ),
+        ),
+        Pin::NotFound(error) => Condition::new(
             False,
             "NotFound",
             format!(
-                "{} has deleted it, or never had it; {kept}; move to another image, or keep this one with spec.retain",
-                image.registry()
+                "{error}; see whether the name is right, and whether somebody deleted it: Pods cannot start with it on a new node"
+            ),
+        ),
+        Pin::Refused(error) => Condition::new(False, "Refused", error.clone()),
+    };
+    if beside.keeps_older && said.status == False {
+        let message = format!("what was cached before stays until what the tag means now is there: {}", said.message);
+        return Condition::new(False, "Incomplete", message);
+    }
+    said
+}
+
+fn complete(bytes: u64, missing_digests: usize) -> Condition {
+    let kept = size(bytes);
+    if missing_digests == 0 {
+        return Condition::new(Status::True, "Complete", format!("{kept} are kept, verified"));
+    }
+    let message = format!(
+        "{kept} are kept; of {missing_digests} digests that Pods run not everything is there yet: these Pods may not start on another node"
+    );
+    Condition::new(Status::False, "Incomplete", message)
+}
+
+/// Whether its registry has it.
+pub fn upstream_available(image: &Image, upstream: &Upstream, registry: Reachable, is_cached: bool) -> Condition {
+    use Status::{False, True, Unknown};
+    let host = image.registry();
+    let kept = if is_cached {
+        "the cache keeps it"
+    } else {
+        "the cache does not have it either, so Pods cannot start on nodes that lack it"
+    };
+    let unreachable =
+        |error: &str| Condition::new(False, "Unreachable", format!("{host} does not answer{error}; {kept}"));
+    match (upstream, registry) {
+        (Upstream::Gone, _) => Condition::new(
+            False,
+            "Gone",
+            format!(
+                "{host} says that it has no such image; {kept}; move to another one, or set spec.retain to keep this after its last Pod"
             ),
         ),
         (Upstream::Denied, _) => Condition::new(
             False,
             "Denied",
-            format!("{} wants credentials for it, or has deleted it; {kept}", image.registry()),
+            format!(
+                "{host} gives it to nobody without credentials, which is also what some say of what was deleted; {kept}"
+            ),
         ),
-        (Upstream::NoAnswer(error), _) => {
-            Condition::new(False, "Unreachable", format!("{} does not answer: {error}; {kept}", image.registry()))
+        (Upstream::NoAnswer(error), _) => unreachable(&format!(": {error}")),
+        (Upstream::NotAsked | Upstream::Has(_) | Upstream::Limited | Upstream::Failing(_), Reachable::Not(_)) => {
+            unreachable("")
         }
-        (Upstream::NotAsked | Upstream::Has(_) | Upstream::Limited, Reachable::Not(_)) => {
-            Condition::new(False, "Unreachable", format!("{} does not answer; {kept}", image.registry()))
+        (Upstream::Failing(error), _) => {
+            Condition::new(False, "Failing", format!("{host} answers with errors: {error}; {kept}"))
         }
-        (Upstream::Has(_), _) => Condition::new(True, "Found", format!("{} has it", image.registry())),
+        (Upstream::Has(_), _) => Condition::new(True, "Present", format!("{host} has it")),
         (Upstream::Limited, _) => Condition::new(
             Unknown,
             "RateLimited",
-            format!("{} says that it is asked too much; it is asked again when its quota allows", image.registry()),
+            format!("{host} says that it is asked too much; it is asked again when its quota allows"),
         ),
-        (Upstream::NotAsked, _) => {
-            Condition::new(Unknown, "NotChecked", "its turn to be checked comes within the interval")
-        }
+        (Upstream::NotAsked, _) => Condition::new(
+            Unknown,
+            "NotChecked",
+            "nobody has asked its registry yet: its turn comes within the interval",
+        ),
     }
 }
 
-/// Whether the cache has what the reference means at its origin.
+/// Whether the cache has what the reference means at its registry.
 pub fn up_to_date(image: &Image, cached: Option<&Digest>, upstream: &Upstream, follow: bool) -> Condition {
     use Status::{False, True, Unknown};
     match (cached, upstream) {
-        (None, _) => Condition::new(Unknown, "NotCached", "there is nothing to compare: see Cached"),
-        (Some(_), _) if image.is_digest() => Condition::new(True, "Digest", "a digest means the same for ever"),
+        (None, _) => Condition::new(False, "NotCached", "nothing of it is cached: see the condition Cached"),
+        (Some(_), _) if image.is_digest() => Condition::new(True, "ByDigest", "a digest means the same for ever"),
         (Some(have), Upstream::Has(there)) if have == there => {
-            Condition::new(True, "Same", "the tag means at its origin what is cached")
+            Condition::new(True, "Same", "the tag means at its registry what is cached")
         }
         (Some(have), Upstream::Has(there)) => {
             let what = if follow {
                 "it is being fetched"
             } else {
-                "the cache serves the new one while its origin answers, and this one when it does not; set spec.follow to have the new one kept"
+                "nodes get the new one while its registry answers, and the cached one while it does not"
             };
-            Condition::new(False, "TagMoved", format!("the tag now means {there}, cached is {have}: {what}"))
+            Condition::new(False, "Moved", format!("the tag now means {there}, cached is {have}: {what}"))
         }
         (
             Some(_),
-            Upstream::NotAsked | Upstream::Gone | Upstream::Denied | Upstream::Limited | Upstream::NoAnswer(_),
+            Upstream::NotAsked
+            | Upstream::Gone
+            | Upstream::Denied
+            | Upstream::Limited
+            | Upstream::Failing(_)
+            | Upstream::NoAnswer(_),
         ) => Condition::new(
             Unknown,
-            "UpstreamUnknown",
-            "its origin does not say what it means now: see UpstreamAvailable",
+            "NotChecked",
+            "its registry does not say what the tag means now: see the condition UpstreamAvailable",
         ),
     }
 }
@@ -210,3 +273,6 @@ fn size(bytes: u64) -> String {
         None => format!("{bytes} B"),
     }
 }
+
+#[cfg(test)]
+mod tests;

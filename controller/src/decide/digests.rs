@@ -33,3 +33,6 @@ pub fn keep(
     let kept = unused.into_iter().take(MOST_UNUSED).map(|(used, digest)| (digest.clone(), used));
     running.keys().map(|digest| (digest.clone(), now)).chain(kept).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,8 +108,9 @@ pub struct Preconditions {
 /// When the image was last used, for its status: while it is used, `now`.
 pub fn last_used(object: Option<&Object>, by: Use, now: Moment) -> Option<Moment> {
     let recorded = object.and_then(|object| object.last_used);
-    let since_recorded = object.is_some_and(|object| object.was_used) && !by.is_used;
-    let seen = if by.is_used || (since_recorded && by.last_used.is_none()) { Some(now) } else { None };
+    // Used when that was written and not any more: until when, nobody saw, so it was until now.
+    let is_used = by.is_used || object.is_some_and(|object| object.was_used);
+    let seen = is_used.then_some(now);
     recorded.max(by.last_used).max(seen)
 }
 
@@ -147,3 +148,6 @@ pub fn due(image: &Image, object: &Object, by: Use, rules: &Rules, now: Moment) 
 pub fn wants_object(image: &Image, by: Use, rules: &Rules, now: Moment) -> bool {
     by.is_used || by.last_used.is_some_and(|used| used.after(rules.of(image)) > now)
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,3 +138,6 @@ impl Filters {
         if self.policies.contains(&policy) { None } else { Some(LeftOut::Policy(policy)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

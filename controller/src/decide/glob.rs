@@ -150,3 +150,6 @@ impl fmt::Display for Pattern {
         f.write_str(&self.text)
     }
 }
+
+#[cfg(test)]
+mod tests;

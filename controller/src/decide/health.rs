@@ -18,6 +18,9 @@ pub const ANSWERS: u32 = 2;
 /// For how long changes are remembered.
 pub const MEMORY: Duration = Duration::from_mins(10);
 
+/// How late a report may be.
+const LATE: Duration = Duration::from_mins(1);
+
 /// For how long it must have answered, for each time that it went down within [`MEMORY`] but the first.
 const STEP: Duration = Duration::from_secs(30);
 
@@ -61,8 +64,9 @@ pub struct Health {
 impl Health {
     /// Learns of an outcome. Whether [`Self::reachable`] changed by it.
     pub fn learn(&mut self, outcome: Outcome, at: Moment) -> bool {
-        // Several caches report, each when it comes to it: what is older than what is known says nothing new.
-        if self.latest.is_some_and(|latest| at < latest) {
+        // Several caches report, each when it comes to it: what is older than what is known says nothing new. Much older
+        // is a clock that was set back.
+        if self.latest.is_some_and(|latest| at < latest && latest.since(at) <= LATE) {
             return false;
         }
         self.latest = Some(at);
@@ -137,3 +141,6 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,3 +98,6 @@ impl fmt::Debug for Image {
         write!(f, "Image({})", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,3 +53,6 @@ pub fn running(image: &Image, image_id: &str) -> Running {
 fn is_configuration(id: &str) -> bool {
     Digest::parse(id).is_ok() || Digest::parse(&format!("sha256:{id}")).is_ok()
 }
+
+#[cfg(test)]
+mod tests;

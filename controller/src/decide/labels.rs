@@ -104,3 +104,6 @@ fn checked(key: String) -> Result<String, SelectorError> {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if valid { Ok(key) } else { Err(SelectorError::Key(key)) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,11 +68,13 @@ pub struct Plan {
     pub put: Vec<Put>,
     /// To delete; nothing while it is held back.
     pub delete: Vec<Image>,
+    /// To delete because they are set aside. Nothing is lost with them; their images keep their turns.
+    pub set_aside: Vec<Image>,
     /// As it should be.
     pub unchanged: usize,
     /// Whether what would be deleted may be.
     pub ruling: Ruling,
-    /// Whether all that is wanted is pinned and complete, and nothing else is pinned.
+    /// Whether all that is wanted and can be had is pinned and complete, and nothing else is pinned.
     pub is_settled: bool,
 }
 
@@ -85,6 +87,11 @@ pub struct Listing<'a> {
     pub deleted: &'a BTreeSet<Image>,
     /// A person's word for the brake.
     pub word: Option<&'a str>,
+    /// What the cache cannot get and has nothing of ([`super::turns::Turns::set_aside`], without those pins that still
+    /// hold what was there before). A cache lets nobody declare a set of which one pin is not complete, and on a bucket
+    /// nothing is ever removed without; so that one misspelt image does not stand in the way of that, such pins go while
+    /// their images rest, and come back when it is their turn again.
+    pub set_aside: &'a BTreeSet<Image>,
 }
 
 /// The pins that wishes ask for. Where two want the same reference, for the machines of both.
@@ -113,10 +120,15 @@ pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &
         .collect();
     let have: BTreeMap<&Image, &CachePin> = cached.iter().map(|pin| (&pin.image, pin)).collect();
     let mut put = Vec::new();
+    let mut set_aside = Vec::new();
     let mut unchanged = 0;
     let mut is_complete = true;
     for (image, platforms) in &wanted {
         let pin = have.get(image);
+        if listing.set_aside.contains(image) && pin.is_none_or(|pin| !pin.is_complete) {
+            set_aside.extend(pin.map(|pin| pin.image.clone()));
+            continue;
+        }
         is_complete &= pin.is_some_and(|pin| pin.is_complete);
         match why(pin.copied(), platforms, moved.get(image).copied()) {
             Some(why) => put.push(Put { image: image.clone(), platforms: platforms.clone(), why }),
@@ -124,19 +136,26 @@ pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &
         }
     }
     put.sort_by_key(|put| put.why != Why::New);
+    let names: BTreeSet<&str> = wishes.iter().map(|wish| &wish.image).chain(listing.deleted).map(Image::name).collect();
+    // A digest that is pinned beside its tag goes with the tag's object, or when no Pod runs it any more while that object
+    // is still there: either was seen.
+    let cause = |image: &Image| {
+        let is_explained = listing.deleted.contains(image) || (image.is_digest() && names.contains(image.name()));
+        if is_explained { Cause::Deleted } else { Cause::Missing }
+    };
     let to_go: Vec<(Image, Cause)> = have
         .keys()
         .filter(|image| !wanted.contains_key(**image))
-        .map(|image| ((*image).clone(), cause(image, wishes, listing.deleted)))
+        .map(|image| ((*image).clone(), cause(image)))
         .collect();
     let pass = Pass { before: have.len(), to_go: &to_go, is_listed: listing.is_complete, word: listing.word };
     let ruling = brake.rule(&pass, now);
-    let is_settled = listing.is_complete && is_complete && put.is_empty() && to_go.is_empty();
+    let is_settled = listing.is_complete && is_complete && put.is_empty() && to_go.is_empty() && set_aside.is_empty();
     let delete = match &ruling {
         Ruling::Go => to_go.into_iter().map(|(image, _)| image).collect(),
         Ruling::Hold(_) => Vec::new(),
     };
-    Plan { put, delete, unchanged, ruling, is_settled }
+    Plan { put, delete, set_aside, unchanged, ruling, is_settled }
 }
 
 fn why(pin: Option<&CachePin>, platforms: &Platforms, upstream: Option<&Digest>) -> Option<Why> {
@@ -147,16 +166,6 @@ fn why(pin: Option<&CachePin>, platforms: &Platforms, upstream: Option<&Digest>)
     // While a pin is not complete the cache is at it, and asks the registry itself.
     let has_moved = pin.is_complete && upstream.is_some() && pin.digest.is_some() && pin.digest.as_ref() != upstream;
     has_moved.then_some(Why::TagMoved)
-}
-
-/// A digest that is pinned beside its tag goes with the tag's object, or when no Pod runs it any more while that object
-/// is still there: either was seen.
-fn cause(image: &Image, wishes: &[Wish], deleted: &BTreeSet<Image>) -> Cause {
-    let of_same_name = |other: &Image| image.is_digest() && other.name() == image.name();
-    let is_explained = deleted.contains(image)
-        || deleted.iter().any(of_same_name)
-        || wishes.iter().any(|wish| of_same_name(&wish.image));
-    if is_explained { Cause::Deleted } else { Cause::Missing }
 }
 
 /// Why the set cannot be declared complete now.
@@ -184,3 +193,6 @@ pub fn may_declare(is_everything_listed: bool, plan: &Plan) -> Result<(), NotYet
     }
     if plan.is_settled { Ok(()) } else { Err(NotYet::NotSettled) }
 }
+
+#[cfg(test)]
+mod tests;

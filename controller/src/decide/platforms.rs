@@ -90,3 +90,6 @@ impl Platforms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

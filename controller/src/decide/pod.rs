@@ -124,3 +124,35 @@ impl Use {
 pub fn is_ignored<'a>(value: impl Into<Option<&'a str>>) -> bool {
     value.into().is_some_and(|value| !value.eq_ignore_ascii_case("false"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pulled_when_unless_it_is_said() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        for (written, policy) in [
+            ("nginx", PullPolicy::Always),
+            ("nginx:latest", PullPolicy::Always),
+            ("nginx:1", PullPolicy::IfNotPresent),
+            (&format!("nginx@{digest}"), PullPolicy::IfNotPresent),
+            (&format!("nginx:latest@{digest}"), PullPolicy::IfNotPresent),
+        ] {
+            assert_eq!(PullPolicy::default_of(&Image::parse(written).unwrap()), policy, "{written}");
+        }
+        for policy in [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never] {
+            assert_eq!(PullPolicy::parse(policy.as_str()), Some(policy));
+        }
+        assert_eq!(PullPolicy::parse("always"), None);
+    }
+
+    #[test]
+    fn any_value_but_false_ignores() {
+        for (value, ignored) in
+            [(None, false), (Some(""), true), (Some("true"), true), (Some("False"), false), (Some("no"), true)]
+        {
+            assert_eq!(is_ignored(value), ignored, "{value:?}");
+        }
+    }
+}

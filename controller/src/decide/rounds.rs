@@ -36,14 +36,22 @@ pub fn next(image: &Image, interval: Duration, now: Moment) -> Moment {
 /// Which images are due when.
 #[derive(Debug, Default)]
 pub struct Rounds {
-    due: BTreeSet<(Moment, Image)>,
     images: BTreeMap<Image, (Moment, Duration)>,
-    registries: BTreeMap<Box<str>, Pace>,
+    registries: BTreeMap<Box<str>, Registry>,
+    latest: Moment,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    due: BTreeSet<(Moment, Image)>,
+    pace: Pace,
 }
 
 #[derive(Debug, Default)]
 struct Pace {
     quota: Option<Quota>,
+    /// What is left to pulls until the reset: half of the most that remained.
+    reserve: u64,
     /// Not before.
     next: Moment,
 }
@@ -55,70 +63,93 @@ impl Rounds {
             return;
         }
         self.unwatch(image);
-        self.at(image, next(image, interval, now), interval);
+        self.place(image, next(image, interval, now), interval);
     }
 
     /// It is not to be looked at any more.
     pub fn unwatch(&mut self, image: &Image) {
-        if let Some((at, _)) = self.images.remove(image) {
-            self.due.remove(&(at, image.clone()));
+        if let Some((at, _)) = self.images.remove(image)
+            && let Some(registry) = self.registries.get_mut(image.registry())
+        {
+            registry.due.remove(&(at, image.clone()));
         }
     }
 
     /// What a registry said of its quota.
-    pub fn quota(&mut self, registry: &str, quota: Option<Quota>) {
-        self.registries.entry(registry.into()).or_default().quota = quota;
+    pub fn quota(&mut self, registry: &str, quota: Quota) {
+        let pace = &mut self.registries.entry(registry.into()).or_default().pace;
+        pace.reserve = pace.reserve.max(quota.remaining.div_ceil(2));
+        pace.quota = Some(quota);
     }
 
     /// Those that are looked at now. Each has its next time already: whoever fails to look does so in the next round.
     pub fn take(&mut self, now: Moment) -> Vec<Image> {
+        self.follow_the_clock(now);
         let mut taken = Vec::new();
-        let mut full: BTreeSet<Box<str>> = BTreeSet::new();
-        let due: Vec<(Moment, Image)> = self.due.iter().take_while(|(at, _)| *at <= now).cloned().collect();
-        for (at, image) in due {
-            if full.contains(image.registry()) {
-                continue;
+        for registry in self.registries.values_mut() {
+            while let Some((at, image)) = registry.due.first()
+                && *at <= now
+                && registry.pace.take(now)
+            {
+                taken.push(image.clone());
+                registry.due.pop_first();
             }
-            let pace = self.registries.entry(image.registry().into()).or_default();
-            if !pace.take(now) {
-                full.insert(image.registry().into());
-                continue;
+        }
+        for image in &taken {
+            if let Some((_, interval)) = self.images.get(image).copied() {
+                self.place(image, next(image, interval, now), interval);
             }
-            let Some((_, interval)) = self.images.get(&image).copied() else { continue };
-            self.due.remove(&(at, image.clone()));
-            self.at(&image, next(&image, interval, now), interval);
-            taken.push(image);
         }
         taken
     }
 
-    /// When the next one is due, or its registry allows it.
+    /// When the next one is due and its registry allows it.
     pub fn wakes_at(&self) -> Option<Moment> {
-        let paced = |(at, image): &(Moment, Image)| {
-            self.registries.get(image.registry()).map_or(*at, |pace| pace.next.max(*at))
-        };
-        self.due.iter().map(paced).min()
+        let of_one = |registry: &Registry| registry.due.first().map(|(at, _)| registry.pace.next.max(*at));
+        self.registries.values().filter_map(of_one).min()
     }
 
-    fn at(&mut self, image: &Image, at: Moment, interval: Duration) {
+    /// A clock that was set back leaves everything due long after: it begins anew.
+    fn follow_the_clock(&mut self, now: Moment) {
+        if self.latest.since(now) > Duration::from_secs(1) {
+            for (image, (_, interval)) in std::mem::take(&mut self.images) {
+                if let Some(registry) = self.registries.get_mut(image.registry()) {
+                    registry.due.clear();
+                    registry.pace.next = now;
+                }
+                self.images.insert(image, (now, interval));
+            }
+            let all: Vec<_> = self.images.iter().map(|(image, (_, interval))| (image.clone(), *interval)).collect();
+            for (image, interval) in all {
+                self.place(&image, next(&image, interval, now), interval);
+            }
+        }
+        self.latest = now;
+    }
+
+    fn place(&mut self, image: &Image, at: Moment, interval: Duration) {
         self.images.insert(image.clone(), (at, interval));
-        self.due.insert((at, image.clone()));
+        self.registries.entry(image.registry().into()).or_default().due.insert((at, image.clone()));
     }
 }
 
 impl Pace {
-    /// Takes one of what the registry allows: half of what remains, evenly until the reset; the other half is for pulls.
+    /// Takes one of what the registry allows: what it leaves beside the reserve, evenly until the reset.
     fn take(&mut self, now: Moment) -> bool {
-        let gap = match self.quota {
-            Some(quota) if quota.reset > now => {
-                if quota.remaining < 2 {
-                    self.next = self.next.max(quota.reset);
+        if self.quota.is_some_and(|quota| quota.reset <= now) {
+            self.quota = None;
+            self.reserve = 0;
+        }
+        let least = Duration::from_secs(1) / A_SECOND;
+        let gap = match &self.quota {
+            None => least,
+            Some(Quota { remaining, reset }) => match remaining.saturating_sub(self.reserve) {
+                0 => {
+                    self.next = *reset;
                     return false;
                 }
-                let half = u32::try_from(quota.remaining / 2).unwrap_or(u32::MAX);
-                (quota.reset.since(now) / half).max(Duration::from_secs(1) / A_SECOND)
-            }
-            Some(_) | None => Duration::from_secs(1) / A_SECOND,
+                some => (reset.since(now) / u32::try_from(some).unwrap_or(u32::MAX)).max(least),
+            },
         };
         if self.next > now {
             return false;
@@ -126,7 +157,11 @@ impl Pace {
         if let Some(quota) = &mut self.quota {
             quota.remaining = quota.remaining.saturating_sub(1);
         }
-        self.next = now.after(gap);
+        // Who comes every second takes a second's.
+        self.next = self.next.max(now.before(Duration::from_secs(1))).after(gap);
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,3 +18,20 @@ fn hash(seed: &str, name: &str) -> u32 {
     let digest = Digest::of(Algorithm::Sha256, format!("{seed}\n{name}").as_bytes());
     digest.hex().get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_spread_evenly_and_the_same_everywhere() {
+        let all: Vec<f64> = (0..1000).map(|n| fraction("seed", &format!("docker.io/library/image:{n}"))).collect();
+        for tenth in 0..10 {
+            let of_tenth =
+                all.iter().filter(|one| (f64::from(tenth)..f64::from(tenth + 1)).contains(&(**one * 10.0))).count();
+            assert!((60..140).contains(&of_tenth), "{tenth}: {of_tenth}");
+        }
+        // Written down, because other releases must say the same.
+        assert_eq!(part(Duration::from_hours(1), fraction("round", "docker.io/library/nginx:latest")).as_secs(), 182);
+    }
+}

@@ -2,9 +2,9 @@
 //!
 //! Registries take turns: the one with the fewest under way, of those the one that had its turn longest ago. Within a
 //! registry what most nodes need goes first, but every fourth turn is for what has waited longest. No registry has more
-//! than half of the places, so that one that hangs leaves room for the rest. So an image that is ready and before which
-//! `n` of its registry have waited longer is fetched within `4 (n + 1)` turns of its registry, and of `r` registries each
-//! has at least one of `r` turns that are not taken up by its own limit: both are properties in the tests.
+//! than half of the places, so that one that hangs leaves room for the rest. What failed rests, and comes back behind
+//! those that wait. So an image before which `n` of its registry have waited longer is fetched within `4 (n + 1)` turns of
+//! its registry, whatever else comes and fails: a property in the tests.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,9 @@ use super::{Image, Moment};
 
 /// Every so many turns of a registry are for what has waited longest.
 const FOR_THE_OLDEST: u64 = 4;
+
+/// Failures in a row, after which nobody else waits for it: two and a half minutes, as they are spaced.
+const OFTEN: u32 = 5;
 
 /// How much something is needed: greater is sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -37,7 +40,7 @@ pub struct Turns {
     /// Failed ones, by when they are tried again.
     resting: BTreeSet<(Moment, Image)>,
     under_way: usize,
-    turns: u64,
+    taken: u64,
     arrivals: u64,
 }
 
@@ -47,6 +50,8 @@ struct State {
     arrived: u64,
     failures: u32,
     place: At,
+    /// Is under way, and not wanted any more.
+    is_given_up: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +81,7 @@ impl Turns {
             registries: BTreeMap::new(),
             resting: BTreeSet::new(),
             under_way: 0,
-            turns: 0,
+            taken: 0,
             arrivals: 0,
         }
     }
@@ -90,31 +95,39 @@ impl Turns {
                 self.enter(image, State { need, ..state });
             } else if let Some(state) = self.images.get_mut(image) {
                 state.need = need;
+                state.is_given_up = false;
             }
             return;
         }
         self.arrivals += 1;
-        self.enter(image, State { need, arrived, failures: 0, place: At::Ready });
+        self.enter(image, State { need, arrived, failures: 0, place: At::Ready, is_given_up: false });
     }
 
     /// It is not to be fetched any more. What is under way goes on until [`Self::done`] or [`Self::failed`].
     pub fn give_up(&mut self, image: &Image) {
-        if let Some(state) = self.images.get(image).copied()
-            && state.place != At::UnderWay
-        {
-            self.leave(image, state);
-            self.images.remove(image);
+        match self.images.get_mut(image) {
+            Some(state) if state.place == At::UnderWay => state.is_given_up = true,
+            Some(state) => {
+                let state = *state;
+                self.leave(image, state);
+                self.images.remove(image);
+            }
+            None => {}
         }
     }
 
     /// The next ones, which are under way from now on.
     pub fn next(&mut self, now: Moment) -> Vec<Image> {
+        self.follow_the_clock(now);
         while let Some((at, image)) = self.resting.first().cloned()
             && at <= now
         {
             self.resting.pop_first();
             if let Some(state) = self.images.get(&image).copied() {
-                self.enter(&image, State { place: At::Ready, ..state });
+                // Behind those that have not had their turn yet.
+                let arrived = self.arrivals;
+                self.arrivals += 1;
+                self.enter(&image, State { place: At::Ready, arrived, ..state });
             }
         }
         let mut next = Vec::new();
@@ -141,11 +154,22 @@ impl Turns {
     /// It failed: when it is tried again.
     pub fn failed(&mut self, image: &Image, now: Moment) -> Option<Moment> {
         let state = self.landed(image)?;
+        if state.is_given_up {
+            self.images.remove(image);
+            return None;
+        }
         let failures = state.failures.saturating_add(1);
         let at = now.after(self.backoff.delay(failures, &self.seed, image.as_str()));
         self.resting.insert((at, image.clone()));
         self.images.insert(image.clone(), State { failures, place: At::Resting(at), ..state });
         Some(at)
+    }
+
+    /// Images that failed so often that others do not wait for them any more ([`super::pins::Listing::set_aside`]), while
+    /// they rest.
+    pub fn set_aside(&self) -> BTreeSet<Image> {
+        let failed_often = |image: &&Image| self.images.get(*image).is_some_and(|state| state.failures >= OFTEN);
+        self.resting.iter().map(|(_, image)| image).filter(failed_often).cloned().collect()
     }
 
     /// How many are ready, resting after a failure, under way.
@@ -159,9 +183,23 @@ impl Turns {
         self.at_most.div_ceil(2)
     }
 
+    /// A clock that was set back lets nothing rest for longer than it would have from now.
+    fn follow_the_clock(&mut self, now: Moment) {
+        let latest = now.after(self.backoff.longest.saturating_mul(2));
+        while let Some((at, image)) = self.resting.last().cloned()
+            && at > latest
+        {
+            self.resting.pop_last();
+            self.resting.insert((latest, image.clone()));
+            if let Some(state) = self.images.get_mut(&image) {
+                state.place = At::Resting(latest);
+            }
+        }
+    }
+
     fn pick(&mut self) -> Option<Image> {
         let most = self.per_registry();
-        let turn = self.turns + 1;
+        let turn = self.taken + 1;
         let (_, registry) = self
             .registries
             .iter_mut()
@@ -175,7 +213,7 @@ impl Turns {
             registry.by_need.first().map(|(_, _, image)| image.clone())
         }?;
         registry.under_way += 1;
-        self.turns = turn;
+        self.taken = turn;
         self.under_way += 1;
         let state = self.images.get(&image).copied()?;
         self.leave(&image, state);
@@ -209,3 +247,6 @@ impl Turns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use larder_oci::Digest;
 
-use super::{Kept, KeptUse, NAMED_USERS, PodName, Wanted};
+use super::kept::{Kept, KeptUse};
+use super::{NAMED_USERS, PodName, Wanted};
 use crate::decide::Moment;
 use crate::decide::filter::LeftOut;
 use crate::decide::pod::PullPolicy;

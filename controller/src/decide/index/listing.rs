@@ -1,6 +1,6 @@
 //! A new list after a watch was lost: whatever it does not name is gone, and nothing is unused in between.
 
-use super::{Changed, Index, Kept};
+use super::{Changed, Index};
 use crate::decide::Moment;
 
 impl Index {
@@ -24,19 +24,5 @@ impl Index {
             changed.append(&mut self.pod_gone(&name.namespace, &name.name, now));
         }
         changed
-    }
-}
-
-impl Kept {
-    /// Whether nothing that counts has changed. When an ended Pod was first seen to have ended is not news.
-    pub(super) fn same_as(&self, other: &Self) -> bool {
-        let Self { node, is_ignored, is_of_daemon_set, created, ended, uses, unreadable, listing: _ } = self;
-        *node == other.node
-            && *is_ignored == other.is_ignored
-            && *is_of_daemon_set == other.is_of_daemon_set
-            && *created == other.created
-            && ended.is_some() == other.ended.is_some()
-            && *uses == other.uses
-            && *unreadable == other.unreadable
     }
 }

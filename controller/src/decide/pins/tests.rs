@@ -1,0 +1,175 @@
+use std::time::Duration;
+
+use larder_oci::Algorithm;
+use proptest::prelude::*;
+
+use super::*;
+use crate::decide::platforms::Platform;
+
+fn digest(name: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, name.as_bytes())
+}
+
+fn image(text: &str) -> Image {
+    Image::parse(text).unwrap()
+}
+
+fn on(platform: &str) -> Platforms {
+    Platforms::These(BTreeSet::from([Platform::parse(platform).unwrap()]))
+}
+
+fn wish(text: &str) -> Wish {
+    Wish { image: image(text), digests: BTreeSet::new(), platforms: on("linux/amd64"), follow: false, upstream: None }
+}
+
+fn complete(image: Image) -> CachePin {
+    CachePin { image, platforms: on("linux/amd64"), digest: Some(digest("old")), is_complete: true }
+}
+
+fn now() -> Moment {
+    Moment::from_seconds(1_700_000_000)
+}
+
+fn planned(wishes: &[Wish], cached: &[CachePin]) -> Plan {
+    let none = BTreeSet::new();
+    let listing = Listing { is_complete: true, deleted: &none, word: None, set_aside: &none };
+    plan(wishes, cached, listing, &mut Brake::default(), now())
+}
+
+#[test]
+fn a_tag_and_each_digest_that_pods_run_are_pinned() {
+    let with_digests = Wish { digests: BTreeSet::from([digest("old"), digest("new")]), ..wish("nginx:1") };
+    let expected = BTreeSet::from([
+        image("nginx:1"),
+        image(&format!("nginx@{}", digest("old"))),
+        image(&format!("nginx@{}", digest("new"))),
+    ]);
+    assert_eq!(wanted(&[with_digests]).into_keys().collect::<BTreeSet<_>>(), expected);
+    let by_digest = format!("nginx@{}", digest("old"));
+    let itself = Wish { digests: BTreeSet::from([digest("old")]), ..wish(&by_digest) };
+    assert_eq!(wanted(&[itself]).len(), 1);
+}
+
+#[test]
+fn two_tags_of_one_digest_want_the_machines_of_both() {
+    let one = Wish { digests: BTreeSet::from([digest("a")]), ..wish("x.io/y:1") };
+    let two = Wish { digests: BTreeSet::from([digest("a")]), platforms: on("linux/arm64"), ..wish("x.io/y:2") };
+    let pins = wanted(&[one, two]);
+    assert_eq!(pins.len(), 3);
+    assert_eq!(pins[&image("x.io/y").at(&digest("a"))], on("linux/amd64").and(&on("linux/arm64")));
+}
+
+#[test]
+fn what_is_put_and_why() {
+    let moved = |follow, upstream: Option<&str>| Wish { follow, upstream: upstream.map(digest), ..wish("a:1") };
+    let other_machines = Wish { platforms: on("linux/arm64"), ..wish("a:1") };
+    let incomplete = CachePin { is_complete: false, ..complete(image("a:1")) };
+    let there = complete(image("a:1"));
+    for (what, wish, cached, why) in [
+        ("nothing there", wish("a:1"), None, Some(Why::New)),
+        ("there", wish("a:1"), Some(&there), None),
+        ("other machines", other_machines, Some(&there), Some(Why::Platforms)),
+        ("moved", moved(true, Some("new")), Some(&there), Some(Why::TagMoved)),
+        ("moved, not followed", moved(false, Some("new")), Some(&there), None),
+        ("not moved", moved(true, Some("old")), Some(&there), None),
+        ("not asked", moved(true, None), Some(&there), None),
+        ("under way", moved(true, Some("new")), Some(&incomplete), None),
+    ] {
+        let cached: Vec<CachePin> = cached.into_iter().cloned().collect();
+        let plan = planned(&[wish], &cached);
+        assert_eq!(plan.put.first().map(|put| put.why), why, "{what}");
+        assert_eq!(plan.unchanged, usize::from(why.is_none()), "{what}");
+        assert_eq!(plan.delete, Vec::<Image>::new(), "{what}");
+    }
+}
+
+#[test]
+fn an_image_whose_object_was_deleted_goes_with_its_digests_and_one_that_nobody_saw_go_stays() {
+    let beside = image("nginx").at(&digest("a"));
+    let cached = [complete(image("nginx:1")), complete(beside.clone())];
+    let mut brake = Brake::default();
+    let seen = BTreeSet::from([image("nginx:1")]);
+    let none = BTreeSet::new();
+    let with_list = |deleted| Listing { is_complete: true, deleted, word: None, set_aside: &none };
+    assert_eq!(plan(&[], &cached, with_list(&seen), &mut brake, now()).delete, vec![image("nginx:1"), beside]);
+    let held = plan(&[], &cached, with_list(&none), &mut brake, now());
+    assert!(matches!(held.ruling, Ruling::Hold(_)));
+    assert_eq!(held.delete, Vec::<Image>::new());
+    let unlisted = Listing { is_complete: false, ..with_list(&seen) };
+    assert_eq!(plan(&[], &cached, unlisted, &mut brake, now()).delete, Vec::<Image>::new());
+}
+
+#[test]
+fn when_the_set_may_be_declared() {
+    let there = planned(&[wish("a:1")], &[complete(image("a:1"))]);
+    assert_eq!(may_declare(true, &there), Ok(()));
+    assert_eq!(may_declare(false, &there), Err(NotYet::NotListed));
+    let missing = planned(&[wish("a:1")], &[]);
+    assert_eq!(may_declare(true, &missing), Err(NotYet::NotSettled));
+    let too_many = planned(&[wish("a:1")], &[complete(image("a:1")), complete(image("b:1"))]);
+    assert_eq!(may_declare(true, &too_many), Err(NotYet::NotSettled));
+    let under_way = CachePin { is_complete: false, ..complete(image("a:1")) };
+    assert_eq!(may_declare(true, &planned(&[wish("a:1")], &[under_way])), Err(NotYet::NotSettled));
+    let held = planned(&[], &[complete(image("b:1"))]);
+    assert_eq!(may_declare(true, &held), Err(NotYet::Held));
+    assert_eq!(may_declare(true, &planned(&[], &[])), Ok(()));
+}
+
+#[test]
+fn one_misspelt_image_does_not_stand_in_the_way_of_a_declaration() {
+    let none = BTreeSet::new();
+    let misspelt = BTreeSet::from([image("ngnix:1")]);
+    let wishes = [wish("nginx:1"), wish("ngnix:1")];
+    let failing = CachePin { is_complete: false, digest: None, ..complete(image("ngnix:1")) };
+    let listing = Listing { is_complete: true, deleted: &none, word: None, set_aside: &misspelt };
+    let plan = |cached: &[CachePin]| plan(&wishes, cached, listing, &mut Brake::default(), now());
+    let first = plan(&[complete(image("nginx:1")), failing]);
+    assert_eq!((first.set_aside.as_slice(), first.put.len(), first.delete.len()), (&[image("ngnix:1")][..], 0, 0));
+    assert_eq!(may_declare(true, &first), Err(NotYet::NotSettled));
+    assert_eq!(may_declare(true, &plan(&[complete(image("nginx:1"))])), Ok(()));
+    // What is there after all stays.
+    let there = plan(&[complete(image("nginx:1")), complete(image("ngnix:1"))]);
+    assert_eq!((there.set_aside.len(), there.unchanged, may_declare(true, &there)), (0, 2, Ok(())));
+}
+
+fn wishes() -> impl Strategy<Value = Vec<Wish>> {
+    let one =
+        (0..8_u8, proptest::collection::btree_set(0..3_u8, 0..3), any::<bool>()).prop_map(|(name, digests, arm)| {
+            Wish {
+                digests: digests.into_iter().map(|n| digest(&n.to_string())).collect(),
+                platforms: on(if arm { "linux/arm64" } else { "linux/amd64" }),
+                ..wish(&format!("a.io/{}:{}", name / 2, name % 2))
+            }
+        });
+    proptest::collection::vec(one, 0..12)
+}
+
+proptest! {
+    /// Carried out, a plan leaves nothing to do, unless something is held back; and it never deletes what is wanted.
+    #[test]
+    fn a_plan_that_is_carried_out_is_done(before in wishes(), after in wishes()) {
+        let deleted: BTreeSet<Image> = before.iter().map(|wish| wish.image.clone()).collect();
+        let mut brake = Brake::default();
+        let mut cached: Vec<CachePin> = wanted(&before)
+            .into_iter()
+            .map(|(image, platforms)| CachePin { platforms, ..complete(image) })
+            .collect();
+        let none = BTreeSet::new();
+        let listing = Listing { is_complete: true, deleted: &deleted, word: None, set_aside: &none };
+        let done = plan(&after, &cached, listing, &mut brake, now());
+        let wanted = wanted(&after);
+        prop_assert!(done.delete.iter().all(|image| !wanted.contains_key(image)));
+        prop_assert_eq!(done.put.len() + done.unchanged, wanted.len());
+        if matches!(done.ruling, Ruling::Hold(_)) {
+            prop_assert_eq!(&done.delete, &Vec::<Image>::new());
+            return Ok(());
+        }
+        cached.retain(|pin| !done.delete.contains(&pin.image) && !done.put.iter().any(|put| put.image == pin.image));
+        cached.extend(done.put.iter().map(|put| CachePin { platforms: put.platforms.clone(), ..complete(put.image.clone()) }));
+        let again = plan(&after, &cached, listing, &mut brake, now().after(Duration::from_secs(1)));
+        prop_assert_eq!(&again.put, &Vec::new());
+        prop_assert_eq!(&again.delete, &Vec::<Image>::new());
+        prop_assert_eq!(again.unchanged, wanted.len());
+        prop_assert!(again.is_settled);
+    }
+}

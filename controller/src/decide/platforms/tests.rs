@@ -1,0 +1,41 @@
+use super::*;
+
+fn set(texts: &[&str]) -> BTreeSet<Platform> {
+    texts.iter().map(|text| Platform::parse(text).unwrap()).collect()
+}
+
+#[test]
+fn platforms_are_written_as_they_are_read() {
+    for text in ["linux/amd64", "linux/arm/v7", "windows/amd64"] {
+        assert_eq!(Platform::parse(text).unwrap().to_string(), text);
+    }
+    for text in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "Linux/amd64", "linux/amd 64", "linux//v7"] {
+        assert!(Platform::parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_node_is_what_its_labels_say_else_its_kubelet() {
+    let linux = Some(Platform::parse("linux/arm64").unwrap());
+    assert_eq!(Platform::of_node((Some("linux"), Some("arm64")), (Some("linux"), Some("amd64"))), linux);
+    assert_eq!(Platform::of_node((None, None), (Some("linux"), Some("arm64"))), linux);
+    assert_eq!(Platform::of_node((Some(""), Some("arm64")), (Some("linux"), None)), linux);
+    assert_eq!(Platform::of_node((Some("linux"), None), (None, None)), None);
+    assert_eq!(Platform::of_node((Some("a b"), Some("x")), (None, None)), None);
+}
+
+#[test]
+fn its_own_come_first_and_nothing_known_means_all() {
+    let nodes = set(&["linux/amd64", "linux/arm64"]);
+    let own = set(&["linux/s390x"]);
+    assert_eq!(Platforms::of(&own, &nodes), Platforms::These(own.clone()));
+    assert_eq!(Platforms::of(&BTreeSet::new(), &nodes), Platforms::These(nodes.clone()));
+    assert_eq!(Platforms::of(&BTreeSet::new(), &BTreeSet::new()), Platforms::All);
+}
+
+#[test]
+fn both_means_the_machines_of_both() {
+    let these = |texts| Platforms::These(set(texts));
+    assert_eq!(these(&["linux/amd64"]).and(&these(&["linux/arm64"])), these(&["linux/amd64", "linux/arm64"]));
+    assert_eq!(these(&["linux/amd64"]).and(&Platforms::All), Platforms::All);
+}

@@ -1,0 +1,126 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn image(n: usize) -> Image {
+    Image::parse(&format!("r{}.example.com/i{n}", n % 3)).unwrap()
+}
+
+fn of_one(n: usize) -> Image {
+    Image::parse(&format!("r.example.com/i{n}")).unwrap()
+}
+
+fn start() -> Moment {
+    Moment::from_seconds(1_700_000_000)
+}
+
+/// How many are looked at in each minute from `from` on.
+fn minutes(rounds: &mut Rounds, from: Moment, minutes: u64) -> Vec<usize> {
+    (0..minutes)
+        .map(|minute| {
+            let begin = from.after(Duration::from_mins(minute));
+            (0..60).map(|second| rounds.take(begin.after(Duration::from_secs(second))).len()).sum()
+        })
+        .collect()
+}
+
+#[test]
+fn each_is_looked_at_once_in_an_interval_and_evenly() {
+    let mut rounds = Rounds::default();
+    for n in 0..1200 {
+        rounds.watch(&image(n), HOUR, start());
+    }
+    let seen = minutes(&mut rounds, start().after(Duration::from_secs(1)), 60);
+    assert_eq!(seen.iter().sum::<usize>(), 1200);
+    // Twenty a minute; chance makes it a few more or less, and the names are always the same.
+    assert!(seen.iter().all(|of_minute| (5..45).contains(of_minute)), "{seen:?}");
+    let again = minutes(&mut rounds, start().after(HOUR + Duration::from_secs(1)), 60);
+    assert_eq!(again.iter().sum::<usize>(), 1200);
+}
+
+#[test]
+fn another_interval_makes_no_burst() {
+    let mut rounds = Rounds::default();
+    for n in 0..1200 {
+        rounds.watch(&image(n), HOUR * 24, start());
+    }
+    minutes(&mut rounds, start(), 10);
+    let later = start().after(Duration::from_mins(10));
+    for n in 0..1200 {
+        rounds.watch(&image(n), HOUR, later);
+    }
+    let seen = minutes(&mut rounds, later, 60);
+    assert!(seen.iter().all(|of_minute| *of_minute < 45), "{seen:?}");
+    assert!(seen.iter().sum::<usize>() >= 1199);
+}
+
+#[test]
+fn saying_the_same_again_changes_nothing() {
+    let mut rounds = Rounds::default();
+    rounds.watch(&image(0), HOUR, start());
+    let due = rounds.wakes_at().unwrap();
+    rounds.watch(&image(0), HOUR, due.after(Duration::from_secs(9)));
+    assert_eq!(rounds.wakes_at(), Some(due));
+    assert_eq!(rounds.take(due), [image(0)]);
+    assert_eq!(rounds.wakes_at(), Some(due.after(HOUR)));
+    rounds.unwatch(&image(0));
+    assert_eq!(rounds.wakes_at(), None);
+    assert!(rounds.take(due.after(HOUR * 9)).is_empty());
+}
+
+#[test]
+fn half_of_a_quota_is_used_evenly_and_the_rest_is_for_pulls() {
+    let mut rounds = Rounds::default();
+    for n in 0..600 {
+        rounds.watch(&of_one(n), HOUR, start());
+    }
+    let reset = start().after(HOUR);
+    rounds.quota("r.example.com", Quota { remaining: 100, reset });
+    let seen = minutes(&mut rounds, start(), 60);
+    let all: usize = seen.iter().sum();
+    assert!((45..=50).contains(&all), "{all}");
+    assert!(seen.iter().all(|of_minute| *of_minute <= 3), "{seen:?}");
+}
+
+#[test]
+fn without_quota_there_is_nothing_until_the_reset() {
+    let mut rounds = Rounds::default();
+    for n in 0..60 {
+        rounds.watch(&of_one(n), HOUR, start());
+    }
+    let reset = start().after(Duration::from_mins(30));
+    rounds.quota("r.example.com", Quota { remaining: 1, reset });
+    rounds.watch(&Image::parse("other.example.com/a").unwrap(), HOUR, start());
+    let seen = minutes(&mut rounds, start(), 30);
+    assert!(seen.iter().sum::<usize>() <= 1, "only the other registry's: {seen:?}");
+    assert!(rounds.wakes_at().unwrap() >= reset.before(Duration::from_secs(1)));
+    let seen = minutes(&mut rounds, reset, 30);
+    assert!(seen.iter().sum::<usize>() >= 59, "{seen:?}");
+    assert!(seen.iter().all(|of_minute| *of_minute <= 60 * A_SECOND as usize));
+}
+
+#[test]
+fn a_clock_that_is_set_back_begins_anew() {
+    let mut rounds = Rounds::default();
+    let ahead = start().after(HOUR * 24 * 365);
+    for n in 0..60 {
+        rounds.watch(&image(n), HOUR, ahead);
+    }
+    rounds.take(ahead);
+    rounds.take(start());
+    assert_eq!(minutes(&mut rounds, start(), 61).iter().sum::<usize>(), 60);
+}
+
+proptest! {
+    #[test]
+    fn the_next_time_is_within_the_interval_and_its_own(n in 0_usize..5000, seconds in 1_u64..200_000, now in 0_u64..4_000_000_000) {
+        let (interval, now) = (Duration::from_secs(seconds), Moment::from_millis(now * 1000));
+        let at = next(&image(n), interval, now);
+        prop_assert!(at > now && at <= now.after(interval));
+        // Whoever asks a little later is told the same, until then.
+        prop_assert_eq!(next(&image(n), interval, at.before(Duration::from_millis(1))), at);
+        prop_assert_eq!(next(&image(n), interval, at), at.after(interval));
+    }
+}
