@@ -222,7 +222,7 @@ async fn no_cache_leads_a_node_to_where_nothing_may_lead_it() {
         "file:///etc/passwd".to_owned(),
         "nonsense".to_owned(),
         // A path alone.
-        "".to_owned(),
+        String::new(),
     ] {
         let cluster = Cluster::start();
         let cache = cache_leading_to(&cluster.image, &place);

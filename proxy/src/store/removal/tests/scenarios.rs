@@ -233,18 +233,18 @@ macro_rules! walks {
 }
 
 walks! {
-    what_is_handed_over_stays: handed_over(), 13_194;
+    what_is_handed_over_stays: handed_over(), 12_986;
     what_is_condemned_is_copied: condemned(), 34_714;
     three_runs_leave_what_is_pinned: three_runs(), 8_630;
     a_reader_finds_what_is_pinned: read_meanwhile(), 24_185;
     two_may_renew_a_pin: renewed(), 79_337;
-    a_pin_may_come_back: again(), 84_928;
+    a_pin_may_come_back: again(), 83_879;
     two_may_go_on_with_what_is_there: continued(&["lower"], &[]), 7_192;
-    nothing_goes_while_a_holder_is_silent: silent(), 17_130;
-    nothing_goes_while_a_holder_never_declared: undeclared(), 1_173;
-    nothing_goes_while_the_brake_is_on: emptied(), 6_379;
-    grace_saves_the_origin: in_grace(), 11_556;
-    late_writes_raise_nothing: late(), 84_807;
+    nothing_goes_while_a_holder_is_silent: silent(), 44_625;
+    nothing_goes_while_a_holder_never_declared: undeclared(), 1_139;
+    nothing_goes_while_the_brake_is_on: emptied(), 7_573;
+    grace_saves_the_origin: in_grace(), 11_482;
+    late_writes_raise_nothing: late(), 112_549;
     two_listings_make_a_witness: paged(), 7_382;
 }
 
@@ -271,8 +271,8 @@ macro_rules! deep_walks {
 }
 
 deep_walks! {
-    deep_handed_over: one_fault_more(handed_over()), 187_486;
-    deep_condemned: one_fault_more(condemned()), 786_755;
-    deep_read_meanwhile: one_fault_more(read_meanwhile()), 312_724;
-    deep_everything: everything(), 2_007_434;
+    deep_handed_over: one_fault_more(handed_over()), 181_394;
+    deep_condemned: one_fault_more(condemned()), 795_431;
+    deep_read_meanwhile: one_fault_more(read_meanwhile()), 322_758;
+    deep_everything: everything(), 1_968_240;
 }
