@@ -2,6 +2,7 @@
 
 mod bench;
 mod chart_readme;
+mod crds;
 mod demo;
 mod fuzz;
 mod generate_cri;
@@ -34,6 +35,8 @@ enum Command {
     GenerateCri(generate_cri::Arguments),
     /// Write the table of values in the chart's README anew from the comments of values.yaml
     ChartReadme(chart_readme::Arguments),
+    /// Write the definitions of the custom resources, and the page about them, anew from their types
+    Crds(crds::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Parts(arguments) => parts::run(&arguments),
         Command::GenerateCri(arguments) => generate_cri::run(&arguments),
         Command::ChartReadme(arguments) => chart_readme::run(&arguments),
+        Command::Crds(arguments) => crds::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -123,3 +123,56 @@ pub fn get<R: Reason>(conditions: &[Condition]) -> Option<R> {
 pub fn is_true<R: Reason>(conditions: &[Condition]) -> bool {
     conditions.iter().any(|condition| condition.type_ == R::CONDITION && condition.status == "True")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::cached_image::{Cached, UpToDate, UpstreamAvailable};
+    use crate::node_mirror::{Configured, Conflict, Withdrawn};
+    use crate::upstream_registry::{Accepted, AllCached, Reachable};
+
+    #[test]
+    fn the_transition_is_when_the_truth_changed() {
+        let at = |seconds| crate::at(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let mut conditions = Vec::new();
+        assert!(set(&mut conditions, Cached::Queued, "a", Some(1), &at(1)));
+        assert!(set(&mut conditions, Cached::Fetching, "b", Some(1), &at(2)));
+        assert_eq!(conditions[0].last_transition_time, at(1), "still False");
+        assert!(!set(&mut conditions, Cached::Fetching, "b", Some(1), &at(3)), "nothing new");
+        assert!(set(&mut conditions, Cached::Fetching, "b", Some(2), &at(3)), "about another generation");
+        assert!(set(&mut conditions, Cached::Complete, "", Some(2), &at(4)));
+        assert!(set(&mut conditions, UpToDate::Same, "", Some(2), &at(5)));
+        assert_eq!((conditions[0].last_transition_time.clone(), conditions.len()), (at(4), 2));
+        assert_eq!(get::<Cached>(&conditions), Some(Cached::Complete));
+        assert_eq!(get::<UpstreamAvailable>(&conditions), None);
+        assert!(is_true::<Cached>(&conditions) && !is_true::<UpstreamAvailable>(&conditions));
+        set(&mut conditions, Cached::Retrying, &"é".repeat(3000), None, &at(6));
+        assert_eq!(conditions[0].message.chars().count(), LONGEST_MESSAGE);
+    }
+
+    fn check<R: Reason>() {
+        for reason in R::ALL {
+            let word = reason.as_str();
+            assert!(word.len() <= 64 && word.starts_with(|c: char| c.is_ascii_uppercase()), "{word}");
+            assert!(word.chars().all(|c| c.is_ascii_alphanumeric()), "{word}");
+            assert!(reason.meaning().ends_with('.'), "{word}: {}", reason.meaning());
+        }
+        let words: std::collections::BTreeSet<_> = R::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(words.len(), R::ALL.len());
+    }
+
+    #[test]
+    fn reasons_are_by_the_conventions() {
+        check::<Cached>();
+        check::<UpstreamAvailable>();
+        check::<UpToDate>();
+        check::<Reachable>();
+        check::<AllCached>();
+        check::<Accepted>();
+        check::<Configured>();
+        check::<Withdrawn>();
+        check::<Conflict>();
+    }
+}

@@ -6,6 +6,10 @@
 //! texts in these types, for what somebody stored long ago must not stop a watch; what they mean is a method beside them, which
 //! may fail. `schema` is what the API server checks, `definition` makes whole definitions (`cargo xtask crds` writes them to
 //! `chart/files/crds` and `docs/api.md`).
+#![expect(
+    clippy::doc_markdown,
+    reason = "comments of fields are the descriptions of `kubectl explain`, which knows no Markdown"
+)]
 
 pub mod cached_image;
 pub mod condition;
@@ -30,7 +34,7 @@ pub const VERSION: &str = "v1alpha1";
 
 /// A moment as the API server stores it: to the second, so that what was written and what is read are equal.
 pub fn at(moment: std::time::SystemTime) -> Time {
-    use k8s_openapi::jiff::{Timestamp, Unit};
+    use k8s_openapi::jiff::Timestamp;
     let moment = Timestamp::try_from(moment).unwrap_or_default();
-    Time(Timestamp::from_second(moment.as_second()).or_else(|_| moment.round(Unit::Second)).unwrap_or(moment))
+    Time(Timestamp::from_second(moment.as_second()).unwrap_or(moment))
 }

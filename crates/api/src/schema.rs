@@ -141,6 +141,15 @@ pub(crate) fn upstream_registry() -> Value {
     ])
 }
 
+/// The name of a registry's object, as [`crate::upstream_registry::name`] makes it.
+pub(crate) fn name_of_registry() -> Value {
+    json!([rule(
+        // Hosts that can be names, with or without a port, and that do not themselves end as a name that we make up does.
+        r"self.spec.registry.matches(r'^[a-z0-9.-]+(:[0-9]+)?$') && !self.spec.registry.matches(r'^([^:]*\.)?(port|odd)-[^.:]*(:[0-9]+)?$') && size(self.spec.registry.replace(':', '.port-')) <= 253 ? self.metadata.name == self.spec.registry.replace(':', '.port-') : self.metadata.name.matches(r'(^|\.)odd-[a-z2-7]{16}$')",
+        "the name has to be that of the registry, so that there is one object of it: docker.io, or registry.example.com.port-5000 for registry.example.com:5000 (docs/api.md says the rest)",
+    )])
+}
+
 /// Conditions by the conventions of the API, one of a type, each bounded.
 pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let mut condition = Condition::json_schema(generator);

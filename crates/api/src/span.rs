@@ -2,6 +2,7 @@
 //!
 //! As Go writes durations, with days, and in whole numbers: what is said of images is said in days.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Why a text is no span.
@@ -46,9 +47,41 @@ pub fn print(span: Duration) -> String {
     let mut seconds = span.as_secs();
     for (unit, worth) in UNITS {
         if seconds >= worth {
-            text.push_str(&format!("{}{unit}", seconds / worth));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}{unit}", seconds / worth);
             seconds %= worth;
         }
     }
     if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_people_write() {
+        for (text, seconds) in
+            [("30d", 2_592_000), ("12h", 43_200), ("1d12h", 129_600), ("90m", 5400), ("1h0m5s", 3605)]
+        {
+            assert_eq!(parse(text).unwrap(), Duration::from_secs(seconds), "{text}");
+        }
+        for text in ["", "0s", "30", "d", "1h1d", "1.5h", "-1h", "1 h", "30d ", "123456d", "1w", "1h1h", "é"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("30d, 12h"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read(seconds in 1u64..8_640_000_000) {
+            prop_assert_eq!(parse(&print(Duration::from_secs(seconds))).unwrap(), Duration::from_secs(seconds));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = parse(&text);
+        }
+    }
 }

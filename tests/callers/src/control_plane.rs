@@ -142,10 +142,27 @@ impl ControlPlane {
         self.write_kubeconfig("cache", &format!("tokenFile: '{}'", token.display()))
     }
 
+    /// A kubeconfig of an administrator.
+    pub fn administrator(&self) -> PathBuf {
+        self.folder.path().join("admin")
+    }
+
+    /// A kubeconfig with a token.
+    pub fn kubeconfig_with_token(&self, name: &str, token: &str) -> Result<PathBuf> {
+        self.write_kubeconfig(name, &format!("token: {token}"))
+    }
+
+    /// Where the programs of this Kubernetes are.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// kubectl of an administrator.
     pub fn kubectl(&self, words: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new(self.programs.join("kubectl"));
-        command.arg("--kubeconfig").arg(self.folder.path().join("admin")).args(words);
+        command.arg("--kubeconfig").arg(self.administrator()).args(words);
+        // Not the one of whoever runs the tests, which knows other clusters by the same addresses.
+        command.arg("--cache-dir").arg(self.folder.path().join("kubectl"));
         output(&mut command, input)
     }
 

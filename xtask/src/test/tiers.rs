@@ -24,6 +24,8 @@ pub(crate) enum Tier {
     Bucket,
     /// Who may ask the cluster cache, with a real API server: `tests/callers`.
     Callers,
+    /// The custom resources and the controller, with a real API server: `tests/controller`.
+    Controller,
     /// A fixed number of runs of each fuzz target: `cargo xtask fuzz`.
     Fuzz,
     /// Everything that helm makes of values: `tests/chart`. Needs no cluster.
@@ -35,8 +37,16 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    const ALL: [Self; 7] =
-        [Self::Components, Self::Bucket, Self::Callers, Self::Fuzz, Self::Chart, Self::Node, Self::Kind];
+    const ALL: [Self; 8] = [
+        Self::Components,
+        Self::Bucket,
+        Self::Callers,
+        Self::Controller,
+        Self::Fuzz,
+        Self::Chart,
+        Self::Node,
+        Self::Kind,
+    ];
 
     /// The tiers that are asked for.
     pub(crate) fn asked_for(arguments: &Arguments) -> Result<Vec<Self>> {
@@ -57,6 +67,7 @@ impl Tier {
             Self::Components => "components",
             Self::Bucket => "bucket",
             Self::Callers => "callers",
+            Self::Controller => "controller",
             Self::Fuzz => "fuzz",
             Self::Chart => "chart",
             Self::Node => "node",
@@ -69,6 +80,7 @@ impl Tier {
             Self::Components => components(arguments),
             Self::Bucket => bucket(arguments),
             Self::Callers => callers(arguments),
+            Self::Controller => controller(arguments),
             Self::Fuzz => fuzz(arguments),
             Self::Chart => chart(arguments),
             Self::Node if !is_root() => Ok(Outcome::skipped(self.name(), "engines run as root only")),
@@ -91,6 +103,8 @@ fn components(arguments: &Arguments) -> Result<Outcome> {
         "larder-test-callers",
         "--exclude",
         "larder-test-chart",
+        "--exclude",
+        "larder-test-controller",
         "--exclude",
         "larder-test-node",
     ]);
@@ -136,6 +150,19 @@ fn callers(arguments: &Arguments) -> Result<Outcome> {
     let larder_cache = workspace::build_program("larder-cache", "dev")?;
     let mut command = workspace::cargo();
     command.args(["test", "--package", "larder-test-callers"]).env("LARDER_CACHE_PROGRAM", larder_cache);
+    if let Some(filter) = filter(arguments) {
+        command.args(["--", filter]);
+    }
+    run(&mut command)
+}
+
+fn controller(arguments: &Arguments) -> Result<Outcome> {
+    let parts = Parts::from_environment()?;
+    for part in ["etcd", "kubernetes-1.34"] {
+        parts.module(part)?;
+    }
+    let mut command = workspace::cargo();
+    command.args(["test", "--package", "larder-test-controller"]);
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
     }
@@ -331,10 +358,10 @@ mod tests {
             let tiers = Tier::asked_for(&arguments)?.into_iter().map(Tier::name).collect::<Vec<_>>().join(" ");
             anyhow::Ok((tiers, filter(&arguments).map(str::to_owned)))
         };
-        assert_eq!(asked(&[]).unwrap(), ("components bucket callers fuzz chart node kind".to_owned(), None));
+        assert_eq!(asked(&[]).unwrap(), ("components bucket callers controller fuzz chart node kind".to_owned(), None));
         assert_eq!(
             asked(&["proxy_killed"]).unwrap(),
-            ("components bucket callers fuzz chart node kind".to_owned(), Some("proxy_killed".to_owned()))
+            ("components bucket callers controller fuzz chart node kind".to_owned(), Some("proxy_killed".to_owned()))
         );
         assert_eq!(asked(&["kind"]).unwrap(), ("kind".to_owned(), None));
         assert_eq!(asked(&["kind", "pulls"]).unwrap(), ("kind".to_owned(), Some("pulls".to_owned())));

@@ -11,6 +11,7 @@ use larder_oci::{ImageReference, ReferenceError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::definition::Column;
 use crate::schema;
 use crate::span::{self, SpanError};
 
@@ -19,6 +20,41 @@ pub use status::{CachedImageStatus, HeldDigest, MOST_DIGESTS, MOST_PODS, Progres
 
 /// Most platforms that one image may name.
 pub const MOST_PLATFORMS: usize = 32;
+
+/// What `kubectl get` prints.
+pub(crate) const COLUMNS: &[Column] = &[
+    Column::new("Image", "string", ".spec.image", "The reference."),
+    Column::new(
+        "Cached",
+        "string",
+        ".status.conditions[?(@.type=='Cached')].status",
+        "True: it can be pulled while its registry is away.",
+    ),
+    Column::new("Why", "string", ".status.conditions[?(@.type=='Cached')].reason", "Why it is cached, or is not."),
+    Column::new(
+        "Upstream",
+        "string",
+        ".status.conditions[?(@.type=='UpstreamAvailable')].reason",
+        "What its registry says of it: Present, Gone, Denied, Unreachable…",
+    ),
+    Column::new(
+        "Current",
+        "string",
+        ".status.conditions[?(@.type=='UpToDate')].status",
+        "Whether what is cached is what the registry has.",
+    ),
+    Column::new("Pods", "integer", ".status.usedBy.count", "How many Pods use it."),
+    Column::new(
+        "Expires",
+        "string",
+        ".status.expiresAt",
+        "When it leaves the cache; empty while it is used or retained.",
+    ),
+    Column::new("Age", "date", ".metadata.creationTimestamp", "How long it has been there."),
+    Column::wide("Size", "integer", ".status.sizeBytes", "Bytes in the cache."),
+    Column::wide("Digest", "string", ".status.digest", "What is cached for the reference."),
+    Column::wide("Last used", "date", ".status.lastUsed", "When a Pod last used it."),
+];
 
 /// What is wanted. Images that Pods use get an object by themselves; make one by hand to have an image before a Pod needs it.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,66 +68,7 @@ pub const MOST_PLATFORMS: usize = 32;
     status = "CachedImageStatus",
     derive = "PartialEq",
     selectable = ".spec.image",
-    doc = "An image that the cluster cache keeps, so that it can be pulled while its registry is down, slow or no longer has it.",
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "The reference."),
-    printcolumn(
-        name = "Cached",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Cached\")].status",
-        description = "True: it can be pulled while its registry is away."
-    ),
-    printcolumn(
-        name = "Why",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Cached\")].reason",
-        description = "Why it is cached, or is not."
-    ),
-    printcolumn(
-        name = "Upstream",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"UpstreamAvailable\")].reason",
-        description = "What its registry says of it: Present, Gone, Denied, Unreachable…"
-    ),
-    printcolumn(
-        name = "Current",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"UpToDate\")].status",
-        description = "Whether what is cached is what the registry has."
-    ),
-    printcolumn(
-        name = "Pods",
-        type_ = "integer",
-        json_path = ".status.usedBy.count",
-        description = "How many Pods use it."
-    ),
-    printcolumn(
-        name = "Expires",
-        type_ = "string",
-        json_path = ".status.expiresAt",
-        description = "When it leaves the cache; empty while it is used or retained."
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Size",
-        type_ = "integer",
-        json_path = ".status.sizeBytes",
-        priority = 1,
-        description = "Bytes in the cache."
-    ),
-    printcolumn(
-        name = "Digest",
-        type_ = "string",
-        json_path = ".status.digest",
-        priority = 1,
-        description = "What is cached for the reference."
-    ),
-    printcolumn(
-        name = "Last used",
-        type_ = "date",
-        json_path = ".status.lastUsed",
-        priority = 1,
-        description = "When a Pod last used it."
-    )
+    doc = "An image that the cluster cache keeps, so that it can be pulled while its registry is down, slow or no longer has it."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CachedImageSpec {
@@ -133,5 +110,20 @@ impl CachedImage {
     pub fn has_the_name_of_its_image(&self) -> bool {
         let Ok(image) = self.spec.reference() else { return false };
         self.metadata.name.as_deref() == Some(name::of(&image).as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_an_image_has_its_name_and_its_image_in_full() {
+        let image = CachedImage::of(&ImageReference::parse("alpine").unwrap());
+        assert_eq!(image.spec.image, "docker.io/library/alpine:latest");
+        assert!(image.has_the_name_of_its_image());
+        let by_hand = CachedImage::new("mine", image.spec.clone());
+        assert!(!by_hand.has_the_name_of_its_image());
+        assert_eq!(by_hand.spec.reference().unwrap(), image.spec.reference().unwrap());
     }
 }

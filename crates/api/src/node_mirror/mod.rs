@@ -7,8 +7,44 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::definition::Column;
+
 pub use reasons::{Configured, Conflict, Withdrawn};
 pub use status::{Engine, LeftAlone, MOST_ENTRIES, MOST_TO_DO, NodeMirrorStatus, Placed, Proxy};
+
+/// What `kubectl get` prints.
+pub(crate) const COLUMNS: &[Column] = &[
+    Column::new("Engine", "string", ".status.engine.name", "containerd or cri-o."),
+    Column::new("Version", "string", ".status.engine.version", "The engine's version."),
+    Column::new(
+        "Configured",
+        "string",
+        ".status.conditions[?(@.type=='Configured')].status",
+        "True: the engine was seen to ask Larder.",
+    ),
+    Column::new(
+        "Withdrawn",
+        "string",
+        ".status.conditions[?(@.type=='Withdrawn')].status",
+        "True: the engine is not told to ask Larder at the moment, and pulls directly.",
+    ),
+    Column::new(
+        "Conflict",
+        "string",
+        ".status.conditions[?(@.type=='Conflict')].status",
+        "True: somebody else writes what Larder writes.",
+    ),
+    Column::new(
+        "Left alone",
+        "integer",
+        ".status.leftAloneCount",
+        "Registries that are pulled from as without Larder.",
+    ),
+    Column::new("To do", "string", ".status.toDo[0]", "What a person has to do first."),
+    Column::new("Age", "date", ".metadata.creationTimestamp", "How long it has been there."),
+    Column::wide("Proved", "date", ".status.provedAt", "When the engine was last seen to ask Larder."),
+    Column::wide("Larder", "string", ".status.agentVersion", "The agent's version."),
+];
 
 /// Nothing is said to a node by its NodeMirror: settings are UpstreamRegistry objects and values of the chart.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,64 +58,7 @@ pub use status::{Engine, LeftAlone, MOST_ENTRIES, MOST_TO_DO, NodeMirrorStatus, 
     no_spec,
     status = "NodeMirrorStatus",
     derive = "PartialEq",
-    doc = "A node: whether its engine asks Larder, and what a person has to do. Written by the node's agent alone; it has the node's name.",
-    printcolumn(
-        name = "Engine",
-        type_ = "string",
-        json_path = ".status.engine.name",
-        description = "containerd or cri-o."
-    ),
-    printcolumn(
-        name = "Version",
-        type_ = "string",
-        json_path = ".status.engine.version",
-        description = "The engine's version."
-    ),
-    printcolumn(
-        name = "Configured",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Configured\")].status",
-        description = "True: the engine was seen to ask Larder."
-    ),
-    printcolumn(
-        name = "Withdrawn",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Withdrawn\")].status",
-        description = "True: the engine is not told to ask Larder at the moment, and pulls directly."
-    ),
-    printcolumn(
-        name = "Conflict",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Conflict\")].status",
-        description = "True: somebody else writes what Larder writes."
-    ),
-    printcolumn(
-        name = "Left alone",
-        type_ = "integer",
-        json_path = ".status.leftAloneCount",
-        description = "Registries that are pulled from as without Larder."
-    ),
-    printcolumn(
-        name = "To do",
-        type_ = "string",
-        json_path = ".status.toDo[0]",
-        description = "What a person has to do first."
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Proved",
-        type_ = "date",
-        json_path = ".status.provedAt",
-        priority = 1,
-        description = "When the engine was last seen to ask Larder."
-    ),
-    printcolumn(
-        name = "Larder",
-        type_ = "string",
-        json_path = ".status.agentVersion",
-        priority = 1,
-        description = "The agent's version."
-    )
+    doc = "A node: whether its engine asks Larder, and what a person has to do. Written by the node's agent alone; it has the node's name."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeMirrorSpec {}

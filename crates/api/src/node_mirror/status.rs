@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Condition, Time, schema};
 
 /// Most entries of `placed` and of `leftAlone` each; the counts beside them are of all.
-pub const MOST_ENTRIES: usize = 100;
+pub const MOST_ENTRIES: usize = 64;
 /// Most sentences of `toDo`.
 pub const MOST_TO_DO: usize = 20;
 
@@ -98,7 +98,7 @@ pub struct Placed {
     #[schemars(length(max = 64))]
     pub kind: String,
     /// Where, as the engine sees the path.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 512))]
     pub path: String,
     /// When the engine was last seen to ask Larder by this kind of place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ pub struct Placed {
     pub proved_at: Option<Time>,
     /// Why it was not seen to, if that was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 512))]
     pub not_seen: Option<String>,
 }
 
@@ -119,9 +119,9 @@ pub struct LeftAlone {
     #[schemars(length(max = 261))]
     pub registry: Option<String>,
     /// The file or folder that says so, as the engine sees the path.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 512))]
     pub path: String,
     /// Why.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 512))]
     pub reason: String,
 }

@@ -11,6 +11,7 @@ use larder_oci::{Registry, RegistryError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::definition::Column;
 use crate::schema;
 use crate::span::{self, SpanError};
 
@@ -21,6 +22,26 @@ pub use status::{ImageCounts, MOST_ERRORS, Quota, UpstreamError, UpstreamRegistr
 pub const MOST_ENDPOINTS: usize = 8;
 /// Most prefixes of a registry that have something said of them.
 pub const MOST_PREFIXES: usize = 64;
+
+/// What `kubectl get` prints.
+pub(crate) const COLUMNS: &[Column] = &[
+    Column::new("Registry", "string", ".spec.registry", "The host, as images name it."),
+    Column::new("Reachable", "string", ".status.conditions[?(@.type=='Reachable')].status", "Whether it answers."),
+    Column::new(
+        "Safe",
+        "string",
+        ".status.conditions[?(@.type=='AllCached')].status",
+        "True: every image of it that is wanted is cached, so nothing is lost if it dies now.",
+    ),
+    Column::new("Images", "integer", ".status.images.known", "Images of it that are wanted."),
+    Column::new("Cached", "integer", ".status.images.cached", "How many of them are in the cache."),
+    Column::new("Gone", "integer", ".status.images.missingUpstream", "How many of them it no longer has."),
+    Column::new("Quota", "integer", ".status.quota.remaining", "Pulls that it still allows."),
+    Column::new("Age", "date", ".metadata.creationTimestamp", "How long it has been there."),
+    Column::wide("Latency", "integer", ".status.latencyMilliseconds", "Milliseconds until it answers."),
+    Column::wide("Since", "date", ".status.reachableSince", "Since when it answers."),
+    Column::wide("Skip", "boolean", ".spec.skip", "Whether it is left to the engine."),
+];
 
 /// What is said of a registry: the same words as in the registries file and in the chart.
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,71 +54,7 @@ pub const MOST_PREFIXES: usize = 64;
     category = "larder",
     status = "UpstreamRegistryStatus",
     derive = "PartialEq",
-    doc = "A registry that images of this cluster come from: how it is asked, and how it is doing.",
-    printcolumn(
-        name = "Registry",
-        type_ = "string",
-        json_path = ".spec.registry",
-        description = "The host, as images name it."
-    ),
-    printcolumn(
-        name = "Reachable",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Reachable\")].status",
-        description = "Whether it answers."
-    ),
-    printcolumn(
-        name = "Safe",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"AllCached\")].status",
-        description = "True: every image of it that is wanted is cached, so nothing is lost if it dies now."
-    ),
-    printcolumn(
-        name = "Images",
-        type_ = "integer",
-        json_path = ".status.images.known",
-        description = "Images of it that are wanted."
-    ),
-    printcolumn(
-        name = "Cached",
-        type_ = "integer",
-        json_path = ".status.images.cached",
-        description = "How many of them are in the cache."
-    ),
-    printcolumn(
-        name = "Gone",
-        type_ = "integer",
-        json_path = ".status.images.missingUpstream",
-        description = "How many of them it no longer has."
-    ),
-    printcolumn(
-        name = "Quota",
-        type_ = "integer",
-        json_path = ".status.quota.remaining",
-        description = "Pulls that it still allows."
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Latency",
-        type_ = "integer",
-        json_path = ".status.latencyMilliseconds",
-        priority = 1,
-        description = "Milliseconds until it answers."
-    ),
-    printcolumn(
-        name = "Since",
-        type_ = "date",
-        json_path = ".status.reachableSince",
-        priority = 1,
-        description = "Since when it answers."
-    ),
-    printcolumn(
-        name = "Skip",
-        type_ = "boolean",
-        json_path = ".spec.skip",
-        priority = 1,
-        description = "Whether it is left to the engine."
-    )
+    doc = "A registry that images of this cluster come from: how it is asked, and how it is doing."
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = schema::upstream_registry()))]
@@ -241,5 +198,35 @@ impl UpstreamRegistry {
     pub fn has_the_name_of_its_registry(&self) -> bool {
         let Ok(registry) = self.spec.registry() else { return false };
         self.metadata.name.as_deref() == Some(name::of(&registry).as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_counts() {
+        let prefix = |text: &str| Prefix { prefix: text.to_owned(), ..Prefix::default() };
+        let spec = UpstreamRegistrySpec {
+            prefixes: vec![prefix("team"), prefix("team/app"), prefix("library")],
+            ..UpstreamRegistrySpec::default()
+        };
+        let of = |repository: &str| spec.prefix_of(repository).map(|prefix| prefix.prefix.as_str());
+        assert_eq!(of("team/app"), Some("team/app"));
+        assert_eq!(of("team/app/a"), Some("team/app"));
+        assert_eq!(of("team/application"), Some("team"));
+        assert_eq!(of("teams/a"), None);
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_chart() {
+        let spec = UpstreamRegistrySpec { registry: "docker.io".to_owned(), ..UpstreamRegistrySpec::default() };
+        assert_eq!(
+            serde_json::to_value(&spec).unwrap(),
+            serde_json::json!({
+                "registry": "docker.io", "insecure": false, "skip": false, "onOrigin404": "serve", "onOriginDenied": "serve",
+            })
+        );
     }
 }
