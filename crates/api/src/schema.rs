@@ -31,7 +31,7 @@ fn quoted(pattern: &str) -> String {
     format!("r'{pattern}'")
 }
 
-/// A reference in full, as `larder_oci::ImageReference` prints it.
+/// A reference in full, as `larder_oci::ImageReference` prints it, with a tag or a digest.
 pub(crate) fn image() -> Value {
     let whole = quoted(&format!("^{HOST}({PORT})?/{REPOSITORY}({TAG})?(@{DIGEST})?$"));
     json!([
@@ -48,6 +48,7 @@ pub(crate) fn image() -> Value {
             r"self.matches(r'(:[^/@:]+|@[^/@]+)$')",
             "name a tag or a digest: what a Pod writes without one is :latest",
         ),
+        rule(r"!self.matches(r':[^/@:]+@')", "a digest says all: leave the tag away",),
         rule(
             r"!self.startsWith('docker.io/') || self.matches(r'^docker\.io/[^/@:]+/')",
             "Docker Hub keeps its own images in library: write docker.io/library/NAME",

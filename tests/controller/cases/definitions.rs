@@ -26,7 +26,7 @@ pub(crate) fn they_are_explained(world: &World) -> Result<()> {
         ("ci.spec.expiry", "How long it is kept after its last use, as 30d, 12h or 1d12h."),
         ("ci.status.conditions.reason", "Why, in a word for machines."),
         ("upr.spec", "What is said of the registry."),
-        ("upr.spec.onOrigin404", "enum: serve, refuse"),
+        ("upr.spec.onOrigin404", "ENUM: serve refuse DESCRIPTION: What happens to an image that is cached"),
         ("nm.status.leftAlone", "Registries that are pulled from as without Larder"),
     ] {
         until("it is explained", || {

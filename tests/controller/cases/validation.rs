@@ -27,6 +27,7 @@ pub(crate) fn what_is_wrong_of_an_image_is_refused(world: &World) -> Result<()> 
         ("index.docker.io/library/alpine:3", "Docker Hub is written docker.io"),
         ("registry-1.docker.io/library/alpine:3", "Docker Hub is written docker.io"),
         ("docker.io/library/alpine", "name a tag or a digest"),
+        (&format!("docker.io/library/alpine:3@{DIGEST}"), "a digest says all"),
         ("reg.example.com:5000/alpine", "name a tag or a digest"),
         ("https://docker.io/library/alpine:3", in_full),
         ("docker.io/Library/alpine:3", in_full),

@@ -72,7 +72,7 @@ pub(crate) const COLUMNS: &[Column] = &[
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CachedImageSpec {
-    /// The image, in full: docker.io/library/alpine:3, or with a digest. It cannot be changed.
+    /// The image, in full, with a tag or a digest: docker.io/library/alpine:3. It cannot be changed.
     #[schemars(length(min = 3, max = schema::LONGEST_IMAGE), extend("x-kubernetes-validations" = schema::image()))]
     pub image: String,
     /// Keep it although no Pod uses it, until this is false again or the object is deleted.
@@ -103,7 +103,8 @@ impl CachedImageSpec {
 impl CachedImage {
     /// The object of an image, with the name that every writer gives it.
     pub fn of(image: &ImageReference) -> Self {
-        Self::new(&name::of(image), CachedImageSpec { image: image.to_string(), ..CachedImageSpec::default() })
+        let image = name::normalised(image);
+        Self::new(&name::of(&image), CachedImageSpec { image: image.to_string(), ..CachedImageSpec::default() })
     }
 
     /// Whether it has the name that every writer gives to its image. Objects made by hand may have any.

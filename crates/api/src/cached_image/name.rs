@@ -14,6 +14,7 @@ const SHOWN_OF_DIGEST: usize = 12;
 
 /// The name of an image's object.
 pub fn of(image: &ImageReference) -> String {
+    let image = normalised(image);
     let mut readable = String::new();
     if !image.registry.is_docker_hub() {
         readable.push_str(image.registry.as_str());
@@ -25,15 +26,22 @@ pub fn of(image: &ImageReference) -> String {
         _ => repository,
     };
     readable.push_str(repository);
-    if let Some(tag) = &image.tag {
-        readable.push('-');
-        readable.push_str(tag.as_str());
-    }
-    if let Some(digest) = &image.digest {
-        readable.push('-');
-        readable.push_str(digest.hex().get(..SHOWN_OF_DIGEST).unwrap_or_default());
-    }
+    readable.push('-');
+    readable.push_str(match (&image.digest, &image.tag) {
+        (Some(digest), _) => digest.hex().get(..SHOWN_OF_DIGEST).unwrap_or_default(),
+        (None, Some(tag)) => tag.as_str(),
+        (None, None) => "",
+    });
     format!("{}-{}", end(&plain(&readable), LONGEST - HASH - 1), hash(&image.to_string()))
+}
+
+/// An image as objects name it: with a tag or a digest, never both. Where both are written the digest decides, and engines drop the tag.
+pub(crate) fn normalised(image: &ImageReference) -> ImageReference {
+    let mut image = image.clone();
+    if image.digest.is_some() {
+        image.tag = None;
+    }
+    image
 }
 
 /// The last characters of a name, as the beginning of one.
@@ -100,6 +108,13 @@ mod tests {
         insta::assert_snapshot!(names.join("\n"));
     }
 
+    #[test]
+    fn beside_a_digest_a_tag_says_nothing() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(named(&format!("a:1@{digest}")), named(&format!("a@{digest}")));
+        assert_ne!(named("a:1"), named(&format!("a:1@{digest}")));
+    }
+
     /// RFC 1123's subdomain, and a label's value.
     fn is_a_name(name: &str) -> bool {
         let label = |label: &str| {
@@ -128,7 +143,7 @@ mod tests {
             for image in texts.iter().filter_map(|text| ImageReference::parse(text).ok()) {
                 let name = of(&image);
                 prop_assert!(is_a_name(&name), "{} of {}", name, image);
-                let image = image.to_string();
+                let image = normalised(&image).to_string();
                 prop_assert_eq!(known.entry(name).or_insert_with(|| image.clone()), &image);
                 // However it was written.
                 prop_assert_eq!(named(&image), of(&ImageReference::parse(&image).unwrap()));
@@ -141,7 +156,7 @@ mod tests {
             let near = [image.replace('_', "-"), image.replace("__", "_"), image.to_lowercase(), image.replace('/', "-"), image.replace(':', "-")];
             for near in near.iter().filter(|near| **near != image) {
                 if let (Ok(one), Ok(other)) = (ImageReference::parse(&image), ImageReference::parse(near))
-                    && one != other
+                    && normalised(&one) != normalised(&other)
                 {
                     prop_assert_ne!(of(&one), of(&other));
                 }
