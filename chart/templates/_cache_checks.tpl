@@ -63,6 +63,10 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- $google := and (hasPrefix "gs://" $store.bucket.url) (ne $store.bucket.redirect "none") -}}
+{{- if and $google $store.bucket.endpoint (not (regexMatch "^https?://storage\\.googleapis\\.com([:/]|$)" $store.bucket.endpoint)) -}}
+{{- fail (printf "cache.store.bucket.redirect: URLs of a gs:// bucket are signed for storage.googleapis.com, which no other endpoint takes (%s); say none" $store.bucket.endpoint) -}}
+{{- end -}}
 {{- if ne $store.type "persistentVolumeClaim" -}}
 {{- range $name := list "storageClass" "existingClaim" -}}
 {{- if get $store $name -}}

@@ -16,7 +16,7 @@ pub const VARIABLE: &str = "LARDER_LOG";
 
 /// What is logged when the variable is not set.
 /// The client of Kubernetes reports each request that failed; whoever asked says it once, with what it means.
-const DEFAULT: &str = "info,kube_client::client::builder=off";
+const DEFAULT: &str = "info,kube_client::client::builder=off,object_store=warn";
 
 /// How an event is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use clap::Args;
 use larder_process::size::size;
 use larder_proxy::program::StoreConfig;
 use larder_proxy::pull::{Redirects, Sent};
+use larder_proxy::store::bucket::Provider;
 
 /// From where on it is worth another connection, unless somebody says otherwise.
 const FROM: u64 = 8 << 20;
@@ -19,6 +20,14 @@ pub(crate) struct RedirectArgs {
     /// For blobs of at least this size: 500MB, 1GiB. Not less than 1MiB [default: 8MiB]
     #[arg(long, env = "LARDER_REDIRECT_FROM", help_heading = "Store", value_name = "SIZE")]
     pub(crate) redirect_from: Option<String>,
+}
+
+/// For which URLs of Google's are signed, wherever the bucket is said to be.
+const GOOGLE: &str = "storage.googleapis.com";
+
+fn host(endpoint: &str) -> &str {
+    let behind = endpoint.split_once("://").map_or(endpoint, |(_, behind)| behind);
+    behind.split([':', '/']).next().unwrap_or(behind)
 }
 
 fn sent(text: &str) -> Result<Sent, String> {
@@ -56,6 +65,13 @@ impl RedirectArgs {
             !(has_tls && is_plain),
             "--redirect with --endpoint http://…: nobody who asks by https follows to plain http; give the bucket TLS"
         );
+        let elsewhere = bucket.endpoint.as_deref().filter(|endpoint| host(endpoint) != GOOGLE);
+        if let (Provider::Gcs, Some(endpoint)) = (bucket.address.provider, elsewhere) {
+            anyhow::bail!(
+                "--redirect with a bucket of Google's and --endpoint {endpoint}: such URLs are signed for {GOOGLE}, and no other host \
+                 takes them; leave --redirect away"
+            );
+        }
         Ok(Redirects { to: self.redirect, from })
     }
 }
@@ -93,6 +109,9 @@ mod tests {
         assert_eq!(of(&format!("{bucket} --redirect nodes --endpoint http://minio:9000"), false), Ok(nodes));
         let everyone = Redirects { to: Sent::Everyone, from: 1 << 30 };
         assert_eq!(of(&format!("{bucket} --redirect everyone --redirect-from 1GiB"), true), Ok(everyone));
+        let google = "--store bucket:gs://images --store-cluster one --redirect nodes";
+        assert_eq!(of(google, true), Ok(nodes));
+        assert_eq!(of(&format!("{google} --endpoint https://storage.googleapis.com:443"), true), Ok(nodes));
         for (words, part) in [
             ("--redirect nodes", "what is in a folder"),
             ("--redirect on", "none, nodes or everyone"),
@@ -100,6 +119,7 @@ mod tests {
             (&format!("{bucket} --redirect nodes --redirect-from 1KiB"), "read whole here"),
             (&format!("{bucket} --redirect nodes --redirect-from much"), "--redirect-from much"),
             (&format!("{bucket} --redirect nodes --endpoint http://minio:9000"), "give the bucket TLS"),
+            (&format!("{google} --endpoint https://storage.p.example.com"), "signed for storage.googleapis.com"),
         ] {
             let error = of(words, true).unwrap_err();
             assert!(error.contains(part), "{words}: {error}");

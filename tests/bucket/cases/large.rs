@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use larder_proxy::store::bucket::Operation;
 use larder_proxy::store::{CheckedRange, Store as _};
-use larder_test_bucket::Fault;
+use larder_test_bucket::{Fault, Kind};
 
 use crate::world::{Case, World, content, rest, sha256};
 
@@ -24,7 +24,9 @@ async fn while_it_comes(world: World) {
     let (bytes, writer) = (content(1, LENGTH), world.replica().await);
     writer.put(&bytes).await;
     let requests = [Operation::Begin, Operation::Part, Operation::Complete].map(|operation| writer.requests(operation));
-    assert_eq!(requests, [1, 4, 1]);
+    // Azure has no beginning.
+    let begun = if world.kind() == Kind::Azurite { 0 } else { 1 };
+    assert_eq!(requests, [begun, 4, 1]);
     // Checksums, and the note of the upload, which is gone again.
     let version = 1;
     assert_eq!((writer.requests(Operation::Put) - version, writer.requests(Operation::Delete)), (2, 1));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use larder_oci::Registry;
-use larder_test_bucket::{BUCKET, Cache, CacheSettings, Fault};
+use larder_test_bucket::{Cache, CacheSettings, Fault};
 use larder_test_origin::{Image, ImageSpec, Origin};
 use tokio::task::block_in_place;
 
@@ -24,7 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// A process of a cluster.
 pub(crate) fn settings(world: &World, cluster: &str, registry: &Registry) -> CacheSettings {
     CacheSettings {
-        store: format!("bucket:s3://{BUCKET}/{}", world.prefix()),
+        store: format!("bucket:{}", world.bucket()),
         endpoint: world.server().endpoint(),
         cluster: cluster.to_owned(),
         registries: format!("[registries.\"{registry}\"]\ninsecure = true\n"),
@@ -103,7 +103,7 @@ async fn bad_minute(world: World) {
         origin.push("team/app", &format!("v{number}"), image);
     }
     let (whole, faults) = (Cache::start(settings(&world, "one", &registry)).unwrap(), world.faults());
-    let behind = CacheSettings { endpoint: faults.endpoint(), ..settings(&world, "one", &registry) };
+    let behind = CacheSettings { endpoint: world.behind(&faults), ..settings(&world, "one", &registry) };
     let behind = Cache::start(behind).unwrap();
     for cache in [&whole, &behind] {
         until_serving(cache).await;
@@ -193,10 +193,7 @@ async fn let_go(world: World) {
     );
     let (status, text) = command(&["forget-cluster", "dying"]);
     assert!(status == Some(0) && text.contains("release-brake"), "{status:?} {text}");
-    assert!(
-        block_in_place(|| std::fs::read_dir(world.server().objects().join(world.prefix()).join("clusters/dying")))
-            .is_err()
-    );
+    assert!(!world.has("clusters/dying/"));
 
     // Five pins fewer at once are more than a machine decides.
     assert!(until(Duration::from_secs(30), async || waits("larder-cache release-brake").await).await, "{}", used.log());
@@ -204,20 +201,17 @@ async fn let_go(world: World) {
     let (status, text) = command(&["release-brake", "--dry-run"]);
     assert!(status == Some(0) && text.contains("compares with 6") && text.contains("The brake is on"), "{text}");
     let unwanted = images[1].host_platform().blobs.clone();
-    let is_there = |digest: &larder_oci::Digest| {
-        let folder = world.server().objects().join(world.prefix()).join("blobs/sha256").join(digest.hex());
-        std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
-    };
-    assert!(block_in_place(|| unwanted.iter().all(is_there)), "nothing went before the word");
+    let is_there = |digest: &larder_oci::Digest| world.has(&format!("blobs/sha256/{}/", digest.hex()));
+    assert!(unwanted.iter().all(is_there), "nothing went before the word");
     let (status, text) = command(&["release-brake"]);
     assert!(status == Some(0) && text.contains("Said."), "{text}");
 
     // What only the dead cluster wanted goes; what was pulled here stays, though its registry is away all the time.
-    let gone = async || block_in_place(|| !unwanted.iter().any(is_there));
+    let gone = async || !unwanted.iter().any(is_there);
     assert!(until(Duration::from_mins(1), gone).await, "{}", used.log());
     pull(used.address, &registry, "team/app", "v0", &images[0]).await.unwrap();
     let kept = images[0].host_platform().blobs.clone();
-    assert!(block_in_place(|| kept.iter().all(is_there)));
+    assert!(kept.iter().all(is_there));
     let counted = async || metric(used.admin, "larder_bucket_removed_total").await.is_some_and(|removed| removed > 0);
     assert!(until(Duration::from_secs(20), counted).await, "waited in vain: what was removed is counted");
     block_in_place(|| drop(origin));

@@ -136,7 +136,7 @@ async fn pull_under(world: World, number: u64, fault: Fault) {
 
     let faults = world.faults();
     let second = Proxy::start(&world, &origin, |config| {
-        config.endpoint = Some(faults.endpoint());
+        config.endpoint = Some(world.behind(&faults));
         // Once with the times that are in use.
         if fault != Fault::Silent {
             hurry(config);

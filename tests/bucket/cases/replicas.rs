@@ -62,7 +62,7 @@ async fn after_a_restart(world: World) {
     assert_eq!(first.store.stats().owed_blobs, 1);
     let copies = first.end();
 
-    let mut config = configured(&world.server().endpoint(), world.prefix(), "one", &copies);
+    let mut config = configured(&world.bucket(), &world.server().endpoint(), "one", &copies);
     hurry(&mut config);
     let second = Replica::open(config, copies).await.unwrap();
     assert!(!second.store.keeps(&sha256(&bytes)).await.unwrap());

@@ -12,7 +12,7 @@ use larder_proxy::store::bucket::{BucketConfig, BucketStore, Operation, Outcome}
 pub(crate) use larder_proxy::store::conformance::rest;
 use larder_proxy::store::directory::Reserve;
 use larder_proxy::store::{CheckedRange, Checksums, Link, Name, Store, StoreError, StoredBlob};
-use larder_test_bucket::{BUCKET, Faults, Kind, Server};
+use larder_test_bucket::{Faults, Kind, Server};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -40,6 +40,15 @@ impl World {
         Self { prefix: prefix.into(), ..self.clone() }
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// As a person writes it.
+    pub(crate) fn bucket(&self) -> String {
+        self.kind.bucket(&self.prefix)
+    }
+
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -52,10 +61,20 @@ impl World {
         Faults::before(self.server().address()).unwrap()
     }
 
+    /// For `--endpoint`.
+    pub(crate) fn behind(&self, faults: &Faults) -> String {
+        self.kind.endpoint("http", faults.address())
+    }
+
+    /// Whether the server has anything whose key begins with this, below the prefix.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        tokio::task::block_in_place(|| self.server().has(&format!("{}/{key}", self.prefix)).unwrap())
+    }
+
     /// A configuration, and the folder that it names.
     pub(crate) fn config(&self, cluster: &str) -> (BucketConfig, TempDir) {
         let copies = tempfile::tempdir().unwrap();
-        let config = configured(&self.server().endpoint(), &self.prefix, cluster, &copies);
+        let config = configured(&self.bucket(), &self.server().endpoint(), cluster, &copies);
         (config, copies)
     }
 
@@ -74,7 +93,7 @@ impl World {
     /// A replica behind `faults`, with little patience and a short memory.
     pub(crate) async fn replica_behind(&self, faults: &Faults) -> Replica {
         self.replica_with(|config| {
-            config.endpoint = Some(faults.endpoint());
+            config.endpoint = Some(self.behind(faults));
             hurry(config);
         })
         .await
@@ -82,9 +101,8 @@ impl World {
 }
 
 /// Without a word about the disk that the test runs on.
-pub(crate) fn configured(endpoint: &str, prefix: &str, cluster: &str, copies: &TempDir) -> BucketConfig {
-    let address = format!("s3://{BUCKET}/{prefix}").parse().unwrap();
-    let mut config = BucketConfig::new(address, cluster.parse().unwrap(), copies.path().join("copies"));
+pub(crate) fn configured(bucket: &str, endpoint: &str, cluster: &str, copies: &TempDir) -> BucketConfig {
+    let mut config = BucketConfig::new(bucket.parse().unwrap(), cluster.parse().unwrap(), copies.path().join("copies"));
     config.endpoint = Some(endpoint.to_owned());
     config.copies.reserve = Reserve::Bytes(0);
     config.copies.reserve_files = Reserve::Bytes(0);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use larder_test_parts::own::larder_cache;
 use tempfile::TempDir;
 
-use crate::server::CREDENTIALS;
+use crate::kind::CREDENTIALS;
 
 /// Longer than any command takes.
 const COMMAND: Duration = Duration::from_mins(1);
@@ -28,7 +28,7 @@ pub struct CacheSettings {
     pub registries: String,
     /// More words and variables. Without tokens everybody on this machine may ask.
     pub arguments: Vec<String>,
-    /// See above.
+    /// See above. What is empty is not set at all.
     pub environment: Vec<(String, String)>,
 }
 
@@ -112,7 +112,14 @@ fn spawn(settings: &CacheSettings, folder: &Path, address: SocketAddr, admin: So
     if !settings.arguments.iter().any(|word| word == "--token-file") {
         command.args(["--anonymous-networks", "127.0.0.0/8"]);
     }
-    command.args(&settings.arguments).envs(CREDENTIALS).envs(settings.environment.iter().cloned());
+    command.args(&settings.arguments).envs(CREDENTIALS);
+    for (name, value) in &settings.environment {
+        if value.is_empty() {
+            command.env_remove(name);
+        } else {
+            command.env(name, value);
+        }
+    }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().context("could not start larder-cache")
 }

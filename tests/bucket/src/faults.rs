@@ -93,9 +93,9 @@ impl Faults {
         self.shared.touched.load(Ordering::Relaxed)
     }
 
-    /// For `--endpoint`.
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -126,6 +126,13 @@ fn connection(shared: &Arc<Shared>, client: &TcpStream) {
     let _ = server.shutdown(Shutdown::Both);
 }
 
+/// What says that an object must be new: with S3 and Azure, and with Google.
+const CONDITIONS: [&[u8]; 2] = [b"if-none-match", b"x-goog-if-generation-match"];
+
+fn has(bytes: &[u8], name: &[u8]) -> bool {
+    bytes.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name))
+}
+
 /// Bytes at a time, and the pause that goes with them.
 fn pace(rate: usize) -> (usize, Duration) {
     let piece = (rate / 50).clamp(1, 64 << 10);
@@ -150,7 +157,7 @@ fn requests(shared: &Shared, mut from: TcpStream, mut to: TcpStream, mut back: T
             Err(_) => break,
         };
         let bytes = buffer.get(..read).unwrap_or_default();
-        let conditional = || bytes.windows(13).any(|window| window.eq_ignore_ascii_case(b"if-none-match"));
+        let conditional = || CONDITIONS.iter().any(|name| has(bytes, name));
         let status = match shared.fault() {
             Fault::Away => break,
             Fault::Silent => {

@@ -1,14 +1,18 @@
-//! Real S3 servers for tests, and what can go wrong between us and them.
+//! Servers with buckets for tests, and what can go wrong between us and them.
 //!
-//! [`server`] starts one over a folder of its own; [`faults`] is a connection to it that does what networks and servers do on a bad day, [`forward`] is a corporate proxy on the way to it;
+//! [`server`] starts one of a [`kind`]; [`faults`] is a connection to it that does what networks and servers do on a bad day, [`forward`] is a corporate proxy on the way to it;
 //! [`cache`] is the program `larder-cache` on such a bucket.
 
+mod azure;
 pub mod cache;
 pub mod faults;
 pub mod forward;
+pub mod google;
+pub mod kind;
 pub mod server;
 
 pub use cache::{Cache, CacheSettings};
 pub use faults::{Fault, Faults};
 pub use forward::Forward;
-pub use server::{BUCKET, CREDENTIALS, Kind, Server};
+pub use kind::{AZURE, BUCKET, CREDENTIALS, Kind};
+pub use server::Server;

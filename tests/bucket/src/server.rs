@@ -1,4 +1,4 @@
-//! A real S3 server, with a folder and a port of its own, for as long as the value lives.
+//! A server with a bucket, a folder and a port of its own, for as long as the value lives.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,51 +10,15 @@ use anyhow::{Context as _, Result, bail};
 use larder_test_parts::Parts;
 use tempfile::TempDir;
 
-/// The bucket that each server has.
-pub const BUCKET: &str = "images";
-
-/// What the environment of a test program has to hold, for the store to find its credentials where it finds them in use.
-pub const CREDENTIALS: [(&str, &str); 4] = [
-    ("AWS_ACCESS_KEY_ID", "larder-test"),
-    ("AWS_SECRET_ACCESS_KEY", "larder-test-secret"),
-    ("AWS_REGION", "us-east-1"),
-    // Nothing that is set on this machine may lead elsewhere.
-    ("AWS_ENDPOINT_URL", ""),
-];
+use crate::kind::{AZURE, BUCKET, CREDENTIALS, Kind, azurite};
+use crate::{azure, google};
 
 const START: Duration = Duration::from_secs(30);
-
-/// Which server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A gateway over a folder.
-    Versitygw,
-    /// As a second opinion.
-    Minio,
-}
-
-impl Kind {
-    /// As the part is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Versitygw => "versitygw",
-            Self::Minio => "minio",
-        }
-    }
-
-    /// The server of a name.
-    pub fn named(name: &str) -> Result<Self> {
-        match name {
-            "versitygw" => Ok(Self::Versitygw),
-            "minio" => Ok(Self::Minio),
-            other => bail!("no S3 server is called {other:?}; there are versitygw and minio"),
-        }
-    }
-}
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
+    kind: Kind,
     child: Child,
     address: SocketAddr,
     scheme: &'static str,
@@ -91,7 +55,10 @@ impl Server {
         let data = folder.path().join("data");
         std::fs::create_dir_all(data.join(BUCKET)).context("could not make a bucket")?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let program = Parts::from_environment()?.module(kind.name())?.join(kind.name());
+        let program = match kind.part() {
+            Some(part) => Parts::from_environment()?.module(part)?.join(kind.name()),
+            None => azurite().context("azurite-blob is in none of the folders of PATH")?,
+        };
         let [(_, access), (_, secret), ..] = CREDENTIALS;
         let mut command = Command::new(&program);
         match kind {
@@ -109,6 +76,16 @@ impl Server {
                 command.env("MINIO_ROOT_USER", access).env("MINIO_ROOT_PASSWORD", secret);
                 command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off");
             }
+            Kind::FakeGcs => {
+                command.args(["-listen", &address.to_string(), "-bucket", BUCKET, "-account"]);
+                command.arg(google::account_file()?);
+            }
+            Kind::Azurite => {
+                let [(_, account), (_, key)] = AZURE;
+                command.args(["--blobHost", "127.0.0.1", "--blobPort", &address.port().to_string()]);
+                command.args(["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]);
+                command.env("AZURITE_ACCOUNTS", format!("{account}:{key}")).current_dir(folder.path());
+            }
         }
         if let Some((certificate, key)) = options.tls {
             let (file, key_file) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
@@ -120,8 +97,11 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("could not start {}", program.display()))?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        let mut server = Self { child, address, scheme, folder };
+        let mut server = Self { kind, child, address, scheme, folder };
         server.until_it_answers()?;
+        if kind == Kind::Azurite {
+            azure::create_container(address, BUCKET)?;
+        }
         Ok(server)
     }
 
@@ -156,7 +136,19 @@ impl Server {
 
     /// For `--endpoint`.
     pub fn endpoint(&self) -> String {
-        format!("{}://{}", self.scheme, self.address)
+        self.kind.endpoint(self.scheme, self.address)
+    }
+
+    /// Whether there is an object whose key begins with this.
+    pub fn has(&self, beginning: &str) -> Result<bool> {
+        match self.kind {
+            Kind::Versitygw | Kind::Minio => {
+                let folder = self.objects().join(beginning);
+                Ok(std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
+            }
+            Kind::FakeGcs => google::has(self.address, BUCKET, beginning),
+            Kind::Azurite => azure::has(self.address, BUCKET, beginning),
+        }
     }
 
     /// The folder of the bucket, whose files are the objects (with `MinIO`: folders with a file `xl.meta`).

@@ -152,6 +152,7 @@ pub(crate) const ALL: &[Refusal] = &[
     refusal("cache_on_one_address", "cache: {address: 10.0.0.1}", &["/cache/address"]),
     refusal("cache_null", "cache: null", &["missing property 'cache'"]),
     refusal("a_bucket_for_a_claim", "cache: {store: {bucket: {url: 's3://a'}}}", &["cache.store.bucket.url is set, and cache.store.type is persistentVolumeClaim"]),
+    refusal("redirect_to_another_google", "cache: {store: {type: bucket, bucket: {url: 'gs://a', clusterId: a, endpoint: 'https://storage.p.example.com', redirect: nodes}}}", &["cache.store.bucket.redirect", "signed for storage.googleapis.com", "storage.p.example.com"]),
     refusal("credentials_for_no_bucket", "cache: {store: {type: emptyDir, bucket: {credentialsSecret: a}}}", &["cache.store.bucket.credentialsSecret is set, and cache.store.type is emptyDir"]),
     refusal("a_claim_for_a_bucket", "cache: {store: {type: bucket, existingClaim: a, bucket: {url: 's3://a', clusterId: a}}}", &["cache.store.existingClaim is set, and cache.store.type is bucket"]),
     refusal("a_class_for_an_empty_dir", "cache: {store: {type: emptyDir, storageClass: fast}}", &["cache.store.storageClass is set, and cache.store.type is emptyDir"]),

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use larder_test_bucket::Kind as Bucket;
 use larder_test_parts::{CrioLine, EngineLine, LibraryLine, Line, Parts};
 
 use super::fleets::fleets;
@@ -20,7 +21,7 @@ const QUIET: Duration = Duration::from_secs(2);
 pub(crate) enum Tier {
     /// Properties, golden directories, and parts of Larder over real sockets: `cargo test`.
     Components,
-    /// The store on a bucket, with real S3 servers: `tests/bucket`.
+    /// The store on a bucket, with real servers: `tests/bucket`.
     Bucket,
     /// Who may ask the cluster cache, with a real API server: `tests/callers`.
     Callers,
@@ -118,28 +119,40 @@ fn components(arguments: &Arguments) -> Result<Outcome> {
     run(&mut command)
 }
 
-/// The other one takes minutes to build, and is a second opinion.
-fn s3_servers(arguments: &Arguments) -> &'static [&'static str] {
-    if arguments.all { &["versitygw", "minio"] } else { &["versitygw"] }
+/// `MinIO` takes minutes to build, and is a second opinion; Azurite is used where somebody has installed it.
+fn servers(arguments: &Arguments, azurite: bool) -> Vec<Bucket> {
+    let mut servers = vec![Bucket::Versitygw, Bucket::FakeGcs];
+    if arguments.all {
+        servers.push(Bucket::Minio);
+        servers.extend(azurite.then_some(Bucket::Azurite));
+    }
+    servers
 }
 
 fn bucket(arguments: &Arguments) -> Result<Outcome> {
-    let servers = s3_servers(arguments);
+    let azurite = larder_test_bucket::kind::azurite().is_some();
+    let servers = servers(arguments, azurite);
+    let mut skipped = Outcome::default();
+    if arguments.all && !azurite {
+        skipped = Outcome::skipped("bucket::azurite", "azurite-blob is not installed (npm install --global azurite)");
+    }
     let parts = Parts::from_environment()?;
-    for server in servers {
-        parts.module(server)?;
+    for part in servers.iter().filter_map(|server| server.part()) {
+        parts.module(part)?;
     }
     let larder_cache = workspace::build_program("larder-cache", "dev")?;
     let mut command = workspace::cargo();
     command.args(["test", "--package", "larder-test-bucket"]).env("LARDER_CACHE_PROGRAM", larder_cache);
-    command.env("LARDER_S3_SERVERS", servers.join(","));
+    command.env("LARDER_BUCKET_SERVERS", servers.iter().map(|server| server.name()).collect::<Vec<_>>().join(","));
     if arguments.all {
-        command.env("LARDER_TEST_RECORDS", "100000").env("LARDER_BUCKET_MINUTES", "5");
+        command.env("LARDER_TEST_RECORDS", "100000").env("LARDER_BUCKET_MINUTES", "5").env("LARDER_BUCKET_WHOLE", "1");
     }
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
     }
-    run(&mut command)
+    let mut outcome = run(&mut command)?;
+    outcome.add(skipped);
+    Ok(outcome)
 }
 
 fn callers(arguments: &Arguments) -> Result<Outcome> {
@@ -346,8 +359,10 @@ mod tests {
         assert_eq!(names(&smoke), "containerd-1.7,containerd-2.0,containerd-2.2,containerd-2.3,cimage-5.27");
         let (full, smoke) = lines(&arguments(true));
         assert_eq!((full.len(), smoke.len()), (EngineLine::all_that_pull().len(), 0));
-        assert_eq!(s3_servers(&arguments(false)), ["versitygw"]);
-        assert_eq!(s3_servers(&arguments(true)), ["versitygw", "minio"]);
+        let servers = |all, azurite| servers(&arguments(all), azurite).iter().map(|one| one.name()).collect::<Vec<_>>();
+        assert_eq!(servers(false, true), ["versitygw", "fake-gcs"]);
+        assert_eq!(servers(true, false), ["versitygw", "fake-gcs", "minio"]);
+        assert_eq!(servers(true, true), ["versitygw", "fake-gcs", "minio", "azurite"]);
     }
 
     #[test]

@@ -47,13 +47,17 @@ pub(super) fn tls(
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// What the environment has by the first of these names; empty is not set.
+fn set(names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
 /// What the file that `AWS_SHARED_CREDENTIALS_FILE` names has for `AWS_PROFILE`. The environment's own keys come first, as for AWS's programs.
 fn credentials_file(address: &BucketAddress) -> Result<Option<Credentials>, StoreError> {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let Some(file) = set("AWS_SHARED_CREDENTIALS_FILE").filter(|_| set("AWS_ACCESS_KEY_ID").is_none()) else {
+    let Some(file) = set(&["AWS_SHARED_CREDENTIALS_FILE"]).filter(|_| set(&["AWS_ACCESS_KEY_ID"]).is_none()) else {
         return Ok(None);
     };
-    let profile = set("AWS_PROFILE").unwrap_or_else(|| "default".to_owned());
+    let profile = set(&["AWS_PROFILE"]).unwrap_or_else(|| "default".to_owned());
     let text = std::fs::read_to_string(&file).map(Zeroizing::new);
     let text = text.map_err(|error| unusable(address, &format!("AWS_SHARED_CREDENTIALS_FILE {file}: {error}")))?;
     let found = credentials::of_profile(&text, &profile);
@@ -81,55 +85,90 @@ pub(super) fn remote(
     transport: Transport,
 ) -> Result<Connected, StoreError> {
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let failed = |error: object_store::Error| unusable(address, &error);
-    Ok(match address.provider {
-        Provider::S3 => {
-            let mut builder = AmazonS3Builder::from_env()
-                .with_bucket_name(&address.name)
-                .with_retry(retry)
-                // The server compares what arrived with it and refuses the rest.
-                .with_checksum_algorithm(Checksum::SHA256)
-                .with_conditional_put(S3ConditionalPut::ETagMatch)
-                // A plain DELETE is what every server knows.
-                .with_disable_bulk_delete(true)
-                .with_http_connector(transport);
-            if let Some(Credentials { id, secret, token }) = credentials_file(address)? {
-                builder = builder.with_access_key_id(id.as_str()).with_secret_access_key(secret.as_str());
-                if let Some(token) = token {
-                    builder = builder.with_token(token.as_str());
-                }
-            }
-            if let Some(endpoint) = endpoint {
-                builder = builder.with_endpoint(endpoint);
-            }
-            if plain {
-                builder = builder.with_allow_http(true);
-            }
-            Connected::new(builder.build().map_err(failed)?)
+    match address.provider {
+        Provider::S3 => s3(address, endpoint, transport, retry),
+        Provider::Gcs => google(address, endpoint, transport, retry),
+        Provider::Azure => azure(address, endpoint, transport, retry),
+    }
+}
+
+fn s3(
+    address: &BucketAddress,
+    endpoint: Option<&str>,
+    transport: Transport,
+    retry: RetryConfig,
+) -> Result<Connected, StoreError> {
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(&address.name)
+        .with_retry(retry)
+        // The server compares what arrived with it and refuses the rest.
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        // A plain DELETE is what every server knows.
+        .with_disable_bulk_delete(true)
+        .with_http_connector(transport);
+    if let Some(Credentials { id, secret, token }) = credentials_file(address)? {
+        builder = builder.with_access_key_id(id.as_str()).with_secret_access_key(secret.as_str());
+        if let Some(token) = token {
+            builder = builder.with_token(token.as_str());
         }
-        Provider::Gcs => {
-            let mut builder = GoogleCloudStorageBuilder::from_env()
-                .with_bucket_name(&address.name)
-                .with_retry(retry)
-                .with_http_connector(transport);
-            if let Some(endpoint) = endpoint {
-                builder = builder.with_base_url(endpoint);
-            }
-            Connected::new(builder.build().map_err(failed)?)
-        }
-        Provider::Azure => {
-            let mut builder = MicrosoftAzureBuilder::from_env()
-                .with_container_name(&address.name)
-                .with_retry(retry)
-                .with_http_connector(transport);
-            if let Some(endpoint) = endpoint {
-                builder = builder.with_endpoint(endpoint.to_owned());
-            }
-            if plain {
-                builder = builder.with_allow_http(true);
-            }
-            Connected::new(builder.build().map_err(failed)?)
-        }
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+    }
+    builder.build().map(Connected::new).map_err(|error| unusable(address, &error))
+}
+
+fn google(
+    address: &BucketAddress,
+    endpoint: Option<&str>,
+    transport: Transport,
+    retry: RetryConfig,
+) -> Result<Connected, StoreError> {
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(&address.name)
+        .with_retry(retry)
+        .with_http_connector(transport);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    builder.build().map(Connected::new).map_err(|error| match set(&["GOOGLE_APPLICATION_CREDENTIALS"]) {
+        Some(file) => unusable(
+            address,
+            &format!(
+                "{error}; GOOGLE_APPLICATION_CREDENTIALS has to name the key of a service account or gcloud's own file (identities \
+                 of other clouds are not understood), not {file}"
+            ),
+        ),
+        None => unusable(address, &error),
     })
 }
+
+fn azure(
+    address: &BucketAddress,
+    endpoint: Option<&str>,
+    transport: Transport,
+    retry: RetryConfig,
+) -> Result<Connected, StoreError> {
+    // The second of each is how Azure's own command line calls it.
+    let Some(account) = set(&["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"]) else {
+        let unknown = "whose container it is was not said: set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY unless \
+                       this machine has an identity there";
+        return Err(unusable(address, &unknown));
+    };
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_account(account)
+        .with_container_name(&address.name)
+        .with_retry(retry)
+        .with_http_connector(transport);
+    if let Some(key) = set(&["AZURE_STORAGE_KEY"]).filter(|_| set(&AZURE_KEYS).is_none()) {
+        builder = builder.with_access_key(key);
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint.to_owned()).with_allow_http(endpoint.starts_with("http://"));
+    }
+    builder.build().map(Connected::new).map_err(|error| unusable(address, &error))
+}
+
+/// What the builder itself reads.
+const AZURE_KEYS: [&str; 3] = ["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY"];

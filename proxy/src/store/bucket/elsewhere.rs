@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::Method;
 use larder_oci::Digest;
 use object_store::signer::Signer;
+use tokio::time::timeout;
 
 use super::layout::path;
 use super::shared::{Kept, Shared};
@@ -59,13 +60,19 @@ impl Shared {
         };
         let key = path(&self.layout.blob(digest, &kept.generation))?;
         let holds = holds(self.config.removal.policy.grace);
-        match signing.signer.signed_url(Method::GET, &key, holds).await {
+        // Credentials without a key of their own ask their provider for each signature.
+        let signed = timeout(self.config.read_within, signing.signer.signed_url(Method::GET, &key, holds)).await;
+        let signed = signed.map_err(|_| format!("nobody signs within {:?}", self.config.read_within));
+        match signed.and_then(|signed| signed.map_err(|error| error.to_string())) {
             Ok(url) => Ok(SignedUrl::new(url)),
             Err(error) => {
                 // Of every request, and for a person to mend.
                 if !signing.told.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(bucket = self.client.place, %error,
-                        "store: these credentials sign no URL, so nobody is sent to the bucket and what is asked for is served from here; use others, or --redirect none");
+                    tracing::warn!(
+                        bucket = self.client.place,
+                        error,
+                        "store: these credentials sign no URL, so nobody is sent to the bucket and what is asked for is served from here; use others, or --redirect none"
+                    );
                 }
                 Ok(None)
             }

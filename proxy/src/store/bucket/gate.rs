@@ -21,13 +21,15 @@ pub(super) struct Gate {
 
 struct State {
     failures: u32,
+    /// Whether it was seen to answer, or said why it does not.
+    looked_at: bool,
     /// Why nobody is let in.
     closed: Option<String>,
 }
 
 impl Gate {
     pub(super) fn new() -> Self {
-        let state = State { failures: 0, closed: Some("it was not looked at yet".to_owned()) };
+        let state = State { failures: 0, looked_at: false, closed: Some("it was not looked at yet".to_owned()) };
         Self { state: Mutex::new(state), closed: Notify::new() }
     }
 
@@ -67,17 +69,23 @@ impl Gate {
     /// The probe got an answer.
     pub(super) fn open(&self, place: &str) {
         let mut state = lock(&self.state);
-        state.failures = 0;
+        (state.failures, state.looked_at) = (0, true);
         if state.closed.take().is_some() {
             tracing::info!(bucket = place, "store: the bucket answers");
         }
     }
 
-    /// The probe did not.
-    pub(super) fn stays_closed(&self, reason: &str) {
+    /// The probe did not. At the start it is said why: most often it is something that was typed.
+    pub(super) fn stays_closed(&self, place: &str, reason: &str) {
         let mut state = lock(&self.state);
-        if state.closed.is_some() {
-            state.closed = Some(reason.to_owned());
+        if state.closed.is_none() {
+            return;
+        }
+        state.closed = Some(reason.to_owned());
+        let first = !std::mem::replace(&mut state.looked_at, true);
+        drop(state);
+        if first {
+            tracing::warn!(bucket = place, reason, "store: the bucket cannot be used yet; it is looked at again");
         }
     }
 }

@@ -128,7 +128,10 @@ impl Operation {
 
 fn is_about_credentials(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
-    host.starts_with("169.254.") || host.starts_with("metadata.google") || uri.path().starts_with("/latest/")
+    let of_a_machine = ["/latest/", "/computeMetadata/", "/metadata/identity/"];
+    host.starts_with("169.254.")
+        || host.starts_with("metadata.google")
+        || of_a_machine.iter().any(|beginning| uri.path().starts_with(beginning))
 }
 
 /// What came of a request.
@@ -328,6 +331,12 @@ mod tests {
             (Method::GET, "http://h/b/sha256/ab/01", Operation::Get),
             (Method::GET, "http://169.254.169.254/latest/meta-data/iam", Operation::Other),
             (Method::PUT, "http://169.254.169.254/latest/api/token", Operation::Other),
+            (
+                Method::GET,
+                "http://127.0.0.1:988/computeMetadata/v1/instance/service-accounts/default/token",
+                Operation::Other,
+            ),
+            (Method::GET, "http://127.0.0.1:988/metadata/identity/oauth2/token?resource=x", Operation::Other),
             (Method::HEAD, "http://h/b/version", Operation::Head),
             (Method::PUT, "http://h/b/version", Operation::Put),
             (Method::PUT, "http://h/b/key?partNumber=1&uploadId=x", Operation::Part),

@@ -42,7 +42,7 @@ impl Shared {
         match found {
             Ok(bytes) => check_version(&self.client, &self.layout, &bytes.unwrap_or_default())?,
             Err(error) => {
-                self.client.gate.stays_closed(&error.to_string());
+                self.client.gate.stays_closed(&self.client.place, &error.to_string());
                 return Ok(());
             }
         }
@@ -79,7 +79,7 @@ pub(super) async fn health(shared: Arc<Shared>) {
         sleep(pause).await;
         pause = (pause * 2).min(shared.config.probe_every.max(PAUSE));
         if let Err(error) = shared.look_at_version().await {
-            shared.client.gate.stays_closed(&error.to_string());
+            shared.client.gate.stays_closed(&shared.client.place, &error.to_string());
             tracing::error!(%error, "store: the bucket is not used");
         }
         if shared.client.gate.is_open() {

@@ -1,5 +1,6 @@
 //! The store on a bucket in memory. On real servers: `tests/bucket`.
 
+mod elsewhere;
 mod generations;
 mod leftovers;
 mod memory;
@@ -36,10 +37,18 @@ pub(super) async fn store_on(
     remote: Arc<dyn Remote>,
     change: impl FnOnce(&mut BucketConfig),
 ) -> (Arc<BucketStore>, Around) {
+    store_with(remote, None, change).await
+}
+
+async fn store_with(
+    remote: Arc<dyn Remote>,
+    signing: Option<Signing>,
+    change: impl FnOnce(&mut BucketConfig),
+) -> (Arc<BucketStore>, Around) {
     let copies = TempDir::new().unwrap();
     let mut config = config(&copies);
     change(&mut config);
-    let store = BucketStore::of(client_on(remote, &config), None, Arc::default(), config).unwrap();
+    let store = BucketStore::of(client_on(remote, &config), signing, Arc::default(), config).unwrap();
     store.prepare().await.unwrap();
     let shutdown = CancellationToken::new();
     store.spawn_background(&shutdown);
