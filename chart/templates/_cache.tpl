@@ -123,6 +123,9 @@ app.kubernetes.io/component: cache
     - {{ printf "--control-audience=%s" $cache.control.audience | quote }}
     - {{ printf "--control-accounts=%s" (join "," .) | quote }}
     {{- end }}
+    {{- with .holders }}
+    - {{ printf "--control-holders=%s" (join "," .) | quote }}
+    {{- end }}
     {{- end }}
     {{- end }}
     - --registries=/etc/larder/registries/registries.toml

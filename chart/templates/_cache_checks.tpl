@@ -84,8 +84,8 @@
 {{- if and $control.enabled (not $control.accounts) (not $control.tokenSecret.name) -}}
 {{- fail "cache.control.enabled: nobody may use it; name accounts (namespace/name), or tokenSecret.name (lines NAME TOKEN)" -}}
 {{- end -}}
-{{- if and (not $control.enabled) (or $control.accounts $control.tokenSecret.name) -}}
-{{- fail "cache.control: somebody may use it, and it is off; say enabled: true, or leave accounts and tokenSecret out" -}}
+{{- if and (not $control.enabled) (or $control.accounts $control.tokenSecret.name $control.holders) -}}
+{{- fail "cache.control: somebody may use it, and it is off; say enabled: true, or leave accounts, tokenSecret and holders out" -}}
 {{- end -}}
 {{- if eq $control.audience .Values.cache.token.audience -}}
 {{- fail (printf "cache.control.audience: %s is that of nodes (cache.token.audience), none of which is to say what is kept; choose another one" $control.audience) -}}

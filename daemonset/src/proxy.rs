@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use larder_process::signals::stop_on_signals;
 use larder_proxy::cluster_cache::ClusterCacheConfig;
 use larder_proxy::program::{self, ProxyConfig, ProxyLimits, StoreConfig};
-use larder_proxy::store::directory::{DirectoryConfig, DirectoryStore, Owner};
+use larder_proxy::store::directory::{DirectoryConfig, DirectoryStore, Owner, make_parent};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::fs::File;
@@ -83,8 +83,7 @@ pub(crate) fn prepare_store(args: &PrepareStoreArgs) -> anyhow::Result<()> {
 fn store(args: &StoreArgs, user: User) -> anyhow::Result<StoreConfig> {
     Ok(match Store::from_args(args)? {
         Store::Directory { folder, limit, reserve } => {
-            let parent = folder.parent().unwrap_or(Path::new("/"));
-            std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+            make_parent(&folder).context("open the store")?;
             let mut config = DirectoryConfig::new(folder);
             config.limit = Some(limit);
             config.reserve = reserve;

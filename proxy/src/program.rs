@@ -38,6 +38,7 @@ use crate::authorities::{CertificateFileError, authorities_of};
 use crate::cluster_cache::{
     self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
 };
+pub use crate::control::HolderOf;
 use crate::control::{Control, Keeper, Listening};
 use crate::fetch::FetchLimits;
 use crate::followed;
@@ -131,6 +132,8 @@ pub struct ControlConfig {
     pub tokens: Option<PathBuf>,
     /// Whoever else knows such tokens, asked where the file does not name one.
     pub callers: Option<Arc<dyn Callers>>,
+    /// Which holders are whose.
+    pub holders: Vec<HolderOf>,
 }
 
 /// Where a service's certificate is from.
@@ -259,6 +262,7 @@ struct OpenControl {
     listening: Listening,
     tokens: Option<Arc<StaticTokens>>,
     callers: Option<Arc<dyn Callers>>,
+    holders: Vec<HolderOf>,
 }
 
 impl OpenService {
@@ -275,9 +279,9 @@ impl OpenService {
             None => None,
         };
         let tokens = config.tokens.map(|path| StaticTokens::open(&path)).transpose()?;
-        let control = config.control.map(|ControlConfig { listen, tokens, callers }| {
+        let control = config.control.map(|ControlConfig { listen, tokens, callers, holders }| {
             let tokens = tokens.map(|path| StaticTokens::open(&path)).transpose()?;
-            Ok::<_, OpenError>(OpenControl { listening: Listening::bind(listen)?, tokens, callers })
+            Ok::<_, OpenError>(OpenControl { listening: Listening::bind(listen)?, tokens, callers, holders })
         });
         let control = control.transpose()?;
         Ok(Self { certificate, tokens, callers: config.callers, anonymous: config.anonymous, control })
@@ -317,11 +321,11 @@ fn gate(tokens: Option<Arc<StaticTokens>>, callers: Option<Arc<dyn Callers>>, an
 impl OpenControl {
     /// Starts serving it, and making pins complete.
     fn start(self, pins: Arc<dyn Pins>, puller: &Puller, tls: Option<Arc<rustls::ServerConfig>>, tasks: &Tasks) {
-        let Self { listening, tokens, callers } = self;
+        let Self { listening, tokens, callers, holders } = self;
         let keeper = Keeper::new(pins, puller.clone());
         tasks.spawn("pins", Arc::clone(&keeper).run(tasks.shutdown().clone()));
         tracing::info!(address = ?listening.address(), "control API");
-        let control = Control { keeper, gate: gate(tokens, callers, Vec::new()), tls };
+        let control = Control { keeper, gate: gate(tokens, callers, Vec::new()), holders, tls };
         tasks.spawn_fallible("control", control.serve(listening, tasks.shutdown().clone()));
     }
 }

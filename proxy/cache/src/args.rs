@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use larder_process::logging::Format;
+use larder_proxy::program::HolderOf;
 use rustls_pki_types::ServerName;
 
 use crate::kubernetes::name::ObjectName;
@@ -267,6 +268,17 @@ pub(crate) struct RunArgs {
         requires = "control_audience"
     )]
     pub(crate) control_accounts: Vec<ObjectName>,
+    /// Who writes for which holder of pins, NAME or NAMESPACE/NAME as above: for no other holder, and nobody else for this one; repeatable.
+    /// Who is not named writes for any other holder.
+    #[arg(
+        long,
+        env = "LARDER_CONTROL_HOLDERS",
+        help_heading = "Control API",
+        value_name = "CALLER=HOLDER",
+        value_delimiter = ',',
+        requires = "control"
+    )]
+    pub(crate) control_holders: Vec<HolderOf>,
     /// Settings of registries (endpoints, CA, insecure, skip; allow and deny), TOML. Read again when it changes.
     #[arg(long, env = "LARDER_REGISTRIES", help_heading = "Registries", value_name = "FILE")]
     pub(crate) registries: Option<PathBuf>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context as _, bail, ensure};
 use larder_proxy::origin::ProxyVariables;
-use larder_proxy::program::{CertificateConfig, ControlConfig, ProxyConfig, ProxyLimits, ServiceConfig};
+use larder_proxy::program::{CertificateConfig, ControlConfig, HolderOf, ProxyConfig, ProxyLimits, ServiceConfig};
 
 use crate::args::RunArgs;
 use crate::callers::Whose;
@@ -63,6 +63,14 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
     if let Some(audience) = args.control_audience.iter().find(|audience| args.token_audience.contains(audience)) {
         bail!("--control-audience {audience}: that is one of --token-audience; choose another one");
     }
+    for HolderOf { caller, .. } in &args.control_holders {
+        ensure!(
+            args.control_token_file.is_some()
+                || args.control_accounts.iter().any(|account| account.to_string() == *caller),
+            "--control-holders {caller}=…: nobody has that name; it has to be one of --control-accounts, as there is no \
+             --control-token-file"
+        );
+    }
     let store = args.store.config()?;
     let has_tls = tls.is_some() || args.own_certificate.is_some();
     let mut limits = ProxyLimits::of_a_cluster();
@@ -86,6 +94,7 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
                 listen,
                 tokens: args.control_token_file.clone(),
                 callers: None,
+                holders: args.control_holders.clone(),
             }),
         }),
         limits,

@@ -12,7 +12,6 @@ mod person;
 mod redirect;
 mod store;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use anyhow::Context as _;
 use larder_process::signals::stop_on_signals;
 use larder_process::tasks::Tasks;
 use larder_proxy::program::{self, CertificateConfig};
+use larder_proxy::store::directory::make_parent;
 use tokio_util::sync::CancellationToken;
 
 use args::{Command, RunArgs, Typed};
@@ -62,8 +62,7 @@ const BLOCKING_THREADS: usize = 4;
 fn run(args: &RunArgs) -> anyhow::Result<()> {
     let Config { mut proxy, kubernetes } = config::config(args)?;
     if let Some(folder) = store::folder(&proxy.store) {
-        let parent = folder.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+        make_parent(folder).context("open the store")?;
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all().max_blocking_threads(BLOCKING_THREADS * proxy.limits.pull.fetch.assemblies);

@@ -19,6 +19,8 @@ struct Cache {
     child: Option<Child>,
     address: SocketAddr,
     control: SocketAddr,
+    /// `--control-holders`
+    holders: Vec<String>,
     folder: TempDir,
 }
 
@@ -32,7 +34,7 @@ impl Cache {
         std::fs::write(folder.path().join("registries.toml"), registries).unwrap();
         std::fs::write(folder.path().join("tokens"), "node the-nodes-token-is-another\n").unwrap();
         std::fs::write(folder.path().join("control-tokens"), format!("controller {TOKEN}\n")).unwrap();
-        let mut cache = Self { child: None, address: free(), control: free(), folder };
+        let mut cache = Self { child: None, address: free(), control: free(), holders: Vec::new(), folder };
         cache.start_again();
         cache
     }
@@ -57,6 +59,7 @@ impl Cache {
             .arg("--store")
             .arg(format!("directory:{}", path("store").display()))
             .args(["--anonymous-networks", "127.0.0.0/8"])
+            .args(self.holders.iter().flat_map(|bound| ["--control-holders", bound]))
             .env("LARDER_LOG", "debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -238,7 +241,9 @@ fn whoever_has_no_token_is_turned_away_before_anything_is_read() {
             ("GET", "/nonsense", ""),
             ("POST", &format!("/v1/revalidations/{}/team/app:v1", origin.registry()), ""),
         ] {
-            assert_eq!(ask(cache.control, method, target, token, body).0, 401, "{method} {target} {token:?}");
+            let (status, said) = ask(cache.control, method, target, token, body);
+            assert_eq!(status, 401, "{method} {target} {token:?}");
+            assert!(said["error"].as_str().is_some_and(|error| error.contains("token")), "{said}");
         }
         // A body that never comes is not waited for.
         let mut stream = TcpStream::connect(cache.control).unwrap();
@@ -382,11 +387,49 @@ fn a_holder_that_is_no_more_is_forgotten_with_its_pins() {
     assert_eq!(ask(cache.control, "DELETE", "/v1/holders/me", None, "").0, 401);
     assert_eq!(cache.ask("DELETE", "/v1/holders/pull", "").0, 400);
     assert_eq!(cache.ask("GET", "/v1/holders/me", "").1["declared"], begun["as_of"]);
-    for _ in 0..2 {
-        assert_eq!(cache.ask("DELETE", "/v1/holders/me", "").0, 204);
+    // Who types it wrong is not left in the belief that it is done.
+    let (status, said) = cache.ask("DELETE", "/v1/holders/mee", "");
+    assert!(status == 404 && said["error"].as_str().unwrap().ends_with("there are: me"), "{status} {said}");
+    for status in [204, 404] {
+        assert_eq!(cache.ask("DELETE", "/v1/holders/me", "").0, status);
         assert_eq!(cache.ask("GET", "/v1/holders/me", "").1["declared"], Value::Null);
         assert_eq!(cache.ask("GET", "/v1/pins?holder=me", "").1["pins"], json!([]));
     }
+}
+
+#[test]
+fn a_holder_that_is_somebodys_is_written_by_nobody_else() {
+    const OTHER: &str = "another-token-of-many-letters";
+    let origin = Origin::start();
+    origin.push("team/app", "v1", &image(12));
+    let mut cache = Cache::of(&origin);
+    cache.kill();
+    let tokens = format!("controller {TOKEN}\nme {OTHER}\n");
+    std::fs::write(cache.folder.path().join("control-tokens"), tokens).unwrap();
+    cache.holders = vec!["controller=me".to_owned()];
+    cache.start_again();
+    let name = pinned(&origin, "v1");
+    let pin = format!("/v1/pins/{name}");
+    assert_eq!(cache.ask("PUT", &format!("{pin}?wait=60"), "").0, 200);
+    let other = |method: &str, target: &str| ask(cache.control, method, target, Some(OTHER), "");
+    for (method, target) in [
+        ("PUT", pin.as_str()),
+        ("DELETE", &pin),
+        ("POST", "/v1/holders/me/declarations"),
+        ("PUT", "/v1/holders/me/declarations/1"),
+        ("DELETE", "/v1/holders/me"),
+    ] {
+        let (status, said) = other(method, target);
+        assert!(
+            status == 403 && said["error"].as_str().unwrap().contains("that of controller"),
+            "{method} {target} {said}"
+        );
+    }
+    assert_eq!(other("GET", &pin).0, 200, "it may be read");
+    assert_eq!(other("POST", "/v1/holders/you/declarations").0, 200, "what is nobody's is everybody's");
+    let (status, said) = cache.ask("POST", "/v1/holders/you/declarations", "");
+    assert!(status == 403 && said["error"].as_str().unwrap().contains("writes for the holder me only"), "{said}");
+    assert_eq!(cache.pin(&name)["state"], "complete");
 }
 
 #[test]

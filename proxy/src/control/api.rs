@@ -47,6 +47,19 @@ pub(super) enum Request {
     Revalidate { image: ImageReference },
 }
 
+impl Request {
+    /// Whose pins or word it changes, if it does.
+    pub(super) fn writes_for(&self) -> Option<&Holder> {
+        match self {
+            Self::Put { name, .. } | Self::Delete { name } => Some(&name.holder),
+            Self::BeginDeclaration { holder } | Self::Declare { holder, .. } | Self::ForgetHolder { holder } => {
+                Some(holder)
+            }
+            Self::Get { .. } | Self::List { .. } | Self::Declared { .. } | Self::Revalidate { .. } => None,
+        }
+    }
+}
+
 /// An error for who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wrong {

@@ -6,10 +6,12 @@
 //! Nothing here decides what may be fetched and from where: `pull` does.
 
 mod api;
+mod holders;
 mod keeper;
 mod plan;
 mod server;
 mod writings;
 
+pub use holders::HolderOf;
 pub(crate) use keeper::Keeper;
 pub(crate) use server::{Control, Listening};

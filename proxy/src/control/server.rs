@@ -23,8 +23,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, PinView, Request, Wrong};
+use super::holders::{self, HolderOf};
 use super::keeper::{Keeper, State};
-use crate::pins::{Declared, KeptPin, PinName, PinsError};
+use crate::pins::{Declared, Holder, KeptPin, PinName, PinsError};
 use crate::pull::Unkept;
 use crate::server::gate::{self, Gate, TurnedAway};
 use crate::server::strangers::{Stranger, Strangers};
@@ -36,6 +37,9 @@ const BODY: usize = 64 << 10;
 
 /// Connections at once.
 const CONNECTIONS: usize = 256;
+
+/// Holders that are named to whoever looks for another one.
+const SHOWN: usize = 20;
 
 /// For a TLS handshake, a head, a body.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,6 +66,7 @@ impl Listening {
 pub(crate) struct Control {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) gate: Gate,
+    pub(crate) holders: Vec<HolderOf>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -170,14 +175,19 @@ impl Control {
                 stranger.let_in();
                 caller
             }
-            Err(TurnedAway { status, json, challenge }) => {
-                let mut response = respond(status, json);
+            Err(TurnedAway { status, message, challenge }) => {
+                let mut response = respond(status, format!("{}\n", json!({ "error": message })));
                 gate::challenge(response.headers_mut(), challenge);
                 return response;
             }
         };
         let reply = async {
             let request = api::parse(&parts.method, parts.uri.path(), parts.uri.query())?;
+            if let Some(holder) = request.writes_for()
+                && let Some(reason) = holders::refusal(&self.holders, caller.who(), holder)
+            {
+                return Err(Wrong::new(StatusCode::FORBIDDEN, reason));
+            }
             let body = read(body).await?;
             tracing::info!(caller = caller.name, method = %parts.method, path = parts.uri.path(), "control");
             self.answer(request, &body).await
@@ -227,7 +237,10 @@ impl Control {
                 ok(json!({ "holder": holder.as_str(), "declared": declared }))
             }
             Request::ForgetHolder { holder } => {
-                self.keeper.forget_holder(&holder).await?;
+                if !self.keeper.forget_holder(&holder).await? {
+                    let others = self.keeper.holders(SHOWN).await?;
+                    return Err(no_holder(&holder, &others));
+                }
                 Ok(Reply { status: StatusCode::NO_CONTENT, json: Value::Null })
             }
             Request::Revalidate { image } => {
@@ -276,6 +289,18 @@ impl Control {
         let view = PinView::new(kept, going_on.as_ref().map(|(state, progress)| (state.clone(), &**progress)));
         serde_json::to_value(view).map_err(|error| Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
+}
+
+fn no_holder(holder: &Holder, others: &[Holder]) -> Wrong {
+    let others = match others {
+        [] => "none of this cluster has pins".to_owned(),
+        others => {
+            let names: Vec<&str> = others.iter().map(Holder::as_str).collect();
+            let more = if others.len() < SHOWN { "" } else { ", …" };
+            format!("with pins of this cluster there are: {}{more}", names.join(", "))
+        }
+    };
+    Wrong::new(StatusCode::NOT_FOUND, format!("there is no holder {holder}, or not any more; {others}"))
 }
 
 fn no_pin(name: &PinName) -> Wrong {

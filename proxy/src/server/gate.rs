@@ -14,7 +14,6 @@ use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use larder_oci::{ErrorBody, ErrorCode};
 use zeroize::Zeroizing;
 
 use crate::secret::Token;
@@ -22,8 +21,15 @@ use crate::secret::Token;
 /// Somebody who may ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// For the log.
+    /// For the log: who it is, and behind a space where it is.
     pub name: String,
+}
+
+impl Caller {
+    /// Who it is, wherever.
+    pub fn who(&self) -> &str {
+        self.name.split(' ').next().unwrap_or_default()
+    }
 }
 
 /// Why a token is not accepted.
@@ -84,7 +90,7 @@ impl fmt::Debug for Gate {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TurnedAway {
     pub(crate) status: StatusCode,
-    pub(crate) json: String,
+    pub(crate) message: &'static str,
     pub(crate) challenge: Option<HeaderValue>,
 }
 
@@ -98,9 +104,8 @@ impl Gate {
                 Err(Unaccepted::CannotTell(reason)) => {
                     // Of every request; that it is so, and since when, is for the readiness to say.
                     tracing::debug!(reason, "whose token it is cannot be told");
-                    let json =
-                        ErrorBody::new(ErrorCode::Unauthorized, "whose token it is cannot be told now").to_json();
-                    Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, json, challenge: None })
+                    let message = "whose token it is cannot be told now";
+                    Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, message, challenge: None })
                 }
             };
         }
@@ -113,10 +118,10 @@ impl Gate {
     }
 }
 
-fn unauthorized(message: &str) -> TurnedAway {
+fn unauthorized(message: &'static str) -> TurnedAway {
     TurnedAway {
         status: StatusCode::UNAUTHORIZED,
-        json: ErrorBody::new(ErrorCode::Unauthorized, message).to_json(),
+        message,
         challenge: Some(HeaderValue::from_static(
             "Basic realm=\"Larder: the token is the password\", charset=\"UTF-8\"",
         )),

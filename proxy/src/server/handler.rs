@@ -16,7 +16,7 @@ use http::header::{
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Uri};
-use larder_oci::{ByteRange, ErrorBody};
+use larder_oci::{ByteRange, ErrorBody, ErrorCode};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -213,7 +213,8 @@ fn has_passed_here(headers: &HeaderMap, pseudonym: &str) -> bool {
 
 /// One who may not ask.
 fn turned_away(away: TurnedAway) -> Reply {
-    let TurnedAway { status, json, challenge } = away;
+    let TurnedAway { status, message, challenge } = away;
+    let json = ErrorBody::new(ErrorCode::Unauthorized, message).to_json();
     let mut reply = own(status, Bytes::from(json), "unauthorized");
     gate::challenge(&mut reply.headers, challenge);
     reply

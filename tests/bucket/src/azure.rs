@@ -35,9 +35,9 @@ pub(crate) fn has(server: SocketAddr, container: &str, beginning: &str) -> Resul
 fn ask(server: SocketAddr, method: &str, container: &str, query: &[(&str, &str)]) -> Result<String> {
     let [(_, account), (_, key)] = AZURE;
     let of = |between: char| move |(name, value): &(&str, &str)| format!("{name}{between}{value}");
-    let resource: String = query.iter().map(of(':')).map(|pair| format!("\n{pair}")).collect();
+    let resource = query.iter().map(of(':')).collect::<Vec<_>>().join("\n");
     let signed = format!(
-        "{method}\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{DATE}\nx-ms-version:{VERSION}\n/{account}/{account}/{container}{resource}"
+        "{method}\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{DATE}\nx-ms-version:{VERSION}\n/{account}/{account}/{container}\n{resource}"
     );
     let mut mac = Hmac::<Sha256>::new_from_slice(&STANDARD.decode(key)?).context("the account's key")?;
     mac.update(signed.as_bytes());

@@ -170,6 +170,8 @@ pub(crate) const ALL: &[Refusal] = &[
     refusal("control_with_the_tokens_of_nodes", "cache: {control: {enabled: true, accounts: [a/b], audience: larder-cache}}", &["larder-cache is that of nodes"]),
     refusal("control_by_nodes", "cache: {control: {enabled: true, accounts: [a/b, larder-system/larder-node]}}", &["is the nodes' account"]),
     refusal("an_account_without_its_namespace", "cache: {control: {enabled: true, accounts: [larder-controller]}}", &["/cache/control/accounts/0"]),
+    refusal("holders_of_control_that_is_off", "cache: {control: {holders: [a/b=c]}}", &["say enabled: true"]),
+    refusal("a_holder_of_nobody", "cache: {control: {enabled: true, accounts: [a/b], holders: [controller]}}", &["/cache/control/holders/0"]),
     refusal("misspelled_control_value", "cache: {control: {enable: true}}", &["/cache/control", "'enable' not allowed"]),
     refusal("startup_probe", "proxy: {startupProbe: {}}", &["/proxy", "'startupProbe' not allowed"]),
 ];

@@ -143,12 +143,13 @@ async fn a_holder_is_forgotten_with_all_its_pins_and_nobody_else_is() {
     let begun = pins.begin_declaration(&you).await.unwrap();
     pins.delete(&other).await.unwrap();
     assert_eq!(pins.declare(&you, begun).await.unwrap(), Declared::Done);
-    for _ in 0..2 {
-        stage.keeper.forget_holder(&me).await.unwrap();
+    assert_eq!(stage.keeper.holders(10).await.unwrap(), std::slice::from_ref(&me), "the other one has declared only");
+    for was_there in [true, false] {
+        assert_eq!(stage.keeper.forget_holder(&me).await.unwrap(), was_there);
         assert!(pins.list(Some(&me), None, 10).await.unwrap().pins.is_empty());
         assert_eq!(pins.declared(&me).await.unwrap(), None);
     }
     assert_eq!(pins.declared(&you).await.unwrap(), Some(begun));
-    stage.keeper.forget_holder(&you).await.unwrap();
+    assert!(stage.keeper.forget_holder(&you).await.unwrap(), "it had declared");
     assert_eq!(pins.declared(&you).await.unwrap(), None);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Keeper;
-use crate::pins::{Holder, MAXIMUM_PAGE, Pin, PinName, PinsError, Platforms};
+use crate::pins::{Holder, MAXIMUM_PAGE, Pin, PinName, PinsError, Place, Platforms};
 
 /// Pins of a holder that is forgotten.
 const DELETED_AT_ONCE: usize = 8;
@@ -38,11 +38,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes all pins of a holder, and then what it has declared: as long as there is one of the two, nobody takes it for gone.
-    pub(in crate::control) async fn forget_holder(&self, holder: &Holder) -> Result<(), PinsError> {
-        let mut after = None;
+    /// Removes all pins of a holder, and then what it has declared: as long as there is one of the two, nobody takes it for gone. Whether there
+    /// was one of the two.
+    pub(in crate::control) async fn forget_holder(&self, holder: &Holder) -> Result<bool, PinsError> {
+        let (mut after, mut found) = (None, self.pins.declared(holder).await?.is_some());
         loop {
             let page = self.pins.list(Some(holder), after.as_ref(), MAXIMUM_PAGE).await?;
+            found |= !page.pins.is_empty();
             let deleting = stream::iter(page.pins).map(|kept| async move { self.delete(&kept.pin.name).await });
             deleting.buffer_unordered(DELETED_AT_ONCE).try_collect::<()>().await?;
             after = page.next;
@@ -50,6 +52,32 @@ impl Keeper {
                 break;
             }
         }
-        self.pins.undeclare(holder).await
+        // Also where nothing was found: what cannot be read is no declaration.
+        self.pins.undeclare(holder).await?;
+        Ok(found)
+    }
+
+    /// Holders that have pins, in their order, but for `pull`; at most so many.
+    pub(in crate::control) async fn holders(&self, most: usize) -> Result<Vec<Holder>, PinsError> {
+        let (mut after, mut holders) = (None, Vec::new());
+        while holders.len() < most {
+            let page = self.pins.list(None, after.as_ref(), 1).await?;
+            after = match page.pins.first() {
+                Some(kept) => {
+                    let holder = kept.pin.name.holder.clone();
+                    // Behind all of its pins.
+                    let last = Place::new(holder.clone(), &"f".repeat(64));
+                    if !holder.is_pull() {
+                        holders.push(holder);
+                    }
+                    last
+                }
+                None => page.next,
+            };
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(holders)
     }
 }

@@ -16,6 +16,7 @@ mod occupancy;
 mod partials;
 mod pins;
 mod record;
+mod rights;
 mod room;
 mod scrub;
 mod shared;
@@ -43,6 +44,7 @@ use gate::{Gate, GateLimits};
 use shared::Shared;
 
 pub use folder::Owner;
+pub use rights::make_parent;
 pub use room::Reserve;
 
 /// The clock as a value.
@@ -185,7 +187,9 @@ impl DirectoryStore {
             durable: config.durable_within,
             hanging: config.maximum_operations,
         });
-        Ok(Arc::new(Self { shared: Arc::new(Shared::open(config, gate)?) }))
+        let root = config.root.clone();
+        let shared = Shared::open(config, gate).map_err(|error| rights::explained(error, &root))?;
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
     }
 
     /// Starts what runs beside the serving: counting, eviction, sweeping, the scrub, the way back to health. Call it once, within the
