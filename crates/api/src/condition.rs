@@ -33,6 +33,8 @@ impl Truth {
 pub trait Reason: Copy + fmt::Debug + Eq + 'static {
     /// The condition's type.
     const CONDITION: &'static str;
+    /// What is so, or not, in a sentence.
+    const ABOUT: &'static str;
     /// Every reason that there is.
     const ALL: &'static [Self];
 
@@ -46,8 +48,8 @@ pub trait Reason: Copy + fmt::Debug + Eq + 'static {
 
 /// Declares the reasons of one condition: each with its truth, and a comment that says what it means.
 macro_rules! reasons {
-    ($(#[doc = $about:literal])+ $name:ident of $condition:literal { $(#[doc = $meaning:literal] $reason:ident = $truth:ident,)+ }) => {
-        $(#[doc = $about])+
+    (#[doc = $about:literal] $name:ident of $condition:literal { $(#[doc = $meaning:literal] $reason:ident = $truth:ident,)+ }) => {
+        #[doc = $about]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
             $(#[doc = $meaning] $reason,)+
@@ -55,6 +57,7 @@ macro_rules! reasons {
 
         impl $crate::condition::Reason for $name {
             const CONDITION: &'static str = $condition;
+            const ABOUT: &'static str = $about.trim_ascii();
             const ALL: &'static [Self] = &[$(Self::$reason),+];
 
             fn as_str(self) -> &'static str {
@@ -153,6 +156,7 @@ mod tests {
     }
 
     fn check<R: Reason>() {
+        assert!(R::ABOUT.starts_with("Whether ") && R::ABOUT.ends_with('.'), "{}", R::ABOUT);
         for reason in R::ALL {
             let word = reason.as_str();
             assert!(word.len() <= 64 && word.starts_with(|c: char| c.is_ascii_uppercase()), "{word}");

@@ -31,7 +31,6 @@ pub(super) fn page(definitions: &[Value]) -> Result<String> {
                 fields(&mut page, part, part_schema)?;
             }
         }
-        writeln!(page, "\n| condition | reason | it is | means |\n|---|---|---|---|")?;
         page.push_str(
             &match kind {
                 "CachedImage" => [
@@ -57,10 +56,9 @@ pub(super) fn page(definitions: &[Value]) -> Result<String> {
 }
 
 fn reasons<R: Reason>() -> String {
-    let row = |reason: &R| {
-        format!("| {} | `{}` | {} | {} |\n", R::CONDITION, reason.as_str(), reason.truth().as_str(), reason.meaning())
-    };
-    R::ALL.iter().map(row).collect()
+    let row = |reason: &R| format!("| `{}` | {} | {} |\n", reason.as_str(), reason.truth().as_str(), reason.meaning());
+    let rows: String = R::ALL.iter().map(row).collect();
+    format!("\n**{}**: {}\n\n| reason | it is | means |\n|---|---|---|\n{rows}", R::CONDITION, R::ABOUT)
 }
 
 /// The rows of what a schema has within, in the order of their names.

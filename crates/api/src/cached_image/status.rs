@@ -105,6 +105,18 @@ pub struct UsedBy {
     pub pods: Vec<String>,
 }
 
+impl UsedBy {
+    /// Those Pods (namespace/name), counted; the first of them by name are named, so that the same Pods are always said the same way.
+    pub fn of(pods: impl IntoIterator<Item = String>) -> Self {
+        let mut pods: Vec<_> = pods.into_iter().collect();
+        pods.sort_unstable();
+        pods.dedup();
+        let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);
+        pods.truncate(MOST_PODS);
+        Self { count, pods }
+    }
+}
+
 /// How far a fetch is. What is to be fetched becomes known while it goes on.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -121,4 +133,18 @@ pub struct Progress {
     /// Blobs that are there.
     #[schemars(range(min = 0))]
     pub blobs_fetched: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_counted_and_some_of_them_named() {
+        let pods = |order: &mut dyn Iterator<Item = usize>| UsedBy::of(order.map(|number| format!("a/{number:02}")));
+        let used = pods(&mut (0..30));
+        assert_eq!((used.count, used.pods.len()), (30, MOST_PODS));
+        assert_eq!(pods(&mut (0..30).rev().chain(0..30)), used, "in whatever order, and once");
+        assert_eq!(pods(&mut (0..0)), UsedBy::default());
+    }
 }
