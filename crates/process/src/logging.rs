@@ -112,7 +112,7 @@ mod tests {
         let error = filter("larder_proxy=loud").unwrap_err().to_string();
         assert!(error.starts_with("LARDER_LOG=\"larder_proxy=loud\" is no filter ("), "{error}");
         assert!(error.ends_with("; write for example info or warn,larder_proxy=debug"), "{error}");
-        assert_eq!(filter("").unwrap().to_string(), "kube_client::client::builder=off,info");
+        assert_eq!(filter("").unwrap().to_string(), "kube_client::client::builder=off,object_store=warn,info");
         assert!(filter("warn,larder_proxy=debug").is_ok());
     }
 
