@@ -20,7 +20,8 @@ pub mod secret;
 pub mod server;
 pub mod server_certificate;
 pub mod settings;
-pub mod small_file;
 pub mod source;
 pub mod static_tokens;
 pub mod store;
+
+pub use larder_process::small_file;

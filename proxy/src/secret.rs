@@ -8,35 +8,7 @@ use sha2::Sha256;
 use url::Url;
 use zeroize::Zeroizing;
 
-/// A token: what opens something for whoever has it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(Zeroizing<String>);
-
-impl Token {
-    /// This text, which should have no other copy.
-    pub fn new(text: Zeroizing<String>) -> Self {
-        Self(text)
-    }
-
-    /// The text itself. Not to be shown.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// `Authorization` with it as a Bearer token; `None` if it holds what no header may.
-    pub fn header(&self) -> Option<HeaderValue> {
-        let text = Zeroizing::new(format!("Bearer {}", self.0.as_str()));
-        let mut value = HeaderValue::from_str(&text).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
+pub use larder_process::secret::Token;
 
 /// A URL that is signed: whoever has it may read what it names, for as long as it holds.
 pub struct SignedUrl {

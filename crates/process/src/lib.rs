@@ -8,6 +8,8 @@ pub mod command_line;
 pub mod logging;
 pub mod metrics_server;
 pub mod readiness;
+pub mod secret;
 pub mod signals;
 pub mod size;
+pub mod small_file;
 pub mod tasks;

@@ -250,13 +250,13 @@ impl Control {
                     Unkept::Refused(reason) => Wrong::new(StatusCode::FORBIDDEN, reason),
                     Unkept::Later(reason) => Wrong::new(StatusCode::SERVICE_UNAVAILABLE, reason),
                 })?;
-                let (upstream, error) = match said.upstream {
-                    Ok(digest) => (Some(digest), None),
-                    Err(reason) => (None, Some(reason)),
+                let (upstream, verdict, error) = match said.upstream {
+                    Ok(digest) => (Some(digest), None, None),
+                    Err((verdict, reason)) => (None, Some(verdict.as_str()), Some(reason)),
                 };
                 let is_same = upstream.as_ref().map(|upstream| said.held.as_ref() == Some(upstream));
                 ok(
-                    json!({ "image": image.to_string(), "upstream": upstream, "held": said.held, "same": is_same, "error": error }),
+                    json!({ "image": image.to_string(), "upstream": upstream, "held": said.held, "same": is_same, "verdict": verdict, "error": error }),
                 )
             }
         }

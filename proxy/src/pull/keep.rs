@@ -39,8 +39,8 @@ pub(crate) struct Found {
 /// What the origin says of a tag, and what is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Revalidated {
-    /// What the origin says that it means now; else why it does not say so.
-    pub(crate) upstream: Result<Digest, String>,
+    /// What the origin says that it means now; else what it says instead, and in words.
+    pub(crate) upstream: Result<Digest, (Verdict, String)>,
     /// What it is given as while the origin is away.
     pub(crate) held: Option<Digest>,
 }
@@ -98,11 +98,14 @@ impl Puller {
         // Not as one whose patience is short because something is cached: whoever asks so wants the origin's word.
         let upstream = match shared.ask(name, tag, false, Instant::now() + self.answer).await {
             Ok(named) if named.unconfirmed.is_none() => Ok(named.digest),
-            Ok(_) => Err("only the cluster cache's memory answers, not the registry".to_owned()),
+            Ok(_) => {
+                let words = "only the cluster cache's memory answers, not the registry";
+                Err((Verdict::Unreachable, words.to_owned()))
+            }
             Err(error @ SourceError::NeedsCredentials { .. }) if held.is_none() => {
                 return Err(Unkept::Refused(format!("{error}: {PRIVATE}")));
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err((error.verdict(), error.to_string())),
         };
         Ok(Revalidated { upstream, held })
     }

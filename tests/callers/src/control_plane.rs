@@ -121,14 +121,22 @@ impl ControlPlane {
         self.api_server = None;
     }
 
-    /// Its address, for a kubeconfig.
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     fn write_kubeconfig(&self, name: &str, user: &str) -> Result<PathBuf> {
+        self.write_kubeconfig_at(name, user, self.address)
+    }
+
+    fn write_kubeconfig_at(&self, name: &str, user: &str, address: SocketAddr) -> Result<PathBuf> {
         let (path, authority) = (self.folder.path().join(name), self.folder.path().join("ca.crt"));
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: it\ncontexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n\
              clusters: [{{name: it, cluster: {{server: 'https://{}', certificate-authority: '{}'}}}}]\n\
              users: [{{name: it, user: {{{user}}}}}]\n",
-            self.address,
+            address,
             authority.display()
         );
         fs::write(&path, text)?;
@@ -137,9 +145,16 @@ impl ControlPlane {
 
     /// A kubeconfig with a token of the cache's own account.
     pub fn kubeconfig_of_cache(&self) -> Result<PathBuf> {
-        let token = self.folder.path().join("cache-token");
-        fs::write(&token, self.kubectl(&["create", "token", "larder-cache", "--namespace=larder"], "")?.trim())?;
-        self.write_kubeconfig("cache", &format!("tokenFile: '{}'", token.display()))
+        self.kubeconfig_of("larder-cache", None)
+    }
+
+    /// A kubeconfig with a token of an account of namespace `larder`; by way of another address, if one is named.
+    pub fn kubeconfig_of(&self, account: &str, way: Option<SocketAddr>) -> Result<PathBuf> {
+        let token = self.folder.path().join(format!("{account}-token"));
+        fs::write(&token, self.kubectl(&["create", "token", account, "--namespace=larder"], "")?.trim())?;
+        let address = way.unwrap_or(self.address);
+        let name = format!("{account}-{}", address.port());
+        self.write_kubeconfig_at(&name, &format!("tokenFile: '{}'", token.display()), address)
     }
 
     /// A kubeconfig of an administrator.

@@ -1,11 +1,16 @@
 //! The custom resources, and the controller, on a real API server.
 //!
-//! Cases of one group are a file. Those of the list below share one API server ([`World`]), which starts with the first of them.
+//! Cases of one group are a file. Those of the first list share one API server ([`World`]), which starts with the first of them; those of the second have one
+//! each, for they break it, and want `larder-controller` and `larder-cache` as they were just built.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
 
 mod access;
+mod cache_client;
 mod definitions;
 mod fields;
+mod leader;
+mod life;
+mod trouble;
 mod validation;
 
 use std::process::ExitCode;
@@ -16,6 +21,7 @@ use larder_test_controller::World;
 use libtest_mimic::{Arguments, Trial};
 
 type Case = fn(&World) -> anyhow::Result<()>;
+type OwnCase = fn() -> anyhow::Result<()>;
 type Shared = Arc<OnceLock<Result<World, String>>>;
 
 fn main() -> ExitCode {
@@ -35,18 +41,35 @@ fn main() -> ExitCode {
         ("access::a_node_writes_its_own_mirror_only", access::a_node_writes_its_own_mirror_only),
         ("access::who_may_view_sees_images_and_nothing_else", access::who_may_view_sees_images),
     ];
-    let trials = cases.map(|(name, run)| {
+    let own: [(&'static str, OwnCase); 7] = [
+        ("cache_client::pins_over_tls_and_what_may_be_replaced", cache_client::pins_over_tls),
+        ("leader::never_two_write_and_a_partition_ends_the_work", leader::never_two_write),
+        ("life::a_pods_image_is_cached_and_goes_when_nobody_uses_it", life::from_pod_to_expiry),
+        ("life::deleted_by_hand_it_is_unpinned_and_comes_back_while_a_pod_wants_it", life::deleted_by_hand),
+        ("life::observing_changes_nothing", life::observing),
+        ("trouble::cache_and_api_server_away_and_back", trouble::away_and_back),
+        ("trouble::a_sudden_drop_is_held_back_and_the_leader_is_killed", trouble::brake_and_kill),
+    ];
+    let mut trials = Vec::new();
+    for (name, run) in cases {
         let shared = Arc::clone(&shared);
-        Trial::test(name, move || {
-            let world = shared.get_or_init(|| World::start().map_err(|error| format!("{error:?}"))).as_ref()?;
-            let began = Instant::now();
-            run(world).map_err(|error| format!("{error:?}"))?;
-            if std::env::var_os("LARDER_TEST_TIMES").is_some() {
-                eprintln!("{name}: {:.1} s", began.elapsed().as_secs_f64());
-            }
-            Ok(())
-        })
-    });
+        trials.push(trial(name, move || {
+            let world = shared.get_or_init(|| World::start().map_err(|error| format!("{error:?}")));
+            run(world.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?)
+        }));
+    }
+    trials.extend(own.map(|(name, run)| trial(name, run)));
     drop(shared);
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(name: &'static str, run: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let began = Instant::now();
+        run().map_err(|error| format!("{error:?}"))?;
+        if std::env::var_os("LARDER_TEST_TIMES").is_some() {
+            eprintln!("{name}: {:.1} s", began.elapsed().as_secs_f64());
+        }
+        Ok(())
+    })
 }

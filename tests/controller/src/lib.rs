@@ -1,12 +1,21 @@
 //! A real API server that knows the custom resources, for tests of them and of the controller.
 //!
 //! [`World`] is started once for all cases that only use it, each with objects of its own; whoever breaks something of an API server starts
-//! one for itself.
+//! one for itself: [`Cluster`] is an API server, `larder-cache` behind TLS and a registry; [`Cache`] and [`Controller`] are processes that can be killed,
+//! [`Cut`] is a way to the API server that can be cut.
 
 mod answer;
+mod cache;
+mod cluster;
+mod controller;
+mod cut;
 mod world;
 
 pub use answer::Answer;
+pub use cache::Cache;
+pub use cluster::{Cluster, RIGHTS, condition_of};
+pub use controller::Controller;
+pub use cut::Cut;
 pub use larder_test_callers::ControlPlane;
 pub use larder_test_callers::wait::until;
 pub use world::{DEFINITIONS, GROUP, World};

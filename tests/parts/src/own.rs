@@ -15,6 +15,11 @@ pub fn larder_cache() -> Result<PathBuf> {
     built("larder-cache", "LARDER_CACHE_PROGRAM")
 }
 
+/// `larder-controller` as it was just built: `LARDER_CONTROLLER`, or beside the folder of this test program.
+pub fn larder_controller() -> Result<PathBuf> {
+    built("larder-controller", "LARDER_CONTROLLER")
+}
+
 fn built(name: &str, variable: &str) -> Result<PathBuf> {
     if let Ok(path) = std::env::var(variable) {
         return Ok(PathBuf::from(path));

@@ -1,0 +1,306 @@
+//! What the cluster cache said, as values. Pure.
+//!
+//! Nothing of it is believed without being looked at: a text has an end and no control characters, a digest is one, a pin is the one that was asked for.
+
+use bytes::Bytes;
+use http::StatusCode;
+use larder_oci::{Digest, ImageReference};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::error::CacheError;
+
+/// The longest words that are shown to a person, in characters.
+const WORDS: usize = 500;
+
+/// The longest place in a list, in bytes.
+const PLACE: usize = 512;
+
+/// An answer that came in full.
+pub(super) struct Said {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+impl Said {
+    /// The body, if the status is one of these.
+    pub(super) fn of(self, expected: &[StatusCode]) -> Result<Bytes, CacheError> {
+        if expected.contains(&self.status) {
+            return Ok(self.body);
+        }
+        if self.status.is_client_error() {
+            return Err(CacheError::Refused { status: self.status.as_u16(), reason: self.words() });
+        }
+        Err(CacheError::Strange { reason: format!("status {}", self.status.as_u16()) })
+    }
+
+    /// What it says of an error, to a person.
+    pub(super) fn words(&self) -> String {
+        #[derive(Deserialize)]
+        struct Words {
+            #[serde(default)]
+            error: Option<String>,
+            #[serde(default)]
+            errors: Vec<Message>,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            #[serde(default)]
+            message: String,
+        }
+        let Ok(words) = serde_json::from_slice::<Words>(&self.body) else { return String::new() };
+        let text = words.error.or_else(|| words.errors.into_iter().next().map(|error| error.message));
+        shown(&text.unwrap_or_default())
+    }
+}
+
+/// A text of somebody else, to be shown.
+fn shown(text: &str) -> String {
+    let mut characters = text.chars().map(|character| if character.is_control() { ' ' } else { character });
+    let mut short: String = characters.by_ref().take(WORDS).collect();
+    if characters.next().is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// Where a pin is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PinState {
+    /// Its turn comes.
+    Queued,
+    /// It is under way.
+    Fetching,
+    /// All of it is there.
+    Complete,
+    /// It failed, and is tried again.
+    Waiting,
+    /// It is not fetched as things are.
+    Refused,
+}
+
+/// How much is known to be needed, and is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub struct Amount {
+    /// Needed, as far as is known.
+    pub known: u64,
+    /// There.
+    pub fetched: u64,
+}
+
+/// A pin as the cache shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// What is kept.
+    pub image: ImageReference,
+    /// On which platforms; none: on all.
+    pub platforms: Vec<String>,
+    /// Where it is.
+    pub state: PinState,
+    /// Why it is not complete, if it is known.
+    pub error: Option<String>,
+    /// What the reference means.
+    pub digest: Option<Digest>,
+    /// What is kept until that is complete.
+    pub until_then: Option<Digest>,
+    /// Bytes.
+    pub bytes: Amount,
+    /// Blobs.
+    pub blobs: Amount,
+    /// Seconds since 1970.
+    pub put_at: u64,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    holder: String,
+    image: String,
+    #[serde(default)]
+    platforms: Vec<String>,
+    put_at: u64,
+    state: PinState,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    digest: Option<String>,
+    #[serde(default)]
+    until_then: Option<String>,
+    #[serde(default)]
+    bytes: Amount,
+    #[serde(default)]
+    blobs: Amount,
+}
+
+fn strange(what: &str) -> impl Fn(serde_json::Error) -> CacheError {
+    move |error| CacheError::Strange {
+        reason: format!("{what}, line {}, column {}: {}", error.line(), error.column(), shown(&error.to_string())),
+    }
+}
+
+fn digest(text: Option<String>) -> Result<Option<Digest>, CacheError> {
+    let parsed = text.map(|text| Digest::parse(&text)).transpose();
+    parsed.map_err(|error| CacheError::Strange { reason: format!("a digest that is none: {error}") })
+}
+
+impl Written {
+    fn checked(self, holder: &str) -> Result<Pin, CacheError> {
+        let Self { holder: its, image, platforms, put_at, state, error, digest: root, until_then, bytes, blobs } = self;
+        if its != holder {
+            return Err(CacheError::Strange { reason: format!("a pin of {:?}, not of {holder:?}", shown(&its)) });
+        }
+        let image = ImageReference::parse(&image)
+            .map_err(|error| CacheError::Strange { reason: format!("a pin of no image: {error}") })?;
+        Ok(Pin {
+            image,
+            platforms: platforms.iter().take(64).map(|platform| shown(platform)).collect(),
+            state,
+            error: error.map(|text| shown(&text)),
+            digest: digest(root)?,
+            until_then: digest(until_then)?,
+            bytes,
+            blobs,
+            put_at,
+        })
+    }
+}
+
+/// A pin of this holder and this image.
+pub(super) fn pin(body: &[u8], holder: &str, image: &ImageReference) -> Result<Pin, CacheError> {
+    let written: Written = serde_json::from_slice(body).map_err(strange("a pin"))?;
+    let pin = written.checked(holder)?;
+    if pin.image != *image {
+        return Err(CacheError::Strange { reason: format!("a pin of {}, not of {image}", pin.image) });
+    }
+    Ok(pin)
+}
+
+/// Some of the pins of a holder.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) pins: Vec<Result<Pin, CacheError>>,
+    pub(super) next: Option<String>,
+}
+
+pub(super) fn page(body: &[u8], holder: &str) -> Result<Page, CacheError> {
+    #[derive(Deserialize)]
+    struct Listed {
+        pins: Vec<Value>,
+        #[serde(default)]
+        next: Option<String>,
+    }
+    let listed: Listed = serde_json::from_slice(body).map_err(strange("a list of pins"))?;
+    if listed.next.as_ref().is_some_and(|next| next.is_empty() || next.len() > PLACE) {
+        return Err(CacheError::Strange { reason: "the place of the next page".to_owned() });
+    }
+    let one = |value| serde_json::from_value::<Written>(value).map_err(strange("a pin in a list"))?.checked(holder);
+    Ok(Page { pins: listed.pins.into_iter().map(one).collect(), next: listed.next })
+}
+
+/// When a declaration began.
+pub(super) fn as_of(body: &[u8]) -> Result<u64, CacheError> {
+    #[derive(Deserialize)]
+    struct Begun {
+        as_of: u64,
+    }
+    serde_json::from_slice::<Begun>(body).map(|begun| begun.as_of).map_err(strange("the beginning of a declaration"))
+}
+
+/// What a registry says of a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revalidation {
+    /// What the tag means at its registry; `None`: it did not say.
+    pub upstream: Option<Digest>,
+    /// What the cache holds for it.
+    pub held: Option<Digest>,
+    /// Why the registry did not say, in one word of the cache's.
+    pub verdict: Option<String>,
+    /// The same, to a person.
+    pub error: Option<String>,
+}
+
+pub(super) fn revalidation(body: &[u8]) -> Result<Revalidation, CacheError> {
+    #[derive(Deserialize)]
+    struct Asked {
+        #[serde(default)]
+        upstream: Option<String>,
+        #[serde(default)]
+        held: Option<String>,
+        #[serde(default)]
+        verdict: Option<String>,
+        #[serde(default)]
+        error: Option<String>,
+    }
+    let asked: Asked = serde_json::from_slice(body).map_err(strange("a revalidation"))?;
+    Ok(Revalidation {
+        upstream: digest(asked.upstream)?,
+        held: digest(asked.held)?,
+        verdict: asked.verdict.map(|text| shown(&text)),
+        error: asked.error.map(|text| shown(&text)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn image(text: &str) -> ImageReference {
+        ImageReference::parse(text).unwrap()
+    }
+
+    fn written() -> Value {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        json!({"holder": "me", "image": "docker.io/library/alpine:3", "put_at": 1_790_000_000, "state": "fetching", "digest": digest,
+               "bytes": {"known": 9, "fetched": 4}, "blobs": {"known": 4, "fetched": 3}, "later": "what we do not know"})
+    }
+
+    fn bytes(value: &Value) -> Vec<u8> {
+        value.to_string().into_bytes()
+    }
+
+    #[test]
+    fn a_pin_is_the_one_that_was_asked_for() {
+        let read = pin(&bytes(&written()), "me", &image("alpine:3")).unwrap();
+        assert_eq!((read.state, read.bytes.fetched, read.held()), (PinState::Fetching, 4, None));
+        for (key, value, part) in [
+            ("holder", json!("you"), "not of"),
+            ("image", json!("docker.io/library/alpine:4"), "alpine:4"),
+            ("image", json!("UPPER CASE"), "no image"),
+            ("digest", json!("sha256:short"), "digest"),
+            ("state", json!("asleep"), "asleep"),
+            ("bytes", json!({"known": -1, "fetched": 0}), "a pin"),
+        ] {
+            let mut wrong = written();
+            wrong[key] = value;
+            let error = pin(&bytes(&wrong), "me", &image("alpine:3")).unwrap_err();
+            assert!(matches!(&error, CacheError::Strange { reason } if reason.contains(part)), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_in_a_list_leaves_the_rest_of_it() {
+        let listed = json!({"pins": [written(), {"holder": "me"}, written()], "next": "me/0"});
+        let read = page(&bytes(&listed), "me").unwrap();
+        assert_eq!(read.pins.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(read.next.as_deref(), Some("me/0"));
+        let long = json!({"pins": [], "next": "a".repeat(5000)});
+        assert!(page(&bytes(&long), "me").is_err());
+    }
+
+    #[test]
+    fn words_of_others_are_short_and_harmless() {
+        let said = |status, body: &Value| Said { status, body: bytes(body).into() };
+        let refused = said(StatusCode::BAD_REQUEST, &json!({"error": format!("no\n\u{1b}[31m{}", "x".repeat(9000))}));
+        let words = refused.words();
+        assert!(words.starts_with("no  [31mxx") && words.chars().count() == WORDS + 1, "{words}");
+        assert!(matches!(refused.of(&[StatusCode::OK]), Err(CacheError::Refused { status: 400, .. })));
+        let registry =
+            said(StatusCode::UNAUTHORIZED, &json!({"errors": [{"code": "UNAUTHORIZED", "message": "who?"}]}));
+        assert_eq!(registry.words(), "who?");
+        let page_of_a_proxy = Said { status: StatusCode::FOUND, body: Bytes::from_static(b"<html>") };
+        assert_eq!(page_of_a_proxy.words(), "");
+        assert!(matches!(page_of_a_proxy.of(&[StatusCode::OK]), Err(CacheError::Strange { .. })));
+    }
+}

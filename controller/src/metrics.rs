@@ -1,0 +1,194 @@
+//! What the controller counts. The list is a snapshot test.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What is counted by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    kind: &'static str,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    outcome: &'static str,
+}
+
+/// Where something waits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Queue {
+    queue: &'static str,
+}
+
+/// A condition of images and its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    condition: &'static str,
+    reason: String,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    leads: Gauge<i64, AtomicI64>,
+    queues: Family<Queue, Gauge<i64, AtomicI64>>,
+    images: Family<Reason, Gauge<i64, AtomicI64>>,
+    known: Family<Kind, Gauge<i64, AtomicI64>>,
+    held: Gauge<i64, AtomicI64>,
+    writes: Family<Kind, Counter<u64, AtomicU64>>,
+    watch_errors: Family<Kind, Counter<u64, AtomicU64>>,
+    fetches: Family<Outcome, Counter<u64, AtomicU64>>,
+    checks: Family<Outcome, Counter<u64, AtomicU64>>,
+    passes: Family<Outcome, Counter<u64, AtomicU64>>,
+    cache_errors: Counter<u64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("larder_controller");
+        macro_rules! register {
+            ($name:literal, $help:literal) => {{
+                let metric = Default::default();
+                register!(metric, $name, $help);
+                metric
+            }};
+            ($metric:ident, $name:literal, $help:literal) => {
+                registry.register($name, $help, Clone::clone(&$metric))
+            };
+        }
+        let leads = Gauge::default();
+        register!(leads, "leads", "1 where this replica works, 0 where it waits for the lease");
+        let queues = Family::default();
+        register!(
+            queues,
+            "queue",
+            "Images that wait: to be fetched, after a failure, under way, to be written down, to be checked"
+        );
+        let images = Family::default();
+        register!(images, "images", "CachedImages by the reason of each of their conditions");
+        let known = Family::default();
+        register!(known, "known", "Objects that are known of");
+        let held = Gauge::default();
+        register!(held, "held_back", "Pins that would be removed and are held back by the brake");
+        let writes = Family::default();
+        register!(writes, "writes", "Writes to the API server");
+        let watch_errors = Family::default();
+        register!(watch_errors, "watch_errors", "Watches that broke, by what is watched");
+        let fetches = Family::default();
+        register!(fetches, "fetches", "Images that the cluster cache was to fetch, by how that ended");
+        let checks = Family::default();
+        register!(checks, "checks", "Questions to registries what a tag means, by what they said");
+        let passes = Family::default();
+        register!(passes, "passes", "Comparisons of all pins with all images, by how they ended");
+        let cache_errors = Counter::default();
+        register!(cache_errors, "cache_errors", "Requests to the cluster cache that failed");
+        Self {
+            registry,
+            leads,
+            queues,
+            images,
+            known,
+            held,
+            writes,
+            watch_errors,
+            fetches,
+            checks,
+            passes,
+            cache_errors,
+        }
+    }
+}
+
+impl Metrics {
+    /// The text of `/metrics`.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+
+    /// Whether this replica works.
+    pub fn leads(&self, leads: bool) {
+        self.leads.set(i64::from(leads));
+    }
+
+    /// How many wait there.
+    pub fn queue(&self, queue: &'static str, length: usize) {
+        self.queues.get_or_create(&Queue { queue }).set(number(length));
+    }
+
+    /// How many there are.
+    pub fn known(&self, kind: &'static str, count: usize) {
+        self.known.get_or_create(&Kind { kind }).set(number(count));
+    }
+
+    /// How many images have each reason; those that are not named have none.
+    pub fn images<'a>(&self, counts: impl IntoIterator<Item = (&'static str, &'a str, usize)>) {
+        self.images.clear();
+        for (condition, reason, count) in counts {
+            self.images.get_or_create(&Reason { condition, reason: reason.to_owned() }).set(number(count));
+        }
+    }
+
+    /// How many pins are held back.
+    pub fn held(&self, count: usize) {
+        self.held.set(number(count));
+    }
+
+    /// Something was written.
+    pub fn wrote(&self, kind: &'static str) {
+        self.writes.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// A watch broke.
+    pub fn watch_error(&self, kind: &'static str) {
+        self.watch_errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// A fetch ended so.
+    pub fn fetched(&self, outcome: &'static str) {
+        self.fetches.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A registry was asked, and this is what it said.
+    pub fn checked(&self, outcome: &'static str) {
+        self.checks.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A pass ended so.
+    pub fn passed(&self, outcome: &'static str) {
+        self.passes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// The cluster cache failed.
+    pub fn cache_failed(&self) {
+        self.cache_errors.inc();
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list() {
+        let metrics = Metrics::default();
+        let text = metrics.text();
+        let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+        insta::assert_snapshot!("list", names.join("\n"));
+    }
+}

@@ -1,0 +1,266 @@
+//! The watches: from the API server's events to the [`World`].
+//!
+//! Invariants: an object that cannot be read is skipped and said so, and never stops a watch; whatever happens to a watch (a restart of the API server, a
+//! version that is too old, a definition that is gone) it begins anew by itself, and what was known stays known until it has.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use larder_api::CachedImage;
+use larder_process::readiness::Readiness;
+use larder_process::tasks::Tasks;
+use tokio_util::sync::CancellationToken;
+
+use crate::decide::platforms::Platform;
+use crate::metrics::Metrics;
+use crate::pods;
+use crate::world::{Known, Object, World, now};
+
+/// Objects in a page of a list.
+const PAGE: u32 = 500;
+
+/// Starts all of them.
+pub fn start(tasks: &Tasks, client: &Client, world: &Arc<World>, readiness: &Readiness, metrics: &Arc<Metrics>) {
+    let config = || watcher::Config::default().page_size(PAGE);
+    let watch =
+        |kind| Watch { kind, world: Arc::clone(world), readiness: readiness.clone(), metrics: Arc::clone(metrics) };
+    let stop = tasks.shutdown();
+    let pods = watcher(Api::<DeserializeGuard<Pod>>::all(client.clone()), config());
+    tasks.spawn("watch-pods", until(stop, watch("Pods").follow(pods, pod)));
+    let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config());
+    tasks.spawn("watch-namespaces", until(stop, watch("Namespaces").follow(namespaces, Names::of(namespace))));
+    let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), config());
+    tasks.spawn("watch-nodes", until(stop, watch("Nodes").follow(nodes, Names::of(node))));
+    let images = watcher(Api::<DeserializeGuard<CachedImage>>::all(client.clone()), config());
+    tasks.spawn("watch-images", until(stop, watch("CachedImages").follow(images, Names::of(image))));
+}
+
+fn until<W: Future<Output = ()> + Send>(
+    stop: &CancellationToken,
+    watching: W,
+) -> impl Future<Output = ()> + Send + use<W> {
+    let stop = stop.clone();
+    async move {
+        stop.run_until_cancelled(watching).await;
+    }
+}
+
+/// One of them.
+struct Watch {
+    kind: &'static str,
+    world: Arc<World>,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+}
+
+impl Watch {
+    async fn follow<K, S>(self, events: S, mut apply: impl Apply<K>)
+    where
+        K: Resource + Clone + Debug + Send + 'static,
+        S: futures_util::Stream<Item = watcher::Result<Event<K>>> + Send,
+    {
+        let mut waits = Some(self.readiness.latch(self.kind));
+        let trouble = self.readiness.condition(self.kind);
+        let events = events.default_backoff();
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if trouble.clear() {
+                        tracing::info!(kind = self.kind, "the watch goes on");
+                    }
+                    let is_complete = matches!(event, Event::InitDone);
+                    self.world.change(|known| apply.apply(known, event));
+                    if is_complete {
+                        waits = None;
+                    }
+                }
+                Err(error) => {
+                    self.metrics.watch_error(self.kind);
+                    let code = match &error {
+                        watcher::Error::InitialListFailed(error)
+                        | watcher::Error::WatchStartFailed(error)
+                        | watcher::Error::WatchFailed(error) => crate::api_server::code(error),
+                        watcher::Error::WatchError(status) => Some(status.code),
+                        watcher::Error::NoResourceVersion => None,
+                    };
+                    if code == Some(404) {
+                        // There is no such kind any more, or not yet: nothing follows from not seeing any.
+                        self.world.change(|known| apply.lost(known));
+                    }
+                    // A watch that is too old begins anew, and that is all.
+                    if code != Some(410) {
+                        let words = match &error {
+                            watcher::Error::InitialListFailed(error)
+                            | watcher::Error::WatchStartFailed(error)
+                            | watcher::Error::WatchFailed(error) => crate::api_server::words(error),
+                            other => other.to_string(),
+                        };
+                        if trouble.set(format!("they are not watched now: {words}; it is tried again by itself")) {
+                            tracing::warn!(kind = self.kind, "watch: {words}");
+                        }
+                    }
+                }
+            }
+        }
+        drop(waits);
+    }
+}
+
+/// What an event means for what is known.
+trait Apply<K>: Send {
+    fn apply(&mut self, known: &mut Known, event: Event<K>);
+    /// The kind is gone.
+    fn lost(&mut self, _known: &mut Known) {}
+}
+
+/// Pods have an order of their own for lists.
+impl<F> Apply<DeserializeGuard<Pod>> for F
+where
+    F: FnMut(&mut Known, Event<DeserializeGuard<Pod>>) + Send,
+{
+    fn apply(&mut self, known: &mut Known, event: Event<DeserializeGuard<Pod>>) {
+        self(known, event);
+    }
+}
+
+fn pod(known: &mut Known, event: Event<DeserializeGuard<Pod>>) {
+    let now = now();
+    let changed = match event {
+        Event::Init => {
+            known.index.begin_listing();
+            return;
+        }
+        Event::Apply(pod) | Event::InitApply(pod) => match pod.0 {
+            Ok(pod) => pods::pod(&pod).map(|pod| known.index.pod(&pod, now)),
+            Err(error) => {
+                unreadable("Pod", &error);
+                None
+            }
+        },
+        Event::Delete(pod) => {
+            let namespace = pod.namespace().unwrap_or_default();
+            Some(known.index.pod_gone(&namespace, &pod.name_any(), now))
+        }
+        Event::InitDone => {
+            known.listed.pods = true;
+            Some(known.index.end_listing(now))
+        }
+    };
+    known.changed.extend(changed.into_iter().flatten());
+}
+
+fn unreadable(kind: &'static str, error: &kube::core::error_boundary::InvalidObject) {
+    let name = error.metadata.name.as_deref().unwrap_or_default();
+    let namespace = error.metadata.namespace.as_deref().unwrap_or_default();
+    tracing::warn!(kind, namespace, name, "skipped, it cannot be read: {}", error.error);
+}
+
+/// Those whose names are kept, so that a new list tells which are gone.
+struct Names<K> {
+    known: BTreeSet<String>,
+    listing: BTreeSet<String>,
+    apply: fn(&mut Known, Seen<'_, K>),
+}
+
+/// What one of them does.
+enum Seen<'a, K> {
+    Is(K),
+    /// It is gone; the object, if that was told.
+    Gone(&'a str, Option<K>),
+    Listed(bool),
+}
+
+impl<K> Names<K> {
+    fn of(apply: fn(&mut Known, Seen<'_, K>)) -> Self {
+        Self { known: BTreeSet::new(), listing: BTreeSet::new(), apply }
+    }
+}
+
+impl<K: Resource + Send> Apply<K> for Names<K> {
+    fn apply(&mut self, known: &mut Known, event: Event<K>) {
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(object) => {
+                self.listing.insert(object.name_any());
+                (self.apply)(known, Seen::Is(object));
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listing);
+                for gone in self.known.difference(&listed) {
+                    (self.apply)(known, Seen::Gone(gone, None));
+                }
+                self.known = listed;
+                (self.apply)(known, Seen::Listed(true));
+            }
+            Event::Apply(object) => {
+                self.known.insert(object.name_any());
+                (self.apply)(known, Seen::Is(object));
+            }
+            Event::Delete(object) => {
+                let name = object.name_any();
+                self.known.remove(&name);
+                (self.apply)(known, Seen::Gone(&name, Some(object)));
+            }
+        }
+    }
+
+    fn lost(&mut self, known: &mut Known) {
+        (self.apply)(known, Seen::Listed(false));
+    }
+}
+
+fn namespace(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Namespace>>) {
+    let now = now();
+    let changed = match seen {
+        Seen::Is(namespace) => {
+            let labels = namespace.metadata.labels.clone().unwrap_or_default();
+            known.index.namespace(&namespace.name_any(), labels, now)
+        }
+        Seen::Gone(name, _) => known.index.namespace_gone(name, now),
+        Seen::Listed(complete) => {
+            known.listed.namespaces = complete;
+            return;
+        }
+    };
+    known.changed.extend(changed);
+}
+
+fn node(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Node>>) {
+    match seen {
+        Seen::Is(node) => {
+            let label = |name| node.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+            let platform = Platform::of_node((label("kubernetes.io/os"), label("kubernetes.io/arch")), (None, None));
+            known.nodes.insert(node.name_any(), platform);
+        }
+        Seen::Gone(name, _) => {
+            known.nodes.remove(name);
+        }
+        Seen::Listed(complete) => known.listed.nodes = complete,
+    }
+}
+
+fn image(known: &mut Known, seen: Seen<'_, DeserializeGuard<CachedImage>>) {
+    match seen {
+        Seen::Is(object) => match object.0 {
+            Ok(object) => match Object::of(object) {
+                Some(object) => known.object(object),
+                None => tracing::warn!("a CachedImage is skipped: its spec.image is no image"),
+            },
+            Err(error) => unreadable("CachedImage", &error),
+        },
+        Seen::Gone(name, told) => {
+            let uid = told.as_ref().and_then(|object| object.meta().uid.clone());
+            known.object_gone(name, uid.as_deref(), told.is_some());
+        }
+        Seen::Listed(complete) => known.listed.images = complete,
+    }
+}

@@ -1,0 +1,70 @@
+//! How often an image's object may be written: twice a minute, and the second time only for what somebody waits for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::telling::Worth;
+use crate::decide::Image;
+
+/// In this time.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// Writes of one image.
+const MOST: usize = 2;
+
+/// What was written lately.
+#[derive(Debug, Default)]
+pub(super) struct Budget(BTreeMap<Image, VecDeque<Instant>>);
+
+impl Budget {
+    /// When something of this worth may be written.
+    pub(super) fn at(&mut self, image: &Image, worth: Worth, now: Instant) -> Instant {
+        let Some(writes) = self.0.get_mut(image) else { return now };
+        while writes.front().is_some_and(|at| *at + WINDOW <= now) {
+            writes.pop_front();
+        }
+        // A detail leaves room for news.
+        let room = if worth == Worth::News { MOST } else { MOST - 1 };
+        let Some(excess) = writes.len().checked_sub(room) else { return now };
+        writes.get(excess).map_or(now, |at| *at + WINDOW)
+    }
+
+    /// It was.
+    pub(super) fn spent(&mut self, image: &Image, now: Instant) {
+        self.0.entry(image.clone()).or_default().push_back(now);
+    }
+
+    /// Its object was deleted by a person, and what is written from now on is of another one.
+    pub(super) fn forget(&mut self, image: &Image) {
+        self.0.remove(image);
+    }
+
+    /// Of those that were not written lately nothing is remembered.
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        self.0.retain(|_, writes| writes.back().is_some_and(|at| *at + WINDOW > now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_writes_a_minute_of_which_details_take_one() {
+        let image = Image::parse("alpine:3").unwrap();
+        let (mut budget, start) = (Budget::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(budget.at(&image, Worth::Detail, start), start);
+        budget.spent(&image, start);
+        assert_eq!(budget.at(&image, Worth::Detail, after(5)), after(60));
+        assert_eq!(budget.at(&image, Worth::News, after(5)), after(5));
+        budget.spent(&image, after(5));
+        assert_eq!(budget.at(&image, Worth::News, after(6)), after(60));
+        assert_eq!(budget.at(&image, Worth::Detail, after(6)), after(65));
+        assert_eq!(budget.at(&image, Worth::News, after(60)), after(60));
+        budget.forget_old(after(65));
+        assert!(budget.0.is_empty());
+    }
+}

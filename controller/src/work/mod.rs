@@ -1,0 +1,345 @@
+//! What a leader does: images that Pods want get an object, objects get a pin, and each object says how it is with its image.
+//!
+//! One future, which is dropped when the lead is lost: everything that is asked of others runs inside of it, and what is written asks the [`Leadership`]
+//! first. It reacts to what [changed](crate::world) (an image at a time), and compares everything with everything in a pass once a minute, which is what
+//! finally counts: it puts what is missing, deletes what nobody wants (held back by the [`brake`](crate::decide::brake)), and declares the set complete.
+//!
+//! `objects` makes, tells and expires objects, `pinning` is the cache's side, `monitoring` asks registries; `telling` and `budget` decide what is written when.
+
+mod budget;
+mod monitoring;
+mod objects;
+mod pinning;
+mod telling;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use kube::{Api, Client};
+use larder_api::CachedImage;
+use larder_oci::Digest;
+use larder_process::readiness::{Condition, Readiness};
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, Revalidation};
+use crate::decide::backoff::Backoff;
+use crate::decide::brake::Brake;
+use crate::decide::conditions::Upstream;
+use crate::decide::expiry::Rules;
+use crate::decide::rounds::Rounds;
+use crate::decide::turns::Turns;
+use crate::decide::{Image, Moment};
+use crate::events::Events;
+use crate::leader::{Leadership, NotLeading};
+use crate::metrics::Metrics;
+use crate::world::{World, now};
+
+use budget::Budget;
+
+/// Between two passes.
+const PASS: Duration = Duration::from_mins(1);
+
+/// Between two passes that something set off.
+const PASS_SOON: Duration = Duration::from_secs(1);
+
+/// Between two looks at what is to expire.
+const EXPIRY: Duration = Duration::from_secs(10);
+
+/// Objects that are written at a time.
+const WRITES: usize = 16;
+
+/// For one answer of the API server.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What a person decided.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Nothing is changed in the cache.
+    pub observe: bool,
+    /// How long images are kept without a Pod.
+    pub rules: Rules,
+    /// How often a registry is asked what a tag means.
+    pub monitoring: Duration,
+    /// Images that are fetched at a time.
+    pub concurrency: usize,
+    /// How a person answers the brake.
+    pub how_to_release: String,
+}
+
+/// What works on it, whoever leads.
+pub struct Shared {
+    /// What is known.
+    pub world: Arc<World>,
+    /// The API server.
+    pub client: Client,
+    /// The cluster cache.
+    pub cache: ClusterCache,
+    /// What a person decided.
+    pub settings: Settings,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// What is wrong.
+    pub readiness: Readiness,
+    /// What a person has said to the brake.
+    pub word: Mutex<Option<String>>,
+    /// This process, for events and jitter.
+    pub identity: String,
+}
+
+/// Works until it is dropped.
+pub async fn work(shared: Arc<Shared>, leadership: Leadership) -> anyhow::Result<()> {
+    let mut work = Work::new(shared, leadership);
+    match work.run().await {
+        // Whoever runs this drops it now, or has begun to.
+        Err(NotLeading) => std::future::pending().await,
+        Ok(never) => match never {},
+    }
+}
+
+/// How something ended that was asked of others.
+enum Done {
+    /// An object was made or written.
+    Written { image: Image, result: Result<CachedImage, kube::Error> },
+    /// A pin went as far as it does for now.
+    Fetched { image: Image, result: Result<Pin, CacheError> },
+    /// How far it is meanwhile.
+    Progress { image: Image, pin: Pin },
+    /// All pins were listed.
+    Listed { result: Result<(Option<AsOf>, Vec<Pin>), CacheError> },
+    /// A pin was deleted.
+    Unpinned { image: Image, result: Result<(), CacheError> },
+    /// The set was declared.
+    Declared { result: Result<(), CacheError> },
+    /// A registry was asked.
+    Checked { image: Image, result: Result<Option<Revalidation>, CacheError> },
+    /// What is to expire was looked at.
+    Expired { result: Result<Vec<Image>, kube::Error> },
+    /// The lead was lost on the way.
+    NotLeading,
+}
+
+/// What happens to the pins.
+#[derive(Default)]
+struct Pins {
+    /// As they were seen last, by the reference that is pinned.
+    known: BTreeMap<Image, Pin>,
+    /// Whether they were listed since we lead.
+    is_listed: bool,
+    /// Why the cache cannot be asked now.
+    trouble: Option<String>,
+    /// A fetch of it is watched.
+    watched: BTreeSet<Image>,
+    /// It is being deleted.
+    leaving: BTreeSet<Image>,
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    leadership: Leadership,
+    api: Api<CachedImage>,
+    events: Events,
+    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Sent by jobs that go on.
+    progress: (tokio::sync::mpsc::Sender<Done>, tokio::sync::mpsc::Receiver<Done>),
+    /// To be looked at, at that time.
+    looks: BTreeMap<Image, Instant>,
+    /// Their objects are being written.
+    writing: BTreeSet<Image>,
+    budget: Budget,
+    pins: Pins,
+    turns: Turns,
+    brake: Brake,
+    rounds: Rounds,
+    upstream: BTreeMap<Image, (Upstream, Moment)>,
+    /// Digests that are kept beside tags, and when Pods last ran them.
+    digests: BTreeMap<Image, BTreeMap<Digest, Moment>>,
+    next_pass: Instant,
+    pass_runs: bool,
+    /// Deletions that the pass that runs knows of.
+    pass_deleted: BTreeSet<Image>,
+    next_expiry: Instant,
+    expiry_runs: bool,
+    conditions: Conditions,
+}
+
+/// What `/readyz` says of the work.
+struct Conditions {
+    cache: Condition,
+    brake: Condition,
+    api: Condition,
+}
+
+impl Work {
+    fn new(shared: Arc<Shared>, leadership: Leadership) -> Self {
+        let client = shared.client.clone();
+        let turns = Turns::new(shared.settings.concurrency, Backoff::default(), shared.identity.clone());
+        let begin = Instant::now();
+        let conditions = Conditions {
+            cache: shared.readiness.condition("cluster cache"),
+            brake: shared.readiness.condition("brake"),
+            api: shared.readiness.condition("API server"),
+        };
+        Self {
+            api: Api::all(client.clone()),
+            events: Events::new(client, &shared.identity),
+            leadership,
+            jobs: FuturesUnordered::new(),
+            progress: tokio::sync::mpsc::channel(256),
+            looks: BTreeMap::new(),
+            writing: BTreeSet::new(),
+            budget: Budget::default(),
+            pins: Pins::default(),
+            turns,
+            brake: Brake::default(),
+            rounds: Rounds::default(),
+            upstream: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            next_pass: begin,
+            pass_runs: false,
+            pass_deleted: BTreeSet::new(),
+            next_expiry: begin + EXPIRY,
+            expiry_runs: false,
+            conditions,
+            shared,
+        }
+    }
+
+    async fn run(&mut self) -> Result<std::convert::Infallible, NotLeading> {
+        let shared = Arc::clone(&self.shared);
+        self.look_at_everything();
+        loop {
+            self.take_changes();
+            self.take_turns();
+            self.look();
+            self.check();
+            self.begin_pass();
+            self.begin_expiry();
+            self.count();
+            let wake = self.wakes_at();
+            tokio::select! {
+                () = shared.world.changed() => {}
+                Some(done) = self.jobs.next() => self.take(done)?,
+                Some(done) = self.progress.1.recv() => self.take(done)?,
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, done: Done) -> Result<(), NotLeading> {
+        match done {
+            Done::Written { image, result } => self.written(&image, result),
+            Done::Fetched { image, result } => self.fetched(&image, result),
+            Done::Progress { image, pin } => self.progressed(image, pin),
+            Done::Listed { result } => self.listed(result),
+            Done::Unpinned { image, result } => self.unpinned(&image, result),
+            Done::Declared { result } => self.declared(result),
+            Done::Checked { image, result } => self.checked(&image, result),
+            Done::Expired { result } => self.expired(result),
+            Done::NotLeading => return Err(NotLeading),
+        }
+        Ok(())
+    }
+
+    /// Whatever became known while another one led.
+    fn look_at_everything(&mut self) {
+        let known = self.shared.world.known();
+        let all: Vec<Image> = known.by_image.keys().chain(known.index.images()).cloned().collect();
+        drop(known);
+        let now = Instant::now();
+        self.looks.extend(all.into_iter().map(|image| (image, now)));
+    }
+
+    fn take_changes(&mut self) {
+        let (changed, was_deleted) = {
+            let mut known = self.shared.world.known();
+            let was_deleted = known.deleted.iter().any(|image| !self.pass_deleted.contains(image));
+            (std::mem::take(&mut known.changed), was_deleted)
+        };
+        for image in changed {
+            self.look_soon(image);
+        }
+        if was_deleted {
+            self.pass_soon();
+        }
+    }
+
+    fn look_soon(&mut self, image: Image) {
+        self.looks.insert(image, Instant::now());
+    }
+
+    fn pass_soon(&mut self) {
+        self.next_pass = self.next_pass.min(Instant::now() + PASS_SOON);
+    }
+
+    fn wakes_at(&self) -> Instant {
+        let at = |moment: Moment| Instant::now() + moment.since(now());
+        let first_look = self.looks.values().min().copied().filter(|_| self.writing.len() < WRITES);
+        let passes = (!self.pass_runs).then_some(self.next_pass);
+        let expires = (!self.expiry_runs).then_some(self.next_expiry);
+        let soonest = [first_look, passes, expires, self.turns.wakes_at().map(at), self.rounds.wakes_at().map(at)];
+        let latest = Instant::now() + PASS;
+        // Never in a circle without a pause.
+        soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)
+    }
+
+    /// What is to be written is not begun without the lead, and given up with it.
+    fn write<T: Send + 'static>(
+        &mut self,
+        write: impl Future<Output = T> + Send + 'static,
+        done: impl FnOnce(T) -> Done + Send + 'static,
+    ) {
+        let leadership = self.leadership.clone();
+        self.jobs.push(Box::pin(async move {
+            match leadership.writing(write).await {
+                Ok(value) => done(value),
+                Err(NotLeading) => Done::NotLeading,
+            }
+        }));
+    }
+
+    fn cache_said(&mut self, error: Option<&CacheError>) {
+        match error {
+            None => {
+                if self.conditions.cache.clear() {
+                    tracing::info!("the cluster cache answers again");
+                    self.look_at_everything();
+                }
+                self.pins.trouble = None;
+            }
+            Some(error) => {
+                self.shared.metrics.cache_failed();
+                if error.is_of_the_whole_cache() {
+                    let words = error.to_string();
+                    if self.conditions.cache.set(words.clone()) {
+                        tracing::warn!("{words}");
+                    }
+                    if self.pins.trouble.replace(words).is_none() {
+                        self.look_at_everything();
+                    }
+                }
+            }
+        }
+    }
+
+    fn count(&mut self) {
+        let metrics = &self.shared.metrics;
+        let (ready, resting, under_way) = self.turns.lengths();
+        metrics.queue("ready", ready);
+        metrics.queue("resting", resting);
+        metrics.queue("under_way", under_way);
+        metrics.queue("to_write", self.looks.len());
+        metrics.queue("being_written", self.writing.len());
+        let known = self.shared.world.known();
+        metrics.known("pods", known.index.pods());
+        metrics.known("nodes", known.nodes.len());
+        metrics.known("images", known.objects.len());
+        metrics.known("pins", self.pins.known.len());
+    }
+
+    fn word(&self) -> Option<String> {
+        self.shared.word.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,68 @@
+//! What registries say of tags now: asked through the cache by HEAD, spread over the interval.
+
+use larder_api::cached_image::UpToDate;
+use larder_api::condition::get;
+
+use super::telling;
+use super::{Done, Work};
+use crate::cluster_cache::{CacheError, Revalidation};
+use crate::decide::Image;
+use crate::decide::conditions::Upstream;
+use crate::world::now;
+
+impl Work {
+    /// Asks for those whose time has come.
+    pub(super) fn check(&mut self) {
+        if self.pins.trouble.is_some() || self.shared.settings.observe {
+            return;
+        }
+        for image in self.rounds.take(now()) {
+            let Some(reference) = telling::reference(&image) else { continue };
+            let cache = self.shared.cache.clone();
+            self.write(async move { cache.revalidate(&reference).await }, move |result| Done::Checked {
+                image,
+                result,
+            });
+        }
+    }
+
+    pub(super) fn checked(&mut self, image: &Image, result: Result<Option<Revalidation>, CacheError>) {
+        let said = match result {
+            Ok(Some(said)) => match (said.upstream, said.verdict.as_deref()) {
+                (Some(digest), _) => Upstream::Has(digest),
+                (None, Some("not_found")) => Upstream::Gone,
+                (None, Some("denied")) => Upstream::Denied,
+                (None, Some("rate_limited")) => Upstream::Limited,
+                (None, _) => Upstream::NoAnswer(said.error.unwrap_or_else(|| "it does not say why".to_owned())),
+            },
+            Ok(None) => return,
+            Err(CacheError::Refused { status: 403, reason }) if reason.contains("credentials") => Upstream::Denied,
+            Err(error) => {
+                self.cache_said(Some(&error));
+                tracing::debug!(%image, "not checked: {error}");
+                return;
+            }
+        };
+        self.shared.metrics.checked(match said {
+            Upstream::Has(_) => "present",
+            Upstream::Gone => "gone",
+            Upstream::Denied => "denied",
+            Upstream::Limited => "rate_limited",
+            Upstream::NoAnswer(_) | Upstream::NotAsked => "unreachable",
+        });
+        let has_moved = matches!(&said, Upstream::Has(digest)
+            if self.pins.known.get(image).and_then(crate::cluster_cache::Pin::held).is_some_and(|held| held != digest));
+        self.upstream.insert(image.clone(), (said, now()));
+        if has_moved && self.follows(image) {
+            self.pass_soon();
+        }
+        self.look_soon(image.clone());
+    }
+
+    fn follows(&self, image: &Image) -> bool {
+        let known = self.shared.world.known();
+        let is_said =
+            known.objects_of(image).any(|object| get::<UpToDate>(&object.status.conditions) == Some(UpToDate::Moved));
+        !is_said && known.index.image(image, now()).is_some_and(|wanted| wanted.is_always)
+    }
+}

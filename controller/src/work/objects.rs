@@ -1,0 +1,354 @@
+//! CachedImages: made where a Pod wants an image, told how it is, and deleted when their time has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::TryStreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::core::DeserializeGuard;
+use larder_api::condition::{Reason as _, get};
+use larder_api::{CachedImage, cached_image};
+use larder_oci::Digest;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::telling::{self, Facts, Worth};
+use super::{ANSWER, Done, EXPIRY, WRITES, Work};
+use crate::FIELD_MANAGER;
+use crate::decide::conditions::{NotPinned, Upstream};
+use crate::decide::expiry;
+use crate::decide::index::Wanted;
+use crate::decide::platforms::Platforms;
+use crate::decide::{Image, Moment};
+use crate::events::Note;
+use crate::world::{Known, Object, now};
+
+/// Pods in a page of the list that is the last word before a deletion.
+const PAGE: u32 = 500;
+
+/// What is to be done with an image's objects.
+enum Look {
+    Nothing,
+    Later(Instant),
+    Make(Image),
+    Tell(Box<(Object, cached_image::CachedImageStatus)>),
+}
+
+fn no_answer() -> kube::Error {
+    kube::Error::Service("the API server does not answer in time".into())
+}
+
+fn applying() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER).force()
+}
+
+impl Work {
+    /// Looks at images whose time has come.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Image> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(image, _)| image.clone()).collect();
+        for image in due {
+            if self.writing.len() >= WRITES {
+                return;
+            }
+            if self.writing.contains(&image) {
+                continue;
+            }
+            self.looks.remove(&image);
+            match self.look_at(&image) {
+                Look::Nothing => {}
+                Look::Later(at) => {
+                    self.looks.insert(image, at);
+                }
+                Look::Make(image) => self.make(image),
+                Look::Tell(told) => {
+                    let (object, status) = *told;
+                    self.tell(object, status);
+                }
+            }
+        }
+    }
+
+    fn look_at(&mut self, image: &Image) -> Look {
+        let shared = std::sync::Arc::clone(&self.shared);
+        let known = shared.world.known();
+        if !known.listed.everything() {
+            return Look::Later(Instant::now() + std::time::Duration::from_millis(200));
+        }
+        let now = now();
+        let wanted = known.index.image(image, now);
+        let objects: Vec<Object> = known.objects_of(image).map(|object| Object::clone(object)).collect();
+        if objects.is_empty() {
+            let used = telling::use_of(wanted.as_ref());
+            // Deleted by hand: first its pin goes, then it comes back.
+            let waits = known.deleted.contains(image);
+            let wants = expiry::wants_object(image, used, &shared.settings.rules, now);
+            drop(known);
+            self.rounds.unwatch(image);
+            if !wants || wanted.is_none() {
+                if !waits {
+                    shared.world.known().index.forget(image);
+                }
+                self.digests.remove(image);
+                self.upstream.remove(image);
+                return Look::Nothing;
+            }
+            if waits {
+                return Look::Nothing;
+            }
+            let at = self.budget.at(image, Worth::News, Instant::now());
+            return if at > Instant::now() { Look::Later(at) } else { Look::Make(image.clone()) };
+        }
+        let platforms = self.platforms(&objects, &known);
+        drop(known);
+        self.wish(image, &objects, wanted.as_ref(), &platforms, now);
+        for object in objects {
+            let status = self.status_of(&object, wanted.as_ref(), &platforms, now);
+            let worth = telling::worth(&object.status, &status);
+            if worth == Worth::Nothing {
+                continue;
+            }
+            let at = self.budget.at(image, worth, Instant::now());
+            if at > Instant::now() {
+                return Look::Later(at);
+            }
+            return Look::Tell(Box::new((object, status)));
+        }
+        Look::Nothing
+    }
+
+    pub(super) fn platforms(&self, objects: &[Object], known: &Known) -> Platforms {
+        let nodes = known.platforms();
+        let own = |object: &Object| {
+            object
+                .spec
+                .platforms
+                .iter()
+                .filter_map(|text| crate::decide::platforms::Platform::parse(text).ok())
+                .collect()
+        };
+        let mut all = objects.iter().map(|object| Platforms::of(&own(object), &nodes));
+        let first = all.next().unwrap_or_default();
+        all.fold(first, |platforms, more| platforms.and(&more))
+    }
+
+    fn status_of(
+        &self,
+        object: &Object,
+        wanted: Option<&Wanted>,
+        platforms: &Platforms,
+        now: Moment,
+    ) -> cached_image::CachedImageStatus {
+        let none = Upstream::NotAsked;
+        let (upstream, checked) = match self.upstream.get(&object.image) {
+            Some((upstream, at)) => (upstream, Some(*at)),
+            None => (&none, None),
+        };
+        let pin = match &self.pins.trouble {
+            Some(words) => Err(words.as_str()),
+            None => Ok(self.pins.known.get(&object.image)),
+        };
+        let beside: BTreeMap<Digest, bool> = self
+            .digests
+            .get(&object.image)
+            .into_iter()
+            .flatten()
+            .map(|(digest, _)| {
+                let pin = self.pins.known.get(&object.image.at(digest));
+                (digest.clone(), pin.is_some_and(|pin| pin.held().is_some()))
+            })
+            .collect();
+        let facts = Facts {
+            object,
+            wanted,
+            pin,
+            digests: &beside,
+            not_pinned: self.shared.settings.observe.then_some(NotPinned::Observing),
+            upstream,
+            checked,
+            platforms: match platforms {
+                Platforms::All => Vec::new(),
+                Platforms::These(these) => these.iter().map(ToString::to_string).collect(),
+            },
+            rules: &self.shared.settings.rules,
+            now,
+        };
+        telling::status(&facts)
+    }
+
+    fn make(&mut self, image: Image) {
+        let Some(reference) = telling::reference(&image) else { return };
+        let object = CachedImage::of(&reference);
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let patch = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage",
+            "metadata": { "name": name }, "spec": { "image": image.as_str() },
+        });
+        let api = self.api.clone();
+        self.begin_write(image, "object", async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await });
+    }
+
+    fn tell(&mut self, object: Object, status: cached_image::CachedImageStatus) {
+        self.note(&object, &status);
+        let patch = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage",
+            "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
+            "status": status,
+        });
+        let api = self.api.clone();
+        let name = object.name.clone();
+        self.begin_write(object.image, "status", async move {
+            api.patch_status(&name, &applying(), &Patch::Apply(&patch)).await
+        });
+    }
+
+    fn begin_write(
+        &mut self,
+        image: Image,
+        kind: &'static str,
+        write: impl Future<Output = Result<CachedImage, kube::Error>> + Send + 'static,
+    ) {
+        self.writing.insert(image.clone());
+        self.budget.spent(&image, Instant::now());
+        self.shared.metrics.wrote(kind);
+        let write = async move { timeout(ANSWER, write).await.unwrap_or_else(|_| Err(no_answer())) };
+        self.write(write, move |result| Done::Written { image, result });
+    }
+
+    pub(super) fn written(&mut self, image: &Image, result: Result<CachedImage, kube::Error>) {
+        self.writing.remove(image);
+        match result {
+            Ok(object) => {
+                self.conditions.api.clear();
+                if let Some(object) = Object::of(object) {
+                    self.shared.world.known().object(object);
+                }
+                self.look_soon(image.clone());
+            }
+            // Somebody else changed it, or it is gone: the watch says what is.
+            Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => {
+                self.looks.insert(image.clone(), Instant::now() + std::time::Duration::from_secs(1));
+            }
+            Err(error) => {
+                let words = crate::api_server::words(&error);
+                if self.conditions.api.set(format!("{image}: {words}; it is tried again")) {
+                    tracing::warn!(%image, "its CachedImage cannot be written: {words}");
+                }
+                self.looks.insert(image.clone(), Instant::now() + std::time::Duration::from_secs(10));
+            }
+        }
+    }
+
+    /// What a person should hear of without looking.
+    fn note(&mut self, object: &Object, status: &cached_image::CachedImageStatus) {
+        use cached_image::{Cached, UpstreamAvailable};
+        let message = |condition: &str| {
+            let found = status.conditions.iter().find(|known| known.type_ == condition);
+            found.map(|known| known.message.clone()).unwrap_or_default()
+        };
+        let before = get::<Cached>(&object.status.conditions);
+        let after = get::<Cached>(&status.conditions);
+        if let Some(reason @ (Cached::Refused | Cached::Private)) = after.filter(|after| Some(*after) != before) {
+            self.events.publish(object, Note::warning(reason.as_str(), message(Cached::CONDITION)));
+        }
+        let before = get::<UpstreamAvailable>(&object.status.conditions);
+        let after = get::<UpstreamAvailable>(&status.conditions);
+        if let Some(reason @ UpstreamAvailable::Gone) = after.filter(|after| Some(*after) != before) {
+            self.events.publish(object, Note::warning(reason.as_str(), message(UpstreamAvailable::CONDITION)));
+        }
+    }
+
+    /// Asks the API server itself, not what is known, and deletes what it says nobody uses.
+    pub(super) fn begin_expiry(&mut self) {
+        if self.expiry_runs || Instant::now() < self.next_expiry {
+            return;
+        }
+        self.next_expiry = Instant::now() + EXPIRY;
+        self.budget.forget_old(Instant::now());
+        let now = now();
+        let due: Vec<(Image, String, expiry::Preconditions)> = {
+            let known = self.shared.world.known();
+            if !known.listed.everything() {
+                return;
+            }
+            let rules = &self.shared.settings.rules;
+            let one = |object: &std::sync::Arc<Object>| {
+                let wanted = known.index.image(&object.image, now);
+                let used = telling::use_of(wanted.as_ref());
+                let found = expiry::due(&object.image, &telling::of_object(object), used, rules, now)?;
+                Some((object.image.clone(), object.name.clone(), found))
+            };
+            known.objects.values().filter_map(one).take(500).collect()
+        };
+        if due.is_empty() {
+            return;
+        }
+        self.expiry_runs = true;
+        let (api, pods) = (self.api.clone(), Api::<DeserializeGuard<Pod>>::all(self.shared.client.clone()));
+        self.write(expire(api, pods, due), |result| Done::Expired { result });
+    }
+
+    pub(super) fn expired(&mut self, result: Result<Vec<Image>, kube::Error>) {
+        self.expiry_runs = false;
+        match result {
+            Ok(images) => {
+                for image in images {
+                    self.shared.metrics.wrote("expiry");
+                    tracing::info!(%image, "expired: no Pod has used it for as long as it is kept");
+                }
+            }
+            Err(error) => {
+                tracing::warn!("what is to expire could not be looked at: {}", crate::api_server::words(&error))
+            }
+        }
+    }
+}
+
+/// Which of these went. Every Pod is looked at once, a page at a time.
+async fn expire(
+    api: Api<CachedImage>,
+    pods: Api<DeserializeGuard<Pod>>,
+    due: Vec<(Image, String, expiry::Preconditions)>,
+) -> Result<Vec<Image>, kube::Error> {
+    let mut used: BTreeSet<Image> = BTreeSet::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let listed = timeout(ANSWER, pods.list(&page)).await.unwrap_or_else(|_| Err(no_answer()))?;
+        for pod in &listed.items {
+            match &pod.0 {
+                Ok(pod) => {
+                    let pod = crate::pods::pod(pod).filter(|pod| pod.ended.is_none());
+                    used.extend(pod.iter().flat_map(|pod| &pod.uses).filter_map(|used| used.image().ok()));
+                }
+                // Nobody knows what it uses.
+                Err(error) => {
+                    let name = error.metadata.name.clone().unwrap_or_default();
+                    tracing::warn!(name, "a Pod cannot be read, so nothing expires: {}", error.error);
+                    return Ok(Vec::new());
+                }
+            }
+        }
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => break,
+        }
+    }
+    let gone = futures_util::stream::iter(due.into_iter().map(Ok)).try_filter_map(|(image, name, found)| {
+        let (api, is_used) = (api.clone(), used.contains(&image));
+        async move {
+            if is_used {
+                return Ok(None);
+            }
+            let preconditions = Preconditions { uid: Some(found.uid), resource_version: Some(found.resource_version) };
+            let parameters = DeleteParams::default().preconditions(preconditions);
+            match timeout(ANSWER, api.delete(&name, &parameters)).await.unwrap_or_else(|_| Err(no_answer())) {
+                Ok(_) => Ok(Some(image)),
+                // It was changed, or is gone: another time, if at all.
+                Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+    });
+    gone.try_collect().await
+}

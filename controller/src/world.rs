@@ -1,0 +1,222 @@
+//! What the API server has said: what Pods want, which nodes there are, which images have an object.
+//!
+//! Kept up to date by the watches ([`crate::watches`]) whether or not this controller leads, so that a new leader knows everything at once. Of a Pod only what
+//! the [`Index`] needs is kept. Nothing here is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use kube::ResourceExt as _;
+use larder_api::{CachedImage, CachedImageSpec, CachedImageStatus};
+use tokio::sync::Notify;
+
+use crate::FIELD_MANAGER;
+use crate::decide::expiry::MadeBy;
+use crate::decide::filter::Filters;
+use crate::decide::index::Index;
+use crate::decide::platforms::Platform;
+use crate::decide::{Image, Moment};
+
+/// A CachedImage, as far as it is looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.uid`
+    pub uid: String,
+    /// `metadata.resourceVersion`
+    pub resource_version: String,
+    /// `metadata.generation`
+    pub generation: Option<i64>,
+    /// `metadata.creationTimestamp`
+    pub created: Moment,
+    /// Who made it.
+    pub made_by: MadeBy,
+    /// `spec.image`, in full.
+    pub image: Image,
+    /// `spec`
+    pub spec: CachedImageSpec,
+    /// `status`
+    pub status: CachedImageStatus,
+}
+
+impl Object {
+    /// `None`: its image is none, which the API server does not let through.
+    pub fn of(object: CachedImage) -> Option<Self> {
+        let image = Image::parse(&object.spec.image).ok()?;
+        let is_ours = object.managed_fields().iter().any(|entry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER)
+                && entry.operation.as_deref() == Some("Apply")
+                && entry.subresource.is_none()
+        });
+        Some(Self {
+            name: object.metadata.name?,
+            uid: object.metadata.uid?,
+            resource_version: object.metadata.resource_version?,
+            generation: object.metadata.generation,
+            created: object
+                .metadata
+                .creation_timestamp
+                .map_or(Moment::END, |time| Moment::from_seconds(time.0.as_second())),
+            made_by: if is_ours { MadeBy::Controller } else { MadeBy::Person },
+            image,
+            spec: object.spec,
+            status: object.status.unwrap_or_default(),
+        })
+    }
+
+    /// Whether `other` is of before. The API server's versions are numbers of etcd's.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        let number = |version: &str| version.parse::<u64>().ok();
+        match (number(&self.resource_version), number(&other.resource_version)) {
+            (Some(this), Some(that)) => this > that,
+            _ => self.resource_version != other.resource_version,
+        }
+    }
+}
+
+/// Which lists are complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Listed {
+    /// Pods.
+    pub pods: bool,
+    /// Namespaces.
+    pub namespaces: bool,
+    /// Nodes.
+    pub nodes: bool,
+    /// CachedImages; false again while there is no such kind.
+    pub images: bool,
+}
+
+impl Listed {
+    /// All of them.
+    pub fn everything(self) -> bool {
+        let Self { pods, namespaces, nodes, images } = self;
+        pods && namespaces && nodes && images
+    }
+}
+
+/// Everything that is known.
+#[derive(Debug)]
+pub struct Known {
+    /// What Pods want.
+    pub index: Index,
+    /// By name; `None`: its platform is not known yet.
+    pub nodes: BTreeMap<String, Option<Platform>>,
+    /// By name.
+    pub objects: BTreeMap<String, Arc<Object>>,
+    /// Names of objects, by image. Several may be of one image: people may call theirs as they like.
+    pub by_image: BTreeMap<Image, BTreeSet<String>>,
+    /// Which lists are complete.
+    pub listed: Listed,
+    /// Images of which something changed since somebody looked.
+    pub changed: BTreeSet<Image>,
+    /// Images whose object was seen to be deleted, until somebody has acted on it.
+    pub deleted: BTreeSet<Image>,
+}
+
+impl Known {
+    /// The platforms of all nodes.
+    pub fn platforms(&self) -> BTreeSet<Platform> {
+        self.nodes.values().flatten().cloned().collect()
+    }
+
+    /// An image's objects.
+    pub fn objects_of(&self, image: &Image) -> impl Iterator<Item = &Arc<Object>> {
+        self.by_image.get(image).into_iter().flatten().filter_map(|name| self.objects.get(name))
+    }
+
+    /// A state of an object that is not older than what is known.
+    pub fn object(&mut self, object: Object) {
+        if let Some(known) = self.objects.get(&object.name)
+            && known.uid == object.uid
+            && !object.is_newer_than(known)
+        {
+            return;
+        }
+        let (first, last) = (&object.status.first_used, &object.status.last_used);
+        let moment =
+            |time: &Option<larder_api::Time>| time.as_ref().map(|time| Moment::from_seconds(time.0.as_second()));
+        self.index.record(&object.image, moment(first), moment(last));
+        self.by_image.entry(object.image.clone()).or_default().insert(object.name.clone());
+        self.deleted.remove(&object.image);
+        self.changed.insert(object.image.clone());
+        if let Some(before) = self.objects.insert(object.name.clone(), Arc::new(object)) {
+            let image = &before.image;
+            if self.objects.get(&before.name).is_some_and(|now| now.image != *image) {
+                self.unlink(&before.name, image);
+                self.changed.insert(image.clone());
+            }
+        }
+    }
+
+    /// An object is gone; `was_seen`: that was told, and not found out by a list.
+    pub fn object_gone(&mut self, name: &str, uid: Option<&str>, was_seen: bool) {
+        if self.objects.get(name).is_none_or(|object| uid.is_some_and(|uid| uid != object.uid)) {
+            return;
+        }
+        let Some(object) = self.objects.remove(name) else { return };
+        self.unlink(name, &object.image);
+        if !self.by_image.contains_key(&object.image) {
+            self.index.forget(&object.image);
+            if was_seen {
+                self.deleted.insert(object.image.clone());
+            }
+        }
+        self.changed.insert(object.image.clone());
+    }
+
+    fn unlink(&mut self, name: &str, image: &Image) {
+        if let Some(names) = self.by_image.get_mut(image) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_image.remove(image);
+            }
+        }
+    }
+}
+
+/// [`Known`], shared.
+#[derive(Debug)]
+pub struct World {
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+impl World {
+    /// Nothing is known yet.
+    pub fn new(filters: Filters) -> Self {
+        let known = Known {
+            index: Index::new(filters),
+            nodes: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            by_image: BTreeMap::new(),
+            listed: Listed::default(),
+            changed: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+        };
+        Self { known: Mutex::new(known), changed: Notify::new() }
+    }
+
+    /// To look at it.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To change it; whoever waits is told.
+    pub fn change(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.known());
+        self.changed.notify_one();
+    }
+
+    /// Until something changed.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// The wall clock, which only people and the API server's times are compared with.
+pub fn now() -> Moment {
+    SystemTime::now().into()
+}

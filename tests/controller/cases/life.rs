@@ -1,0 +1,109 @@
+//! The life of an image: a Pod wants it, it is cached, nobody wants it any more, it goes.
+
+use anyhow::{Context as _, Result, ensure};
+use larder_test_controller::{Cluster, until};
+use serde_json::{Value, json};
+
+/// The pins of the controller, as the cache's control API lists them.
+pub(crate) fn pins(cluster: &Cluster) -> Result<Vec<String>> {
+    use futures_util::TryStreamExt as _;
+    use larder_controller::cluster_cache::{ClusterCache, ClusterCacheConfig, Limits};
+
+    let config = ClusterCacheConfig {
+        url: cluster.cache.url().parse()?,
+        ca: Some(cluster.cache.authority_file()),
+        token: cluster.cache.token_file(),
+        holder: "larder-controller".to_owned(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cache = ClusterCache::new(config, Limits::default())?;
+    let mut pins: Vec<String> =
+        runtime.block_on(cache.pins().map_ok(|pin| pin.image.to_string()).try_collect::<Vec<_>>())?;
+    pins.sort_unstable();
+    Ok(pins)
+}
+
+pub(crate) fn from_pod_to_expiry() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, content) = cluster.push("team/app", 1);
+    let by_digest = {
+        let (other, content) = cluster.push("team/other", 2);
+        let (name, _) = other.rsplit_once(':').context("a tag")?;
+        format!("{name}@{}", content.index)
+    };
+    cluster.run("web", &image)?;
+    let controller = cluster.controller(&["--expiry", "3s"])?;
+    let object = cluster.until_reason(&image, "Cached", "Complete")?;
+    ensure!(object.pointer("/status/digest") == Some(&json!(content.index.as_str())), "{object}");
+    ensure!(object.pointer("/status/usedBy") == Some(&json!({"count": 1, "pods": ["default/web"]})), "{object}");
+    ensure!(object.pointer("/status/expiresAt").is_none(), "it is used: {object}");
+    ensure!(object.pointer("/status/platforms") == Some(&json!(["linux/amd64"])), "those of the nodes: {object}");
+    // By digest, after the start.
+    cluster.run("pinned", &by_digest)?;
+    let object = cluster.until_reason(&by_digest, "Cached", "Complete")?;
+    ensure!(object.pointer("/status/digest").and_then(Value::as_str).is_some_and(|digest| by_digest.ends_with(digest)));
+    cluster.until_reason(&by_digest, "UpToDate", "ByDigest")?;
+    let mut expected = vec![image.clone(), by_digest.clone()];
+    expected.sort_unstable();
+    ensure!(pins(&cluster)? == expected, "{:?}", pins(&cluster)?);
+    // A person's own stays.
+    let (kept, _) = cluster.push("team/kept", 3);
+    let by_hand = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": "mine"}, "spec": {"image": kept}});
+    cluster.plane.apply(&by_hand.to_string())?;
+    cluster.until_reason(&kept, "Cached", "Complete")?;
+    // Nobody uses it any more.
+    cluster.stop("web")?;
+    cluster.until_gone(&image)?;
+    until("it is unpinned", || {
+        let pins = pins(&cluster)?;
+        ensure!(!pins.contains(&image), "{pins:?}");
+        Ok(())
+    })?;
+    ensure!(cluster.objects(&by_digest)?.len() == 1 && cluster.objects(&kept)?.len() == 1, "{}", controller.log());
+    ensure!(pins(&cluster)?.len() == 2);
+    let object = cluster.object(&kept)?;
+    ensure!(object.pointer("/metadata/finalizers").is_none(), "{object}");
+    controller.terminate()
+}
+
+pub(crate) fn deleted_by_hand() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, _) = cluster.push("team/app", 1);
+    let (other, _) = cluster.push("team/other", 2);
+    cluster.run("web", &image)?;
+    let by_hand = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": "mine"}, "spec": {"image": other}});
+    cluster.plane.apply(&by_hand.to_string())?;
+    let _controller = cluster.controller(&[])?;
+    let first = cluster.until_reason(&image, "Cached", "Complete")?;
+    cluster.until_reason(&other, "Cached", "Complete")?;
+    cluster.plane.kubectl(&["delete", "cachedimage", "mine"], "")?;
+    until("it is unpinned", || {
+        ensure!(pins(&cluster)? == [image.clone()], "{:?}", pins(&cluster)?);
+        Ok(())
+    })?;
+    let name = first.pointer("/metadata/name").and_then(Value::as_str).context("a name")?;
+    cluster.plane.kubectl(&["delete", "cachedimage", name], "")?;
+    until("it comes back", || {
+        let object = cluster.object(&image)?;
+        ensure!(object.pointer("/metadata/uid") != first.pointer("/metadata/uid"), "it is the old one");
+        Ok(())
+    })?;
+    cluster.until_reason(&image, "Cached", "Complete")?;
+    ensure!(pins(&cluster)? == [image.clone()], "{:?}", pins(&cluster)?);
+    ensure!(cluster.objects(&other)?.is_empty(), "nobody wants this one");
+    Ok(())
+}
+
+pub(crate) fn observing() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, _) = cluster.push("team/app", 1);
+    let (left_out, _) = cluster.push("team/secret", 2);
+    cluster.run("web", &image)?;
+    cluster.run("other", &left_out)?;
+    let _controller = cluster.controller(&["--mode", "observe", "--exclude", "**/secret"])?;
+    let object = cluster.until_reason(&image, "Cached", "Observing")?;
+    ensure!(object.pointer("/status/usedBy/count") == Some(&json!(1)), "{object}");
+    ensure!(pins(&cluster)?.is_empty() && cluster.origin.log().is_empty(), "nobody was asked for anything");
+    ensure!(cluster.objects(&left_out)?.is_empty(), "it is excluded");
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What may happen to those around it, and to the controller itself.
+
+use anyhow::{Context as _, Result, ensure};
+use larder_test_controller::{Cluster, until};
+
+use crate::life::pins;
+
+pub(crate) fn away_and_back() -> Result<()> {
+    let mut cluster = Cluster::start()?;
+    let (first, _) = cluster.push("team/first", 1);
+    let (second, _) = cluster.push("team/second", 2);
+    let (third, _) = cluster.push("team/third", 3);
+    cluster.run("first", &first)?;
+    let controller = cluster.controller(&[])?;
+    cluster.until_reason(&first, "Cached", "Complete")?;
+    // The cache is away: what Pods want is described all the same, and had once it is back.
+    cluster.cache.kill();
+    cluster.run("second", &second)?;
+    cluster.until_reason(&second, "Cached", "CacheUnreachable")?;
+    controller.until_it_says("degraded: cluster cache:")?;
+    cluster.cache.start_again()?;
+    cluster.until_reason(&second, "Cached", "Complete")?;
+    cluster.until_reason(&first, "Cached", "Complete")?;
+    // The API server is away, and comes back without anything having been forgotten.
+    cluster.plane.kill_api_server();
+    controller.until_it_says("they are not watched now")?;
+    ensure!(pins(&cluster)?.len() == 2, "nothing follows from hearing nothing");
+    cluster.plane.start_api_server()?;
+    cluster.run("third", &third)?;
+    cluster.until_reason(&third, "Cached", "Complete")?;
+    ensure!(pins(&cluster)?.len() == 3);
+    controller.terminate()
+}
+
+pub(crate) fn brake_and_kill() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let images: Vec<String> = (0..6).map(|seed| cluster.push(&format!("team/app-{seed}"), seed).0).collect();
+    for (number, image) in images.iter().enumerate() {
+        cluster.run(&format!("pod-{number}"), image)?;
+    }
+    let leader = cluster.controller(&["--expiry", "2s"])?;
+    leader.until_it_leads()?;
+    let follower = cluster.controller(&["--expiry", "2s"])?;
+    for image in &images {
+        cluster.until_reason(image, "Cached", "Complete")?;
+    }
+    ensure!(!follower.leads());
+    // The leader is killed; the other one waits for its lease to run out and goes on.
+    leader.kill()?;
+    follower.until_it_leads()?;
+    // All Pods go at once: their objects expire, and the pins are held back until somebody says that this is meant.
+    for number in 0..images.len() {
+        cluster.stop(&format!("pod-{number}"))?;
+    }
+    for image in &images {
+        cluster.until_gone(image)?;
+    }
+    let how = "kubectl -n larder annotate --overwrite lease larder-controller larder.dev/remove=";
+    let said = follower.until_it_says(how)?;
+    let word: String =
+        said.split(how).nth(1).context("the word")?.chars().take_while(char::is_ascii_hexdigit).collect();
+    let left = pins(&cluster)?.len();
+    ensure!(left > 2, "{left} pins are left: nothing is removed without a word");
+    let words = ["annotate", "--namespace=larder", "--overwrite", "lease", "larder-controller"];
+    cluster.plane.kubectl(&[&words[..], &[&format!("larder.dev/remove={word}")]].concat(), "")?;
+    until("they are unpinned", || {
+        let pins = pins(&cluster)?;
+        ensure!(pins.is_empty(), "{pins:?}");
+        Ok(())
+    })
+}

@@ -1,0 +1,111 @@
+//! `larder-cache run`, as it was just built, with a certificate from files and a control API with tokens from a file.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use larder_test_callers::wait::until;
+use larder_test_node::http::free_address;
+use larder_test_node::process::Process;
+use larder_test_origin::private_certificate;
+use larder_test_parts::own::larder_cache;
+use tempfile::TempDir;
+
+/// A running process with a folder of its own.
+pub struct Cache {
+    process: Option<Process>,
+    control: SocketAddr,
+    folder: TempDir,
+}
+
+impl Cache {
+    /// Starts one that may ask these registries without TLS.
+    pub fn start(registries: &[String]) -> Result<Self> {
+        let settings = registries.iter().map(|registry| format!("[registries.\"{registry}\"]\ninsecure = true\n"));
+        let folder = tempfile::tempdir()?;
+        std::fs::write(folder.path().join("registries.toml"), settings.collect::<String>())?;
+        std::fs::write(folder.path().join("tokens"), "node the-nodes-token-is-another\n")?;
+        let mut cache = Self { process: None, control: free_address()?, folder };
+        cache.set_token("the-controllers-own-token")?;
+        cache.set_certificate()?;
+        cache.start_again()?;
+        Ok(cache)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The controller's token from now on: the cache knows it, and it is in [`Self::token_file`].
+    pub fn set_token(&self, token: &str) -> Result<()> {
+        replace(&self.path("control-tokens"), &format!("controller {token}\n"))?;
+        replace(&self.path("token"), token)
+    }
+
+    /// A certificate of a new authority, which is in [`Self::authority_file`].
+    pub fn set_certificate(&self) -> Result<()> {
+        let certificate = private_certificate(&["localhost", "127.0.0.1"]);
+        replace(&self.path("tls.key"), &certificate.key)?;
+        replace(&self.path("tls.crt"), &certificate.certificate)?;
+        replace(&self.path("ca.crt"), &certificate.authority)
+    }
+
+    /// Starts it with what it had.
+    pub fn start_again(&mut self) -> Result<()> {
+        let mut command = Command::new(larder_cache()?);
+        command.arg("run").arg("--store").arg(format!("directory:{}", self.path("store").display()));
+        // Nothing depends on how full the machine's own disk is.
+        command.args(["--store-reserve", "0"]);
+        command.args(["--listen", &free_address()?.to_string(), "--admin", &free_address()?.to_string()]);
+        command.args(["--control", &self.control.to_string()]);
+        for (flag, file) in [
+            ("--control-token-file", "control-tokens"),
+            ("--token-file", "tokens"),
+            ("--registries", "registries.toml"),
+            ("--tls-certificate", "tls.crt"),
+            ("--tls-key", "tls.key"),
+        ] {
+            command.arg(flag).arg(self.path(file));
+        }
+        let mut process = Process::start("larder-cache", self.folder.path(), &mut command)?;
+        until("the cache serves", || {
+            process.check_running()?;
+            TcpStream::connect(self.control).context("no connection")
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Where the control API is.
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.control.port())
+    }
+
+    /// What vouches for it.
+    pub fn authority_file(&self) -> PathBuf {
+        self.path("ca.crt")
+    }
+
+    /// The controller's token.
+    pub fn token_file(&self) -> PathBuf {
+        self.path("token")
+    }
+
+    /// What it said until now.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("larder-cache.log")).unwrap_or_default()
+    }
+}
+
+/// As kubelet replaces a projected file: never half of it.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, path).map_err(Into::into)
+}

@@ -1,0 +1,116 @@
+//! All of it: the API server with the custom resources, a registry, the cluster cache.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use larder_test_callers::ControlPlane;
+use larder_test_callers::wait::until;
+use larder_test_origin::{Image, ImageSpec, Origin};
+use serde_json::{Value, json};
+
+use crate::{Cache, Controller};
+
+/// What the documentation says that the controller needs.
+pub const RIGHTS: &str = include_str!("../../../docs/controller-rights.yaml");
+
+/// One that tests break.
+pub struct Cluster {
+    /// The API server.
+    pub plane: ControlPlane,
+    /// A registry.
+    pub origin: Origin,
+    /// The cluster cache.
+    pub cache: Cache,
+}
+
+impl Cluster {
+    /// Starts one without a controller. Its Pods may name what [`Self::push`] pushes.
+    pub fn start() -> Result<Self> {
+        let plane = ControlPlane::start()?;
+        for definition in larder_api::definition::values()? {
+            plane.apply(&definition.to_string())?;
+        }
+        plane.apply(RIGHTS)?;
+        plane.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: default}}")?;
+        plane.apply(
+            "{apiVersion: v1, kind: Node, metadata: {name: one, labels: {kubernetes.io/os: linux, kubernetes.io/arch: amd64}}}",
+        )?;
+        for kind in ["cachedimages", "leases", "pods"] {
+            until("the kind is served", || plane.kubectl(&["get", kind, "--all-namespaces"], ""))?;
+        }
+        let origin = Origin::start();
+        let cache = Cache::start(&[origin.registry().to_string()])?;
+        Ok(Self { plane, origin, cache })
+    }
+
+    /// A kubeconfig of the controller's account.
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        self.plane.kubeconfig_of("controller", None)
+    }
+
+    /// A controller with the rights that are documented, and no others.
+    pub fn controller(&self, words: &[&str]) -> Result<Controller> {
+        Controller::start(&self.kubeconfig()?, &self.cache, words)
+    }
+
+    /// Pushes an image of its own; how Pods name it.
+    pub fn push(&self, repository: &str, seed: u64) -> (String, Image) {
+        let image = Image::build(&ImageSpec { layers: vec![30_000, 1000], seed, ..ImageSpec::default() });
+        self.origin.push(repository, "v1", &image);
+        (format!("{}/{repository}:v1", self.origin.registry()), image)
+    }
+
+    /// Makes a Pod of an image, which nobody runs.
+    pub fn run(&self, name: &str, image: &str) -> Result<()> {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+            "spec": { "automountServiceAccountToken": false, "containers": [{ "name": "main", "image": image }] },
+        });
+        self.plane.apply(&pod.to_string()).map(drop)
+    }
+
+    /// Deletes a Pod, at once.
+    pub fn stop(&self, name: &str) -> Result<()> {
+        let words = ["delete", "pod", name, "--namespace=default", "--grace-period=0", "--force", "--wait=false"];
+        self.plane.kubectl(&words, "").map(drop)
+    }
+
+    /// The objects of an image.
+    pub fn objects(&self, image: &str) -> Result<Vec<Value>> {
+        let all: Value = serde_json::from_str(&self.plane.kubectl(&["get", "cachedimages", "--output=json"], "")?)?;
+        let items = all.get("items").and_then(Value::as_array).context("a list")?;
+        Ok(items.iter().filter(|item| item.pointer("/spec/image") == Some(&json!(image))).cloned().collect())
+    }
+
+    /// The one object of an image.
+    pub fn object(&self, image: &str) -> Result<Value> {
+        let mut objects = self.objects(image)?;
+        ensure!(objects.len() == 1, "{} objects of {image}", objects.len());
+        objects.pop().context("one")
+    }
+
+    /// Waits until a condition of an image has this reason.
+    pub fn until_reason(&self, image: &str, condition: &str, reason: &str) -> Result<Value> {
+        until(&format!("{image}: {condition} is {reason}"), || {
+            let object = self.object(image)?;
+            let found = condition_of(&object, condition);
+            let said = found.and_then(|found| found.get("reason")).and_then(Value::as_str);
+            ensure!(said == Some(reason), "{condition} is {found:?}");
+            Ok(object)
+        })
+    }
+
+    /// Waits until an image has no object.
+    pub fn until_gone(&self, image: &str) -> Result<()> {
+        until(&format!("{image} has no CachedImage"), || {
+            ensure!(self.objects(image)?.is_empty(), "it has one");
+            Ok(())
+        })
+    }
+}
+
+/// A condition of an object.
+pub fn condition_of<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    let conditions = object.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|condition| condition.get("type").and_then(Value::as_str) == Some(name))
+}

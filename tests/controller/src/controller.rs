@@ -1,0 +1,88 @@
+//! `larder-controller run`, as it was just built, with a kubeconfig in the place of a Pod's own account.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use larder_test_callers::wait::until;
+use larder_test_node::http::{self, free_address};
+use larder_test_node::process::Process;
+use larder_test_parts::own::larder_controller;
+use tempfile::TempDir;
+
+use crate::Cache;
+
+/// A running process with a folder of its own.
+pub struct Controller {
+    process: Process,
+    admin: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Controller {
+    /// Starts one. It need not lead, nor answer yet.
+    pub fn start(kubeconfig: &Path, cache: &Cache, words: &[&str]) -> Result<Self> {
+        let (folder, admin) = (tempfile::tempdir()?, free_address()?);
+        let mut command = Command::new(larder_controller()?);
+        command.args(["run", "--cache", &cache.url(), "--cache-ca"]).arg(cache.authority_file());
+        command.arg("--cache-token-file").arg(cache.token_file()).args(["--admin", &admin.to_string()]);
+        command.args(["--lease", "larder/larder-controller", "--lease-duration", "6s"]).args(words);
+        command.env("KUBECONFIG", kubeconfig).env("LARDER_LOG", "info,larder_controller=debug");
+        let process = Process::start("larder-controller", folder.path(), &mut command)?;
+        Ok(Self { process, admin, _folder: folder })
+    }
+
+    /// A page for operators.
+    pub fn page(&self, path: &str) -> Result<String> {
+        Ok(http::get(self.admin, path, &[])?.text())
+    }
+
+    /// Whether it works.
+    pub fn leads(&self) -> bool {
+        self.page("/metrics").is_ok_and(|page| page.lines().any(|line| line == "larder_controller_leads 1"))
+    }
+
+    /// Waits until it does.
+    pub fn until_it_leads(&self) -> Result<()> {
+        until("it leads", || {
+            ensure!(self.leads(), "{}", self.process.last_lines(20));
+            Ok(())
+        })
+    }
+
+    /// Waits until `/readyz` holds a text.
+    pub fn until_it_says(&self, text: &str) -> Result<String> {
+        until(&format!("/readyz says {text:?}"), || {
+            let page = self.page("/readyz")?;
+            ensure!(page.contains(text), "{page}{}", self.process.last_lines(20));
+            Ok(page)
+        })
+    }
+
+    /// Its log.
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// SIGTERM, and its end.
+    pub fn terminate(mut self) -> Result<()> {
+        let status = self.process.terminate(Duration::from_mins(1))?;
+        ensure!(status.success(), "{status}: {}", self.process.last_lines(40));
+        Ok(())
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if std::thread::panicking() || std::env::var_os("LARDER_TEST_LOGS").is_some() {
+            eprintln!("{}", self.process.last_lines(60));
+        }
+    }
+}
