@@ -23,7 +23,7 @@ pub async fn connect() -> anyhow::Result<Client> {
     Client::try_from(config).context("make a client for the API server")
 }
 
-/// What an error says, with its causes: the client's own text is "ServiceError".
+/// What an error says, with its causes: the client's own text is `ServiceError`.
 pub fn words(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("the API server refuses ({}): {}", status.code, status.message);

@@ -71,7 +71,7 @@ pub(crate) struct RunArgs {
     /// What is changed.
     #[arg(long, env = "LARDER_MODE", value_name = "MODE", value_enum, default_value = "manage")]
     pub(crate) mode: ModeArg,
-    /// The control API of the cluster cache: https://larder-cache.larder-system.svc:7445.
+    /// The control API of the cluster cache: port 7445 of its Service, as a rule.
     #[arg(long, env = "LARDER_CACHE", help_heading = "Cluster cache", value_name = "URL")]
     pub(crate) cache: Url,
     /// Certificates (PEM) that vouch for it. Read again when they change.

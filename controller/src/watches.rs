@@ -251,10 +251,13 @@ fn node(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Node>>) {
 fn image(known: &mut Known, seen: Seen<'_, DeserializeGuard<CachedImage>>) {
     match seen {
         Seen::Is(object) => match object.0 {
-            Ok(object) => match Object::of(object) {
-                Some(object) => known.object(object),
-                None => tracing::warn!("a CachedImage is skipped: its spec.image is no image"),
-            },
+            Ok(object) => {
+                if let Some(object) = Object::of(object) {
+                    known.object(object);
+                } else {
+                    tracing::warn!("a CachedImage is skipped: its spec.image is no image");
+                }
+            }
             Err(error) => unreadable("CachedImage", &error),
         },
         Seen::Gone(name, told) => {

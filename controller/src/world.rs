@@ -18,7 +18,7 @@ use crate::decide::index::Index;
 use crate::decide::platforms::Platform;
 use crate::decide::{Image, Moment};
 
-/// A CachedImage, as far as it is looked at.
+/// A `CachedImage`, as far as it is looked at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     /// `metadata.name`
@@ -78,6 +78,7 @@ impl Object {
 
 /// Which lists are complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "four lists, each complete or not")]
 pub struct Listed {
     /// Pods.
     pub pods: bool,
@@ -85,7 +86,7 @@ pub struct Listed {
     pub namespaces: bool,
     /// Nodes.
     pub nodes: bool,
-    /// CachedImages; false again while there is no such kind.
+    /// `CachedImages`; false again while there is no such kind.
     pub images: bool,
 }
 

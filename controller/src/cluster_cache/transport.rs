@@ -1,5 +1,6 @@
 //! A question on its way: which replica, over which connection, for how long, and how much of an answer is read.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -68,7 +69,7 @@ impl Question {
 
     pub(super) fn waiting(self, wait: Duration) -> Self {
         let query = if wait.as_secs() == 0 { String::new() } else { format!("wait={}", wait.as_secs()) };
-        Self { wait, query, ..self }
+        Self { query, wait, ..self }
     }
 
     pub(super) fn asking_a_registry(self) -> Self {
@@ -194,7 +195,10 @@ fn encode(path: &str, into: &mut String) {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b'@' => {
                 into.push(char::from(byte));
             }
-            other => into.push_str(&format!("%{other:02X}")),
+            other => {
+                // Writing to a text does not fail.
+                let _ = write!(into, "%{other:02X}");
+            }
         }
     }
 }

@@ -125,7 +125,9 @@ impl Candidate {
     async fn look(&self, election: &mut Election) -> Result<(), String> {
         let read = match timeout(self.times.renew, self.api.get_opt(&self.name.name)).await {
             Ok(Ok(lease)) => {
-                lease.iter().for_each(|lease| self.tell(lease));
+                if let Some(lease) = &lease {
+                    self.tell(lease);
+                }
                 Ok(lease.as_ref().map(record))
             }
             Ok(Err(error)) => Err(words(&error)),

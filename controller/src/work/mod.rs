@@ -4,11 +4,12 @@
 //! first. It reacts to what [changed](crate::world) (an image at a time), and compares everything with everything in a pass once a minute, which is what
 //! finally counts: it puts what is missing, deletes what nobody wants (held back by the [`brake`](crate::decide::brake)), and declares the set complete.
 //!
-//! `objects` makes, tells and expires objects, `pinning` is the cache's side, `monitoring` asks registries; `telling` and `budget` decide what is written when.
+//! `objects` makes, tells and expires objects, `pinning` and `pass` are the cache's side, `monitoring` asks registries; `telling` and `budget` decide what is written when.
 
 mod budget;
 mod monitoring;
 mod objects;
+mod pass;
 mod pinning;
 mod telling;
 
@@ -47,6 +48,9 @@ const PASS_SOON: Duration = Duration::from_secs(1);
 
 /// Between two looks at what is to expire.
 const EXPIRY: Duration = Duration::from_secs(10);
+
+/// How long the cache is away before every image says so.
+const TROUBLE: Duration = Duration::from_secs(30);
 
 /// Objects that are written at a time.
 const WRITES: usize = 16;
@@ -102,7 +106,7 @@ pub async fn work(shared: Arc<Shared>, leadership: Leadership) -> anyhow::Result
 /// How something ended that was asked of others.
 enum Done {
     /// An object was made or written.
-    Written { image: Image, result: Result<CachedImage, kube::Error> },
+    Written { image: Image, result: Box<Result<CachedImage, kube::Error>> },
     /// A pin went as far as it does for now.
     Fetched { image: Image, result: Result<Pin, CacheError> },
     /// How far it is meanwhile.
@@ -128,8 +132,8 @@ struct Pins {
     known: BTreeMap<Image, Pin>,
     /// Whether they were listed since we lead.
     is_listed: bool,
-    /// Why the cache cannot be asked now.
-    trouble: Option<String>,
+    /// Why the cache cannot be asked now, and since when.
+    trouble: Option<(String, Instant)>,
     /// A fetch of it is watched.
     watched: BTreeSet<Image>,
     /// It is being deleted.
@@ -162,6 +166,8 @@ struct Work {
     pass_deleted: BTreeSet<Image>,
     next_expiry: Instant,
     expiry_runs: bool,
+    /// When every image says that the cache cannot be asked.
+    tell_of_trouble: Option<Instant>,
     conditions: Conditions,
 }
 
@@ -202,6 +208,7 @@ impl Work {
             pass_deleted: BTreeSet::new(),
             next_expiry: begin + EXPIRY,
             expiry_runs: false,
+            tell_of_trouble: None,
             conditions,
             shared,
         }
@@ -230,9 +237,9 @@ impl Work {
 
     fn take(&mut self, done: Done) -> Result<(), NotLeading> {
         match done {
-            Done::Written { image, result } => self.written(&image, result),
+            Done::Written { image, result } => self.written(&image, *result),
             Done::Fetched { image, result } => self.fetched(&image, result),
-            Done::Progress { image, pin } => self.progressed(image, pin),
+            Done::Progress { image, pin } => self.progressed(&image, pin),
             Done::Listed { result } => self.listed(result),
             Done::Unpinned { image, result } => self.unpinned(&image, result),
             Done::Declared { result } => self.declared(result),
@@ -264,6 +271,9 @@ impl Work {
         if was_deleted {
             self.pass_soon();
         }
+        if self.tell_of_trouble.take_if(|at| *at <= Instant::now()).is_some() {
+            self.look_at_everything();
+        }
     }
 
     fn look_soon(&mut self, image: Image) {
@@ -279,7 +289,11 @@ impl Work {
         let first_look = self.looks.values().min().copied().filter(|_| self.writing.len() < WRITES);
         let passes = (!self.pass_runs).then_some(self.next_pass);
         let expires = (!self.expiry_runs).then_some(self.next_expiry);
-        let soonest = [first_look, passes, expires, self.turns.wakes_at().map(at), self.rounds.wakes_at().map(at)];
+        // While the cache is away nothing is asked of it but the list of a pass.
+        let asks = self.pins.trouble.is_none();
+        let turns = self.turns.wakes_at().filter(|_| asks).map(at);
+        let rounds = self.rounds.wakes_at().filter(|_| asks).map(at);
+        let soonest = [first_look, passes, expires, turns, rounds, self.tell_of_trouble];
         let latest = Instant::now() + PASS;
         // Never in a circle without a pause.
         soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)
@@ -308,6 +322,7 @@ impl Work {
                     self.look_at_everything();
                 }
                 self.pins.trouble = None;
+                self.tell_of_trouble = None;
             }
             Some(error) => {
                 self.shared.metrics.cache_failed();
@@ -316,9 +331,13 @@ impl Work {
                     if self.conditions.cache.set(words.clone()) {
                         tracing::warn!("{words}");
                     }
-                    if self.pins.trouble.replace(words).is_none() {
+                    let since = self.pins.trouble.take().map(|(_, since)| since);
+                    if since.is_none() {
                         self.look_at_everything();
+                        self.next_pass = self.next_pass.min(Instant::now() + PASS_SOON);
+                        self.tell_of_trouble = Some(Instant::now() + TROUBLE);
                     }
+                    self.pins.trouble = Some((words, since.unwrap_or_else(Instant::now)));
                 }
             }
         }

@@ -33,6 +33,7 @@ impl Work {
                 (None, Some("not_found")) => Upstream::Gone,
                 (None, Some("denied")) => Upstream::Denied,
                 (None, Some("rate_limited")) => Upstream::Limited,
+                (None, Some("server_error")) => Upstream::Failing(said.error.unwrap_or_default()),
                 (None, _) => Upstream::NoAnswer(said.error.unwrap_or_else(|| "it does not say why".to_owned())),
             },
             Ok(None) => return,
@@ -48,6 +49,7 @@ impl Work {
             Upstream::Gone => "gone",
             Upstream::Denied => "denied",
             Upstream::Limited => "rate_limited",
+            Upstream::Failing(_) => "failing",
             Upstream::NoAnswer(_) | Upstream::NotAsked => "unreachable",
         });
         let has_moved = matches!(&said, Upstream::Has(digest)

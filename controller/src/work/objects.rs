@@ -1,4 +1,4 @@
-//! CachedImages: made where a Pod wants an image, told how it is, and deleted when their time has come.
+//! `CachedImages`: made where a Pod wants an image, told how it is, and deleted when their time has come.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::telling::{self, Facts, Worth};
-use super::{ANSWER, Done, EXPIRY, WRITES, Work};
+use super::{ANSWER, Done, EXPIRY, TROUBLE, WRITES, Work};
 use crate::FIELD_MANAGER;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
@@ -52,10 +52,11 @@ impl Work {
             if self.writing.len() >= WRITES {
                 return;
             }
+            self.looks.remove(&image);
             if self.writing.contains(&image) {
+                // Looked at again when that has ended.
                 continue;
             }
-            self.looks.remove(&image);
             match self.look_at(&image) {
                 Look::Nothing => {}
                 Look::Later(at) => {
@@ -64,7 +65,7 @@ impl Work {
                 Look::Make(image) => self.make(image),
                 Look::Tell(told) => {
                     let (object, status) = *told;
-                    self.tell(object, status);
+                    self.tell(object, &status);
                 }
             }
         }
@@ -82,25 +83,25 @@ impl Work {
         if objects.is_empty() {
             let used = telling::use_of(wanted.as_ref());
             // Deleted by hand: first its pin goes, then it comes back.
-            let waits = known.deleted.contains(image);
+            let is_leaving = known.deleted.contains(image);
             let wants = expiry::wants_object(image, used, &shared.settings.rules, now);
             drop(known);
             self.rounds.unwatch(image);
             if !wants || wanted.is_none() {
-                if !waits {
+                if !is_leaving {
                     shared.world.known().index.forget(image);
                 }
                 self.digests.remove(image);
                 self.upstream.remove(image);
                 return Look::Nothing;
             }
-            if waits {
+            if is_leaving {
                 return Look::Nothing;
             }
             let at = self.budget.at(image, Worth::News, Instant::now());
             return if at > Instant::now() { Look::Later(at) } else { Look::Make(image.clone()) };
         }
-        let platforms = self.platforms(&objects, &known);
+        let platforms = Self::platforms(&objects, &known);
         drop(known);
         self.wish(image, &objects, wanted.as_ref(), &platforms, now);
         for object in objects {
@@ -118,7 +119,8 @@ impl Work {
         Look::Nothing
     }
 
-    pub(super) fn platforms(&self, objects: &[Object], known: &Known) -> Platforms {
+    /// For which machines an image is kept that has these objects.
+    pub(super) fn platforms(objects: &[Object], known: &Known) -> Platforms {
         let nodes = known.platforms();
         let own = |object: &Object| {
             object
@@ -146,8 +148,9 @@ impl Work {
             None => (&none, None),
         };
         let pin = match &self.pins.trouble {
-            Some(words) => Err(words.as_str()),
-            None => Ok(self.pins.known.get(&object.image)),
+            // A cache that is only started anew is no news of every image.
+            Some((words, since)) if since.elapsed() >= TROUBLE => Err(words.as_str()),
+            _ => Ok(self.pins.known.get(&object.image)),
         };
         let beside: BTreeMap<Digest, bool> = self
             .digests
@@ -189,8 +192,8 @@ impl Work {
         self.begin_write(image, "object", async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await });
     }
 
-    fn tell(&mut self, object: Object, status: cached_image::CachedImageStatus) {
-        self.note(&object, &status);
+    fn tell(&mut self, object: Object, status: &cached_image::CachedImageStatus) {
+        self.note(&object, status);
         let patch = json!({
             "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage",
             "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
@@ -213,7 +216,7 @@ impl Work {
         self.budget.spent(&image, Instant::now());
         self.shared.metrics.wrote(kind);
         let write = async move { timeout(ANSWER, write).await.unwrap_or_else(|_| Err(no_answer())) };
-        self.write(write, move |result| Done::Written { image, result });
+        self.write(write, move |result| Done::Written { image, result: Box::new(result) });
     }
 
     pub(super) fn written(&mut self, image: &Image, result: Result<CachedImage, kube::Error>) {
@@ -276,7 +279,7 @@ impl Work {
             let one = |object: &std::sync::Arc<Object>| {
                 let wanted = known.index.image(&object.image, now);
                 let used = telling::use_of(wanted.as_ref());
-                let found = expiry::due(&object.image, &telling::of_object(object), used, rules, now)?;
+                let found = expiry::due(&object.image, &telling::of_object(object, used), used, rules, now)?;
                 Some((object.image.clone(), object.name.clone(), found))
             };
             known.objects.values().filter_map(one).take(500).collect()
@@ -299,7 +302,7 @@ impl Work {
                 }
             }
             Err(error) => {
-                tracing::warn!("what is to expire could not be looked at: {}", crate::api_server::words(&error))
+                tracing::warn!("what is to expire could not be looked at: {}", crate::api_server::words(&error));
             }
         }
     }

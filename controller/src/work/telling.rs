@@ -1,4 +1,4 @@
-//! What a CachedImage's status says. Pure: from what is known to the object's status, and whether that is worth a write.
+//! What a `CachedImage`'s status says. Pure: from what is known to the object's status, and whether that is worth a write.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use larder_api::{CachedImageStatus, Time};
 use larder_oci::Digest;
 
 use crate::cluster_cache::{Pin, PinState};
-use crate::decide::conditions::{self, Condition, NotPinned, Upstream};
+use crate::decide::conditions::{self, Beside, Condition, NotPinned, Upstream};
 use crate::decide::expiry::{self, Rules, Until};
 use crate::decide::health::Reachable;
 use crate::decide::index::Wanted;
-use crate::decide::{Image, Moment, conditions as decided};
+use crate::decide::{Image, Moment};
 use crate::world::Object;
 
 /// While an image is used its last use is written this often, not with every look.
@@ -38,7 +38,7 @@ pub(super) struct Facts<'a> {
     pub(super) now: Moment,
 }
 
-fn time(moment: Moment) -> Time {
+fn as_time(moment: Moment) -> Time {
     Time(k8s_openapi::jiff::Timestamp::from_second(moment.seconds()).unwrap_or_default())
 }
 
@@ -47,8 +47,12 @@ fn number<T: TryFrom<u64>>(value: u64, most: T) -> T {
 }
 
 /// As expiry takes an object.
-pub(super) fn of_object(object: &Object) -> expiry::Object {
+pub(super) fn of_object(object: &Object, used: expiry::Use) -> expiry::Object {
     let moment = |time: &Option<Time>| time.as_ref().map(|time| Moment::from_seconds(time.0.as_second()));
+    let last_used = moment(&object.status.last_used);
+    let was_used = object.status.used_by.as_ref().is_some_and(|used| used.count > 0);
+    // Who saw its last Pod go knows better than what was written before.
+    let saw_the_end = used.last_used > last_used;
     expiry::Object {
         uid: object.uid.clone(),
         resource_version: object.resource_version.clone(),
@@ -56,8 +60,8 @@ pub(super) fn of_object(object: &Object) -> expiry::Object {
         created: object.created,
         retain: object.spec.retain,
         expiry: object.spec.expiry().ok().flatten(),
-        last_used: moment(&object.status.last_used),
-        was_used: object.status.used_by.as_ref().is_some_and(|used| used.count > 0),
+        last_used,
+        was_used: was_used && !saw_the_end,
     }
 }
 
@@ -71,7 +75,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
     let Facts { object, wanted, pin, digests, not_pinned, upstream, checked, platforms, rules, now } = facts;
     let before = &object.status;
     let pinned = pin.ok().flatten();
-    let held = pinned.and_then(|pin| pin.held().map(ToString::to_string)).or_else(|| match pin {
+    let kept = pinned.and_then(|pin| pin.held().map(ToString::to_string)).or_else(|| match pin {
         // Nobody could be asked: what was is the best that is known.
         Err(_) => before.digest.clone(),
         Ok(_) => None,
@@ -81,23 +85,23 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         _ => before.upstream_digest.clone(),
     };
     let used = use_of(*wanted);
-    let as_object = of_object(object);
+    let as_object = of_object(object, used);
     let last = expiry::last_used(Some(&as_object), used, *now);
     let recorded = as_object.last_used;
     let last_used = match (recorded, last) {
         (Some(recorded), Some(last)) if used.is_used && last.since(recorded) < LAST_USE => Some(recorded),
         (_, last) => last,
     };
-    let first_used = wanted.and_then(|wanted| wanted.first_used).map(time).or_else(|| before.first_used.clone());
+    let first_used = wanted.and_then(|wanted| wanted.first_used).map(as_time).or_else(|| before.first_used.clone());
     let expires = match expiry::until(&object.image, &as_object, used, rules, *now) {
-        Until::Expires(at) => Some(time(at)),
+        Until::Expires(at) => Some(as_time(at)),
         Until::Used | Until::Retained | Until::Deleted => None,
     };
     let mut status = CachedImageStatus {
         observed_generation: object.generation,
-        digest: held,
+        digest: kept,
         upstream_digest,
-        upstream_checked: checked.map(time).or_else(|| before.upstream_checked.clone()),
+        upstream_checked: checked.map(as_time).or_else(|| before.upstream_checked.clone()),
         digests: held_digests(facts, pinned),
         platforms: if pinned.is_some() {
             pinned.map(|pin| pin.platforms.clone()).unwrap_or_default()
@@ -113,24 +117,21 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
             pods: wanted.users.iter().take(NAMED).map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect(),
         }),
         first_used,
-        last_used: last_used.map(time),
+        last_used: last_used.map(as_time),
         last_pull: before.last_pull.clone(),
         expires_at: expires,
         progress: pinned.filter(|pin| pin.state == PinState::Fetching).map(progress),
         conditions: before.conditions.clone(),
     };
-    let (cached, message) = cached(facts, pinned, not_pinned.as_ref(), digests);
-    let write = |status: &mut CachedImageStatus, message: &str| {
-        set(&mut status.conditions, cached, message, object.generation, &time(*now));
-    };
-    write(&mut status, &message);
-    let is_cached = cached == Cached::Complete || pinned.is_some_and(|pin| pin.held().is_some());
-    let said = conditions::upstream_available(&object.image, upstream, Reachable::Unknown, is_cached);
-    set(&mut status.conditions, available(&said), &said.message, object.generation, &time(*now));
-    let follow = wanted.is_some_and(|wanted| wanted.is_always);
+    let time = as_time(*now);
+    let said = cached(facts, pinned, not_pinned.as_ref(), digests);
+    write::<Cached>(&mut status, object, &said, &time);
     let held = pinned.and_then(Pin::held);
+    let said = conditions::upstream_available(&object.image, upstream, Reachable::Unknown, held.is_some());
+    write::<UpstreamAvailable>(&mut status, object, &said, &time);
+    let follow = wanted.is_some_and(|wanted| wanted.is_always);
     let said = conditions::up_to_date(&object.image, held, upstream, follow);
-    set(&mut status.conditions, current(&said), &said.message, object.generation, &time(*now));
+    write::<UpToDate>(&mut status, object, &said, &time);
     status
 }
 
@@ -173,74 +174,40 @@ fn progress(pin: &Pin) -> Progress {
     }
 }
 
+/// A reason that the resource does not know would be a word that the two do not share, which a test excludes.
+fn write<R: Reason>(status: &mut CachedImageStatus, object: &Object, said: &Condition, time: &Time) {
+    if let Some(reason) = R::ALL.iter().copied().find(|reason| reason.as_str() == said.reason) {
+        set(&mut status.conditions, reason, &said.message, object.generation, time);
+    }
+}
+
 fn cached(
     facts: &Facts<'_>,
     pinned: Option<&Pin>,
     not_pinned: Option<&NotPinned>,
     digests: &BTreeMap<Digest, bool>,
-) -> (Cached, String) {
-    let as_decided = match (&facts.pin, pinned) {
-        (Err(words), _) => decided::Pin::NoAnswer((*words).to_owned()),
-        (_, None) => decided::Pin::None,
+) -> Condition {
+    let pin = match (&facts.pin, pinned) {
+        (Err(words), _) => conditions::Pin::NoAnswer((*words).to_owned()),
+        (_, None) => conditions::Pin::None,
         (_, Some(pin)) => {
-            let words = || pin.error.clone().unwrap_or_else(|| "the cache does not say why".to_owned());
+            let words = pin.error.clone().unwrap_or_else(|| "the cache does not say why".to_owned());
             match pin.state {
-                PinState::Queued => decided::Pin::Queued,
-                PinState::Fetching => decided::Pin::Fetching(pin.bytes.fetched, pin.bytes.known),
-                PinState::Complete => decided::Pin::Complete(pin.bytes.known),
-                PinState::Waiting => decided::Pin::Waiting(words()),
-                PinState::Refused => decided::Pin::Refused(words()),
+                PinState::Queued => conditions::Pin::Queued,
+                PinState::Fetching => conditions::Pin::Fetching(pin.bytes.fetched, pin.bytes.known),
+                PinState::Complete => conditions::Pin::Complete(pin.bytes.known),
+                PinState::Waiting => conditions::Pin::Waiting(words),
+                // The cache says it in these words, and in no other way.
+                PinState::Refused if words.contains("private images") => conditions::Pin::Private(words),
+                PinState::Refused => conditions::Pin::Refused(words),
             }
         }
     };
-    let said = decided::cached(&as_decided, not_pinned);
-    let missing = digests.values().filter(|cached| !**cached).count();
-    let reason = match (&as_decided, not_pinned) {
-        (decided::Pin::Complete(_), _) if missing > 0 => {
-            let message = format!("{missing} digests that Pods run are not there yet; {}", said.message);
-            return (Cached::Incomplete, message);
-        }
-        (decided::Pin::Complete(_), _) => Cached::Complete,
-        (decided::Pin::Queued | decided::Pin::Fetching(..) | decided::Pin::Waiting(_), _)
-            if pinned.is_some_and(|pin| pin.until_then.is_some()) =>
-        {
-            return (
-                Cached::Incomplete,
-                format!("what was cached before stays until the new one is there: {}", said.message),
-            );
-        }
-        (decided::Pin::None | decided::Pin::NoAnswer(_), Some(NotPinned::Observing)) => Cached::Observing,
-        (decided::Pin::None | decided::Pin::NoAnswer(_), Some(NotPinned::LeftOut(_))) => Cached::Refused,
-        (decided::Pin::None | decided::Pin::NoAnswer(_), Some(NotPinned::OverBound(_))) => Cached::OverLimit,
-        (decided::Pin::NoAnswer(_), None) => Cached::CacheUnreachable,
-        (decided::Pin::None, None) => Cached::Pending,
-        (decided::Pin::Queued, _) => Cached::Queued,
-        (decided::Pin::Fetching(..), _) => Cached::Fetching,
-        (decided::Pin::Waiting(_), _) => Cached::Retrying,
-        (decided::Pin::Refused(words), _) if words.contains("private images") => Cached::Private,
-        (decided::Pin::Refused(_), _) => Cached::Refused,
+    let beside = Beside {
+        missing_digests: digests.values().filter(|cached| !**cached).count(),
+        keeps_older: pinned.is_some_and(|pin| pin.until_then.is_some()),
     };
-    (reason, said.message)
-}
-
-fn available(said: &Condition) -> UpstreamAvailable {
-    match said.reason {
-        "Found" => UpstreamAvailable::Present,
-        "NotFound" => UpstreamAvailable::Gone,
-        known => UpstreamAvailable::ALL
-            .iter()
-            .copied()
-            .find(|reason| reason.as_str() == known)
-            .unwrap_or(UpstreamAvailable::NotChecked),
-    }
-}
-
-fn current(said: &Condition) -> UpToDate {
-    match said.reason {
-        "Digest" => UpToDate::ByDigest,
-        "TagMoved" => UpToDate::Moved,
-        known => UpToDate::ALL.iter().copied().find(|reason| reason.as_str() == known).unwrap_or(UpToDate::NotChecked),
-    }
+    conditions::cached(&pin, beside, not_pinned)
 }
 
 /// How soon a difference is worth a write.

@@ -16,7 +16,7 @@ pub(crate) fn away_and_back() -> Result<()> {
     // The cache is away: what Pods want is described all the same, and had once it is back.
     cluster.cache.kill();
     cluster.run("second", &second)?;
-    cluster.until_reason(&second, "Cached", "CacheUnreachable")?;
+    until("it has an object", || cluster.object(&second))?;
     controller.until_it_says("degraded: cluster cache:")?;
     cluster.cache.start_again()?;
     cluster.until_reason(&second, "Cached", "Complete")?;

@@ -8,7 +8,7 @@ use larder_test_callers::wait::until;
 use larder_test_origin::{Image, ImageSpec, Origin};
 use serde_json::{Value, json};
 
-use crate::{Cache, Controller};
+use crate::{Cache, Controller, DEFINITIONS};
 
 /// What the documentation says that the controller needs.
 pub const RIGHTS: &str = include_str!("../../../docs/controller-rights.yaml");
@@ -27,8 +27,8 @@ impl Cluster {
     /// Starts one without a controller. Its Pods may name what [`Self::push`] pushes.
     pub fn start() -> Result<Self> {
         let plane = ControlPlane::start()?;
-        for definition in larder_api::definition::values()? {
-            plane.apply(&definition.to_string())?;
+        for (_, definition) in DEFINITIONS {
+            plane.apply(definition)?;
         }
         plane.apply(RIGHTS)?;
         plane.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: default}}")?;

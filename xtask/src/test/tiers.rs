@@ -175,7 +175,10 @@ fn controller(arguments: &Arguments) -> Result<Outcome> {
         parts.module(part)?;
     }
     let mut command = workspace::cargo();
+    let larder_cache = workspace::build_program("larder-cache", "dev")?;
+    let larder_controller = workspace::build_program("larder-controller", "dev")?;
     command.args(["test", "--package", "larder-test-controller"]);
+    command.env("LARDER_CACHE_PROGRAM", larder_cache).env("LARDER_CONTROLLER", larder_controller);
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
     }

@@ -1,0 +1,256 @@
+//! The pass: all pins are compared with all objects, which is what finally counts. What is missing is put, what nobody wants goes if the brake lets it, and
+//! the set is declared complete if it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use larder_api::cached_image;
+use larder_api::condition::{Reason as _, get};
+use tokio::time::Instant;
+
+use super::pinning::{need, platforms_of};
+use super::{Done, Work, telling};
+use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, PinState};
+use crate::decide::Image;
+use crate::decide::brake::Ruling;
+use crate::decide::pins::{self, CachePin, Listing};
+use crate::world::{Object, now};
+
+impl Work {
+    /// Compares all pins with all objects.
+    pub(super) fn begin_pass(&mut self) {
+        if self.pass_runs || Instant::now() < self.next_pass {
+            return;
+        }
+        if !self.shared.world.known().listed.everything() {
+            self.next_pass = Instant::now() + super::PASS_SOON;
+            return;
+        }
+        self.pass_runs = true;
+        let (cache, observe) = (self.shared.cache.clone(), self.shared.settings.observe);
+        self.write(list(cache, observe), |result| Done::Listed { result });
+    }
+
+    pub(super) fn listed(&mut self, result: Result<(Option<AsOf>, Vec<Pin>), CacheError>) {
+        self.pass_runs = false;
+        self.next_pass = Instant::now() + super::PASS;
+        self.cache_said(result.as_ref().err());
+        let (as_of, listed) = match result {
+            Ok(listed) => listed,
+            Err(error) => {
+                self.shared.metrics.passed("failed");
+                tracing::debug!("no pass: {error}");
+                // What Pods want has its object also while the cache is away.
+                let wanted = {
+                    let known = self.shared.world.known();
+                    let is_used =
+                        |image: &&Image| known.index.image(image, now()).is_some_and(|wanted| wanted.is_used());
+                    known.deleted.iter().filter(is_used).cloned().collect()
+                };
+                self.settle(wanted);
+                self.next_pass = Instant::now() + Duration::from_secs(5);
+                return;
+            }
+        };
+        let seen: BTreeSet<Image> = listed.iter().map(|pin| Image::of(pin.image.clone())).collect();
+        let watched = std::mem::take(&mut self.pins.watched);
+        let aside = self.turns.set_aside();
+        self.pins.known.retain(|image, _| seen.contains(image) || watched.contains(image) || aside.contains(image));
+        for pin in listed {
+            let image = Image::of(pin.image.clone());
+            if !watched.contains(&image) && self.pins.known.get(&image) != Some(&pin) {
+                self.pins.known.insert(image.clone(), pin);
+                self.looks.entry(image).or_insert_with(Instant::now);
+            }
+        }
+        self.pins.watched = watched;
+        if !self.pins.is_listed {
+            self.pins.is_listed = true;
+            self.look_at_everything();
+        }
+        self.count_reasons();
+        if self.shared.settings.observe {
+            self.shared.metrics.passed("observed");
+            let deleted = self.shared.world.known().deleted.iter().cloned().collect();
+            self.settle(deleted);
+            return;
+        }
+        self.act_on(as_of, &seen);
+    }
+
+    fn act_on(&mut self, as_of: Option<AsOf>, seen: &BTreeSet<Image>) {
+        let now = now();
+        let (wishes, deleted, is_listed) = {
+            let shared = Arc::clone(&self.shared);
+            let known = shared.world.known();
+            let images: Vec<Image> = known.by_image.keys().cloned().collect();
+            let mut wishes = Vec::with_capacity(images.len());
+            for image in images {
+                let objects: Vec<Object> = known.objects_of(&image).map(|object| Object::clone(object)).collect();
+                let wanted = known.index.image(&image, now);
+                self.keep_digests(&image, &objects, wanted.as_ref(), now);
+                let platforms = Self::platforms(&objects, &known);
+                wishes.push(self.wish_of(&image, wanted.as_ref(), &platforms));
+            }
+            (wishes, known.deleted.clone(), known.listed.images)
+        };
+        let cached: Vec<CachePin> = self
+            .pins
+            .known
+            .iter()
+            .filter(|(image, _)| seen.contains(*image) && !self.pins.leaving.contains(*image))
+            .map(|(image, pin)| CachePin {
+                image: image.clone(),
+                platforms: platforms_of(pin),
+                digest: pin.digest.clone(),
+                is_complete: pin.state == PinState::Complete,
+            })
+            .collect();
+        let word = self.word();
+        let holds_older = |image: &Image| self.pins.known.get(image).is_some_and(|pin| pin.until_then.is_some());
+        let set_aside: BTreeSet<Image> =
+            self.turns.set_aside().into_iter().filter(|image| !holds_older(image)).collect();
+        let listing =
+            Listing { is_complete: is_listed, deleted: &deleted, word: word.as_deref(), set_aside: &set_aside };
+        let plan = pins::plan(&wishes, &cached, listing, &mut self.brake, now);
+        match &plan.ruling {
+            Ruling::Go => {
+                self.shared.metrics.held(0);
+                if self.conditions.brake.clear() {
+                    tracing::info!("the brake is released");
+                }
+            }
+            Ruling::Hold(hold) => {
+                self.shared.metrics.held(hold.to_go);
+                // The word stands right behind the sign of equality.
+                let message = hold.message(&self.shared.settings.how_to_release).replace("= ", "=");
+                if self.conditions.brake.set(message.clone()) {
+                    tracing::warn!("{message}");
+                    self.events.publish_brake(&message);
+                }
+            }
+        }
+        for put in &plan.put {
+            if !self.pins.watched.contains(&put.image) {
+                let known = self.shared.world.known();
+                let wanted = known.index.image(&put.image, now);
+                drop(known);
+                self.turns.wait(&put.image, need(wanted.as_ref()));
+            }
+        }
+        // What was deleted by hand comes back once its pin is on its way out, or is held back.
+        self.pass_deleted.clone_from(&deleted);
+        let leaving: BTreeSet<Image> = plan.delete.iter().cloned().collect();
+        for image in plan.delete.iter().take(1_000) {
+            self.turns.give_up(image);
+            self.unpin(image.clone());
+        }
+        for image in &plan.set_aside {
+            self.unpin(image.clone());
+        }
+        let settle: Vec<Image> = deleted.into_iter().filter(|image| !leaving.contains(image)).collect();
+        self.settle(settle);
+        let is_everything_listed = self.shared.world.known().listed.everything();
+        match (pins::may_declare(is_everything_listed, &plan), as_of) {
+            (Ok(()), Some(as_of)) => {
+                let cache = self.shared.cache.clone();
+                self.write(async move { cache.declare(as_of).await }, |result| Done::Declared { result });
+                self.shared.metrics.passed("declared");
+            }
+            (Ok(()), None) => {}
+            (Err(why), _) => {
+                self.shared.metrics.passed("not_declared");
+                tracing::debug!("not declared: {why}");
+            }
+        }
+    }
+
+    /// Their deletion was acted on.
+    fn settle(&mut self, images: Vec<Image>) {
+        {
+            let mut known = self.shared.world.known();
+            for image in &images {
+                known.deleted.remove(image);
+            }
+        }
+        for image in images {
+            self.pass_deleted.remove(&image);
+            self.budget.forget(&image);
+            self.look_soon(image);
+        }
+    }
+
+    fn unpin(&mut self, image: Image) {
+        let Some(reference) = telling::reference(&image) else { return };
+        if !self.pins.leaving.insert(image.clone()) {
+            return;
+        }
+        let cache = self.shared.cache.clone();
+        self.write(async move { cache.delete(&reference).await }, move |result| Done::Unpinned { image, result });
+    }
+
+    pub(super) fn unpinned(&mut self, image: &Image, result: Result<(), CacheError>) {
+        self.pins.leaving.remove(image);
+        self.cache_said(result.as_ref().err());
+        match result {
+            Ok(()) if self.turns.set_aside().contains(image) => {
+                tracing::debug!(%image, "set aside: it cannot be had, and the rest is not to wait for it");
+            }
+            Ok(()) => {
+                tracing::info!(%image, "no longer kept: it has no CachedImage any more");
+                self.pins.known.remove(image);
+                self.settle(vec![image.clone()]);
+            }
+            // The next pass tries again.
+            Err(error) => tracing::debug!(%image, "not unpinned: {error}"),
+        }
+    }
+
+    pub(super) fn declared(&mut self, result: Result<(), CacheError>) {
+        match result {
+            Ok(()) => tracing::debug!("the set of pins is declared complete"),
+            Err(CacheError::Incomplete { reason }) => tracing::debug!("not declared: {reason}"),
+            Err(error) => {
+                self.cache_said(Some(&error));
+                tracing::warn!("the set of pins could not be declared complete: {error}");
+            }
+        }
+    }
+
+    fn count_reasons(&self) {
+        let mut counts = BTreeMap::<(&'static str, String), usize>::new();
+        {
+            let known = self.shared.world.known();
+            for object in known.objects.values() {
+                let conditions = &object.status.conditions;
+                let cached = get::<cached_image::Cached>(conditions).map(|reason| ("Cached", reason.as_str()));
+                let upstream = get::<cached_image::UpstreamAvailable>(conditions)
+                    .map(|reason| ("UpstreamAvailable", reason.as_str()));
+                let current = get::<cached_image::UpToDate>(conditions).map(|reason| ("UpToDate", reason.as_str()));
+                for (condition, reason) in [cached, upstream, current].into_iter().flatten() {
+                    *counts.entry((condition, reason.to_owned())).or_default() += 1;
+                }
+            }
+        }
+        self.shared
+            .metrics
+            .images(counts.iter().map(|((condition, reason), count)| (*condition, reason.as_str(), *count)));
+    }
+}
+
+/// All pins, and the beginning of a declaration before that.
+async fn list(cache: ClusterCache, observe: bool) -> Result<(Option<AsOf>, Vec<Pin>), CacheError> {
+    let as_of = if observe { None } else { Some(cache.begin_declaration().await?) };
+    let mut pins = Vec::new();
+    let mut listed = std::pin::pin!(cache.pins());
+    while let Some(pin) = listed.next().await {
+        match pin {
+            Ok(pin) => pins.push(pin),
+            // Without the rest of the list nobody knows what there is.
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((as_of, pins))
+}
