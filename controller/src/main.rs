@@ -119,6 +119,10 @@ impl Witness for Told {
     }
 
     fn word(&self, word: Option<&str>) {
-        *self.0.word.lock().unwrap_or_else(PoisonError::into_inner) = word.map(str::to_owned);
+        let word = word.map(str::to_owned);
+        let before = std::mem::replace(&mut *self.0.word.lock().unwrap_or_else(PoisonError::into_inner), word.clone());
+        if before != word {
+            self.0.world.change(|_| ());
+        }
     }
 }

@@ -166,6 +166,8 @@ struct Work {
     pass_deleted: BTreeSet<Image>,
     next_expiry: Instant,
     expiry_runs: bool,
+    /// What was said to the brake when it was last asked.
+    last_word: Option<String>,
     /// When every image says that the cache cannot be asked.
     tell_of_trouble: Option<Instant>,
     conditions: Conditions,
@@ -208,6 +210,7 @@ impl Work {
             pass_deleted: BTreeSet::new(),
             next_expiry: begin + EXPIRY,
             expiry_runs: false,
+            last_word: None,
             tell_of_trouble: None,
             conditions,
             shared,
@@ -268,7 +271,10 @@ impl Work {
         for image in changed {
             self.look_soon(image);
         }
-        if was_deleted {
+        let word = self.word();
+        let is_said = word != self.last_word;
+        if was_deleted || is_said {
+            self.last_word = word;
             self.pass_soon();
         }
         if self.tell_of_trouble.take_if(|at| *at <= Instant::now()).is_some() {
