@@ -59,8 +59,13 @@ pub(crate) fn brake_and_kill() -> Result<()> {
     let said = follower.until_it_says(how)?;
     let word: String =
         said.split(how).nth(1).context("the word")?.chars().take_while(char::is_ascii_hexdigit).collect();
-    ensure!(word.len() == 16, "{said}");
     let left = pins(&cluster)?.len();
     ensure!(left > 2, "{left} pins are left: nothing is removed without a word");
-    Ok(())
+    let words = ["annotate", "--namespace=larder", "--overwrite", "lease", "larder-controller"];
+    cluster.plane.kubectl(&[&words[..], &[&format!("larder.dev/remove={word}")]].concat(), "")?;
+    until("they are unpinned", || {
+        let pins = pins(&cluster)?;
+        ensure!(pins.is_empty(), "{pins:?}");
+        Ok(())
+    })
 }
