@@ -113,19 +113,17 @@ app.kubernetes.io/component: cache
     - {{ printf "--accounts=%s/%s" .Release.Namespace (include "larder.serviceAccount" .) | quote }}
     # With the images, so that a restart needs no API server as long as they are there.
     - --saved-keys=/var/lib/larder/saved-keys
-    {{- with $cache.control }}
-    {{- if .enabled }}
+    {{- if include "larder.cacheControl" . }}
     - {{ printf "--control=%s:7445" $cache.address | quote }}
-    {{- if .tokenSecret.name }}
+    {{- if $cache.control.tokenSecret.name }}
     - --control-token-file=/etc/larder/control/tokens
     {{- end }}
-    {{- with .accounts }}
+    {{- with include "larder.cacheControlAccounts" . }}
     - {{ printf "--control-audience=%s" $cache.control.audience | quote }}
-    - {{ printf "--control-accounts=%s" (join "," .) | quote }}
+    - {{ printf "--control-accounts=%s" . | quote }}
     {{- end }}
-    {{- with .holders }}
-    - {{ printf "--control-holders=%s" (join "," .) | quote }}
-    {{- end }}
+    {{- with include "larder.cacheControlHolders" . }}
+    - {{ printf "--control-holders=%s" . | quote }}
     {{- end }}
     {{- end }}
     - --registries=/etc/larder/registries/registries.toml
@@ -151,7 +149,7 @@ app.kubernetes.io/component: cache
       containerPort: 7443
     - name: cache-metrics
       containerPort: 7444
-    {{- if $cache.control.enabled }}
+    {{- if include "larder.cacheControl" . }}
     - name: control
       containerPort: 7445
     {{- end }}
@@ -212,6 +210,28 @@ app.kubernetes.io/component: cache
       mountPath: /etc/larder/bucket-ca
       readOnly: true
     {{- end }}
+{{- end -}}
+
+{{- /* Whether it is told what to keep: by the controller, or by whom the values name. */ -}}
+{{- define "larder.cacheControl" -}}
+{{- if or .Values.cache.control.enabled (include "larder.controller" .) -}}yes{{- end -}}
+{{- end -}}
+
+{{- define "larder.cacheControlAccounts" -}}
+{{- $accounts := default list .Values.cache.control.accounts -}}
+{{- if include "larder.controller" . -}}
+{{- $accounts = append $accounts (printf "%s/%s" .Release.Namespace (include "larder.controllerAccount" .)) -}}
+{{- end -}}
+{{- uniq $accounts | join "," -}}
+{{- end -}}
+
+{{- /* The controller's pins are the controller's alone. */ -}}
+{{- define "larder.cacheControlHolders" -}}
+{{- $holders := default list .Values.cache.control.holders -}}
+{{- if include "larder.controller" . -}}
+{{- $holders = append $holders (printf "%s/%s=%s" .Release.Namespace (include "larder.controllerAccount" .) .Values.controller.holder) -}}
+{{- end -}}
+{{- uniq $holders | join "," -}}
 {{- end -}}
 
 {{- /* The Secret with tokens for the control API; nothing where there is none. */ -}}

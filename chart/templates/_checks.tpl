@@ -1,6 +1,7 @@
 {{- /* What a schema cannot say. Included first, so that nothing is rendered from values that contradict each other. */ -}}
 {{- define "larder.checks" -}}
 {{- include "larder.cacheChecks" . -}}
+{{- include "larder.controllerChecks" . -}}
 {{- $ports := list -}}
 {{- range $name, $port := .Values.ports -}}
 {{- if has (int $port) $ports -}}

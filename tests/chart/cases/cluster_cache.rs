@@ -22,8 +22,17 @@ fn of_kind<'a>(objects: &'a [Object], kind: &str) -> Vec<&'a Object> {
     objects.iter().filter(|object| object.kind() == kind).collect()
 }
 
+/// What is neither a node's nor the controller's.
+fn of_the_cache(objects: Vec<Object>) -> Vec<Object> {
+    objects.into_iter().filter(|object| component(object) != "controller").collect()
+}
+
+pub(crate) fn component(object: &Object) -> &str {
+    object.text("/metadata/labels/app.kubernetes.io~1component")
+}
+
 fn cache_pod(helm: &Helm, case: &Golden) -> Result<()> {
-    let objects = case.objects(helm)?;
+    let objects = of_the_cache(case.objects(helm)?);
     for set in of_kind(&objects, "StatefulSet") {
         let pod = set.pod().context("no Pod")?;
         restricted(pod)?;
@@ -46,7 +55,7 @@ fn cache_pod(helm: &Helm, case: &Golden) -> Result<()> {
 }
 
 /// What the `restricted` Pod Security Standard asks for, and a file system that cannot be written.
-fn restricted(pod: Pod<'_>) -> Result<()> {
+pub(crate) fn restricted(pod: Pod<'_>) -> Result<()> {
     for key in ["hostNetwork", "hostPID", "hostIPC"] {
         ensure!(pod.0.get(key).is_none(), "{key}");
     }
@@ -73,7 +82,7 @@ fn longest_stop() -> Duration {
 
 /// Tokens are checked, and one Secret and one `ConfigMap` of our own are written. Nothing else, and by nobody else.
 fn cache_rights(helm: &Helm, case: &Golden) -> Result<()> {
-    let objects = case.objects(helm)?;
+    let objects = of_the_cache(case.objects(helm)?);
     let sets = of_kind(&objects, "StatefulSet");
     let rights: Vec<_> =
         of_kind(&objects, "ClusterRole").into_iter().filter(|role| role.0["rules"] != json!([])).collect();

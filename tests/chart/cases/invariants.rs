@@ -17,13 +17,15 @@ use crate::golden::{Golden, Test};
 pub(crate) const TESTS: &[Test] = &[("invariants", invariants), ("hooks", hooks), ("flags", flags)];
 
 /// All kinds that the chart may ever send: nothing that intercepts requests, and nothing that gives a right but those of the cluster cache
-/// (`cluster_cache.rs`) and the one by which OpenShift lets our own Pods in (`openshift.rs`).
-const KINDS: [&str; 18] = [
+/// (`cluster_cache.rs`), of the controller (`controller.rs`) and the one by which OpenShift lets our own Pods in (`openshift.rs`).
+const KINDS: [&str; 20] = [
     "Certificate",
     "ClusterRole",
     "ClusterRoleBinding",
     "ConfigMap",
+    "CustomResourceDefinition",
     "DaemonSet",
+    "Deployment",
     "NetworkPolicy",
     "PersistentVolumeClaim",
     "PodDisruptionBudget",
@@ -40,7 +42,8 @@ const KINDS: [&str; 18] = [
 ];
 
 /// Those of the whole cluster, which are in no namespace.
-const OF_THE_CLUSTER: [&str; 3] = ["ClusterRole", "ClusterRoleBinding", "SecurityContextConstraints"];
+const OF_THE_CLUSTER: [&str; 4] =
+    ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "SecurityContextConstraints"];
 
 fn invariants(helm: &Helm, case: &Golden) -> Result<()> {
     let mut selectors = BTreeSet::new();
@@ -227,6 +230,7 @@ fn snapshots(program: &str) -> Result<(PathBuf, String)> {
     let folder = match program.rsplit('/').next().unwrap_or_default() {
         "larder-node" => "daemonset/src/args/snapshots",
         "larder-cache" => "proxy/cache/src/snapshots",
+        "larder-controller" => "controller/src/snapshots",
         other => anyhow::bail!("{other} is no program of the image"),
     };
     let name = program.rsplit('/').next().unwrap_or_default().replace('-', "_");

@@ -5,6 +5,7 @@
 #![expect(clippy::indexing_slicing, reason = "test cases may fail loudly")]
 
 mod cluster_cache;
+mod controller;
 mod dashboard;
 mod golden;
 mod invariants;
@@ -40,6 +41,7 @@ fn trials() -> Result<Vec<Trial>> {
             .chain(placement::TESTS)
             .chain(openshift::TESTS)
             .chain(cluster_cache::TESTS)
+            .chain(controller::TESTS)
         {
             let (helm, case) = (helm.clone(), case.clone());
             trials.push(trial(format!("{}::{name}", case.name()), move || run(&helm, &case)));

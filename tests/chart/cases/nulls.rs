@@ -14,7 +14,8 @@ pub(crate) const TESTS: &[crate::Test] =
 const ALL: &str = "metrics:\n  agent: {enabled: true}\n  service: {enabled: true}\n  podMonitor: {enabled: true}\ndashboard: {enabled: true}\n\
                    resourceQuota: {enabled: true}\nopenshift: {enabled: true}\n\
                    cache:\n  replicas: 2\n  store: {type: bucket, bucket: {url: \"s3://images\", clusterId: a}}\n  \
-                   control: {enabled: true, accounts: [a/b], tokenSecret: {name: a}}\n";
+                   control: {enabled: true, accounts: [a/b], tokenSecret: {name: a}}\n\
+                   controller: {enabled: true, namespaces: team=web, include: [a/*], exclude: [b/*]}\n";
 
 fn every_value(helm: &Helm) -> Result<()> {
     let text = std::fs::read_to_string(chart().join("values.yaml"))?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::workspace;
 
 /// Packages whose programs are in the image.
-const PACKAGES: [&str; 2] = ["larder-cache", "larder-node"];
+const PACKAGES: [&str; 3] = ["larder-cache", "larder-controller", "larder-node"];
 
 /// A processor that images are built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
