@@ -106,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    fn programs() -> [Program; 2] {
-        ["larder-cache", "larder-node"]
+    fn programs() -> [Program; 3] {
+        ["larder-cache", "larder-controller", "larder-node"]
             .map(|name| Program { name: name.to_owned(), bytes: b"\x7fELF and so on".to_vec() })
     }
 
@@ -149,6 +149,7 @@ mod tests {
                 "etc/group 644",
                 "etc/ssl/certs/ca-certificates.crt 644",
                 "usr/local/bin/larder-cache 755",
+                "usr/local/bin/larder-controller 755",
                 "usr/local/bin/larder-node 755"
             ]
         );
