@@ -47,13 +47,13 @@ pub(crate) fn others(cluster: &Cluster) -> Vec<&Node> {
 }
 
 /// An image that no node of a cluster that was kept has from an earlier run.
-fn fresh<'a>(cluster: &'a Cluster, name: &str) -> Result<Image<'a>> {
+pub(crate) fn fresh<'a>(cluster: &'a Cluster, name: &str) -> Result<Image<'a>> {
     let image = Image::push(cluster, name)?;
     image.put(cluster, &format!("{name}, {:?}", SystemTime::UNIX_EPOCH.elapsed()?))?;
     Ok(image)
 }
 
-fn start_on_others(cluster: &Cluster, namespace: &Namespace<'_>, image: &Image<'_>) -> Result<()> {
+pub(crate) fn start_on_others(cluster: &Cluster, namespace: &Namespace<'_>, image: &Image<'_>) -> Result<()> {
     let digest = image_digest(cluster, namespace)?;
     larder_test_kind::at_once(others(cluster), |worker| {
         let pod = Pod::create(namespace, worker.name(), worker, &image.reference, "Always")?;

@@ -7,6 +7,7 @@
 mod agent;
 mod cluster_cache;
 mod control_plane;
+mod controller;
 mod images;
 mod joining;
 mod nodes;
@@ -112,6 +113,7 @@ fn main() -> ExitCode {
         nodes::INSTALLED,
         cluster_cache::CASES,
         two_clusters::CASES,
+        controller::CASES,
         joining::BARE,
         strangers::BARE,
         values::CASES,
