@@ -82,7 +82,8 @@ fn controller_rights(helm: &Helm, case: &Golden) -> Result<()> {
     let documented = objects(&text)?;
     for kind in ["ClusterRole", "Role"] {
         let rules = |list: &[Object]| -> Vec<Value> {
-            let rules = list.iter().filter(|one| one.kind() == kind).flat_map(|one| one.0["rules"].as_array().cloned());
+            let rules =
+                list.iter().filter(|one| one.kind() == kind).filter_map(|one| one.0["rules"].as_array().cloned());
             let mut rules: Vec<Value> = rules.flatten().collect();
             rules.sort_by_key(Value::to_string);
             rules

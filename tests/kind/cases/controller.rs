@@ -10,7 +10,7 @@ use larder_test_node::wait::until;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::cluster_cache::{fresh, others, start_on_first, start_on_others};
+use crate::cluster_cache::{fresh, start_on_first, start_on_others};
 use crate::images::{Image, only_larder_asked};
 
 pub(crate) const CASES: &[Case] = &[Case::new(
