@@ -127,6 +127,12 @@ app.kubernetes.io/component: controller
 {{- if not (include "larder.cache" .) -}}
 {{- fail "controller.enabled: it has the cluster cache of this release keep images, and there is none; say cache.enabled: true without cache.external.url, or controller.enabled: false" -}}
 {{- end -}}
+{{- if semverCompare "<1.30-0" .Capabilities.KubeVersion.Version -}}
+{{- fail (printf "controller.enabled: its custom resources want Kubernetes 1.30 or later, and this is %s; say controller.enabled: false" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- if .Values.cache.tls.publicAuthority -}}
+{{- fail "controller.enabled: the controller trusts no authority but the one it is given; name that of the cache's certificate as cache.tls.ca or cache.tls.caConfigMap.name, in place of cache.tls.publicAuthority" -}}
+{{- end -}}
 {{- $account := include "larder.controllerAccount" . -}}
 {{- if has $account (list (include "larder.serviceAccount" .) (include "larder.cacheAccount" .)) -}}
 {{- fail (printf "controller.serviceAccount: %s is the nodes' or the cache's account as well, and no node is to say what is kept; name another one, or let one be created" $account) -}}

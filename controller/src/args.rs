@@ -13,7 +13,7 @@ use url::Url;
 use larder_controller::leader::LeaseName;
 
 const AFTER_HELP: &str = "\
-To see what would be cached, without changing anything:
+To see what would be cached, in objects that say so, without changing anything in the cache:
   larder-controller run --mode observe --cache https://larder-cache.larder-system.svc:7445 \\
     --cache-ca ca.pem --cache-token-file token
   kubectl get cachedimages

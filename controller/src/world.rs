@@ -4,6 +4,7 @@
 //! the [`Index`] needs is kept. Nothing here is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -183,6 +184,7 @@ impl Known {
 pub struct World {
     known: Mutex<Known>,
     changed: Notify,
+    is_worked_on: AtomicBool,
 }
 
 impl World {
@@ -197,7 +199,12 @@ impl World {
             changed: BTreeSet::new(),
             deleted: BTreeSet::new(),
         };
-        Self { known: Mutex::new(known), changed: Notify::new() }
+        Self { known: Mutex::new(known), changed: Notify::new(), is_worked_on: AtomicBool::new(false) }
+    }
+
+    /// Whether somebody acts on changes. Whoever begins to looks at everything, so nothing is gathered for nobody, for months.
+    pub fn is_worked_on(&self, is: bool) {
+        self.is_worked_on.store(is, Ordering::SeqCst);
     }
 
     /// To look at it.
@@ -207,7 +214,14 @@ impl World {
 
     /// To change it; whoever waits is told.
     pub fn change(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut self.known());
+        {
+            let mut known = self.known();
+            change(&mut known);
+            if !self.is_worked_on.load(Ordering::SeqCst) {
+                known.changed.clear();
+                known.deleted.clear();
+            }
+        }
         self.changed.notify_one();
     }
 

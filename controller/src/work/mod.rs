@@ -120,9 +120,17 @@ enum Done {
     /// A registry was asked.
     Checked { image: Image, result: Result<Option<Revalidation>, CacheError> },
     /// What is to expire was looked at.
-    Expired { result: Result<Vec<Image>, kube::Error> },
+    Expired { result: Result<Expired, kube::Error> },
     /// The lead was lost on the way.
     NotLeading,
+}
+
+/// What became of images that were due.
+#[derive(Debug, Default)]
+struct Expired {
+    gone: Vec<Image>,
+    /// A Pod uses them, as the API server says.
+    spared: Vec<Image>,
 }
 
 /// What happens to the pins.
@@ -166,6 +174,8 @@ struct Work {
     pass_deleted: BTreeSet<Image>,
     next_expiry: Instant,
     expiry_runs: bool,
+    /// Until when images are left alone that were due and used.
+    spared: BTreeMap<Image, Instant>,
     /// What was said to the brake when it was last asked.
     last_word: Option<String>,
     /// When every image says that the cache cannot be asked.
@@ -180,11 +190,27 @@ struct Conditions {
     api: Condition,
 }
 
+/// Whoever does not lead any more says nothing of what only a leader knows.
+impl Drop for Work {
+    fn drop(&mut self) {
+        let Conditions { cache, brake, api } = &self.conditions;
+        for condition in [cache, brake, api] {
+            condition.clear();
+        }
+        self.shared.metrics.held(0);
+        for queue in ["ready", "resting", "under_way", "to_write", "being_written"] {
+            self.shared.metrics.queue(queue, 0);
+        }
+        self.shared.world.is_worked_on(false);
+    }
+}
+
 impl Work {
     fn new(shared: Arc<Shared>, leadership: Leadership) -> Self {
         let client = shared.client.clone();
         let turns = Turns::new(shared.settings.concurrency, Backoff::default(), shared.identity.clone());
         let begin = Instant::now();
+        shared.world.is_worked_on(true);
         let conditions = Conditions {
             cache: shared.readiness.condition("cluster cache"),
             brake: shared.readiness.condition("brake"),
@@ -210,6 +236,7 @@ impl Work {
             pass_deleted: BTreeSet::new(),
             next_expiry: begin + EXPIRY,
             expiry_runs: false,
+            spared: BTreeMap::new(),
             last_word: None,
             tell_of_trouble: None,
             conditions,
@@ -333,20 +360,24 @@ impl Work {
             Some(error) => {
                 self.shared.metrics.cache_failed();
                 if error.is_of_the_whole_cache() {
-                    let words = error.to_string();
-                    if self.conditions.cache.set(words.clone()) {
-                        tracing::warn!("{words}");
-                    }
-                    let since = self.pins.trouble.take().map(|(_, since)| since);
-                    if since.is_none() {
-                        self.look_at_everything();
-                        self.next_pass = self.next_pass.min(Instant::now() + PASS_SOON);
-                        self.tell_of_trouble = Some(Instant::now() + TROUBLE);
-                    }
-                    self.pins.trouble = Some((words, since.unwrap_or_else(Instant::now)));
+                    self.cache_is_away(error);
                 }
             }
         }
+    }
+
+    fn cache_is_away(&mut self, error: &CacheError) {
+        let words = error.to_string();
+        if self.conditions.cache.set(words.clone()) {
+            tracing::warn!("{words}");
+        }
+        let since = self.pins.trouble.take().map(|(_, since)| since);
+        if since.is_none() {
+            self.look_at_everything();
+            self.next_pass = self.next_pass.min(Instant::now() + PASS_SOON);
+            self.tell_of_trouble = Some(Instant::now() + TROUBLE);
+        }
+        self.pins.trouble = Some((words, since.unwrap_or_else(Instant::now)));
     }
 
     fn count(&mut self) {

@@ -1,6 +1,7 @@
 //! `CachedImages`: made where a Pod wants an image, told how it is, and deleted when their time has come.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -14,7 +15,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::telling::{self, Facts, Worth};
-use super::{ANSWER, Done, EXPIRY, TROUBLE, WRITES, Work};
+use super::{ANSWER, Done, EXPIRY, Expired, TROUBLE, WRITES, Work};
 use crate::FIELD_MANAGER;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
@@ -26,6 +27,12 @@ use crate::world::{Known, Object, now};
 
 /// Pods in a page of the list that is the last word before a deletion.
 const PAGE: u32 = 500;
+
+/// Between two looks at an image while the pins were not listed yet.
+const FIRST_LIST: Duration = Duration::from_secs(1);
+
+/// For how long an image that is due is left alone after the API server named a Pod that uses it: one that does not count (a filter), or one that came just now.
+const SPARED: Duration = Duration::from_hours(1);
 
 /// What is to be done with an image's objects.
 enum Look {
@@ -75,7 +82,7 @@ impl Work {
         let shared = std::sync::Arc::clone(&self.shared);
         let known = shared.world.known();
         if !known.listed.everything() {
-            return Look::Later(Instant::now() + std::time::Duration::from_millis(200));
+            return Look::Later(Instant::now() + Duration::from_millis(200));
         }
         let now = now();
         let wanted = known.index.image(image, now);
@@ -105,6 +112,9 @@ impl Work {
         drop(known);
         self.wish(image, &objects, wanted.as_ref(), &platforms, now);
         for object in objects {
+            if self.must_wait_for_pins(&object) {
+                return Look::Later(Instant::now() + FIRST_LIST);
+            }
             let status = self.status_of(&object, wanted.as_ref(), &platforms, now);
             let worth = telling::worth(&object.status, &status);
             if worth == Worth::Nothing {
@@ -117,6 +127,13 @@ impl Work {
             return Look::Tell(Box::new((object, status)));
         }
         Look::Nothing
+    }
+
+    /// Until this process has seen the pins, what another one said of an image is the best that is known; unless the cache does not say for so long that
+    /// that is what is to be said.
+    fn must_wait_for_pins(&self, object: &Object) -> bool {
+        let is_told_of_trouble = self.pins.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= TROUBLE);
+        !self.pins.is_listed && !is_told_of_trouble && !object.status.conditions.is_empty()
     }
 
     /// For which machines an image is kept that has these objects.
@@ -231,14 +248,14 @@ impl Work {
             }
             // Somebody else changed it, or it is gone: the watch says what is.
             Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => {
-                self.looks.insert(image.clone(), Instant::now() + std::time::Duration::from_secs(1));
+                self.looks.insert(image.clone(), Instant::now() + Duration::from_secs(1));
             }
             Err(error) => {
                 let words = crate::api_server::words(&error);
                 if self.conditions.api.set(format!("{image}: {words}; it is tried again")) {
                     tracing::warn!(%image, "its CachedImage cannot be written: {words}");
                 }
-                self.looks.insert(image.clone(), Instant::now() + std::time::Duration::from_secs(10));
+                self.looks.insert(image.clone(), Instant::now() + Duration::from_secs(10));
             }
         }
     }
@@ -269,7 +286,8 @@ impl Work {
         }
         self.next_expiry = Instant::now() + EXPIRY;
         self.budget.forget_old(Instant::now());
-        let now = now();
+        let (now, at) = (now(), Instant::now());
+        self.spared.retain(|_, until| *until > at);
         let due: Vec<(Image, String, expiry::Preconditions)> = {
             let known = self.shared.world.known();
             if !known.listed.everything() {
@@ -277,6 +295,9 @@ impl Work {
             }
             let rules = &self.shared.settings.rules;
             let one = |object: &std::sync::Arc<Object>| {
+                if self.spared.contains_key(&object.image) {
+                    return None;
+                }
                 let wanted = known.index.image(&object.image, now);
                 let used = telling::use_of(wanted.as_ref());
                 let found = expiry::due(&object.image, &telling::of_object(object, used), used, rules, now)?;
@@ -292,11 +313,13 @@ impl Work {
         self.write(expire(api, pods, due), |result| Done::Expired { result });
     }
 
-    pub(super) fn expired(&mut self, result: Result<Vec<Image>, kube::Error>) {
+    pub(super) fn expired(&mut self, result: Result<Expired, kube::Error>) {
         self.expiry_runs = false;
         match result {
-            Ok(images) => {
-                for image in images {
+            Ok(Expired { gone, spared }) => {
+                let until = Instant::now() + SPARED;
+                self.spared.extend(spared.into_iter().map(|image| (image, until)));
+                for image in gone {
                     self.shared.metrics.wrote("expiry");
                     tracing::info!(%image, "expired: no Pod has used it for as long as it is kept");
                 }
@@ -313,7 +336,7 @@ async fn expire(
     api: Api<CachedImage>,
     pods: Api<DeserializeGuard<Pod>>,
     due: Vec<(Image, String, expiry::Preconditions)>,
-) -> Result<Vec<Image>, kube::Error> {
+) -> Result<Expired, kube::Error> {
     let mut used: BTreeSet<Image> = BTreeSet::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
@@ -328,7 +351,7 @@ async fn expire(
                 Err(error) => {
                     let name = error.metadata.name.clone().unwrap_or_default();
                     tracing::warn!(name, "a Pod cannot be read, so nothing expires: {}", error.error);
-                    return Ok(Vec::new());
+                    return Ok(Expired::default());
                 }
             }
         }
@@ -337,12 +360,10 @@ async fn expire(
             None => break,
         }
     }
+    let (spared, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|(image, _, _)| used.contains(image));
     let gone = futures_util::stream::iter(due.into_iter().map(Ok)).try_filter_map(|(image, name, found)| {
-        let (api, is_used) = (api.clone(), used.contains(&image));
+        let api = api.clone();
         async move {
-            if is_used {
-                return Ok(None);
-            }
             let preconditions = Preconditions { uid: Some(found.uid), resource_version: Some(found.resource_version) };
             let parameters = DeleteParams::default().preconditions(preconditions);
             match timeout(ANSWER, api.delete(&name, &parameters)).await.unwrap_or_else(|_| Err(no_answer())) {
@@ -353,5 +374,5 @@ async fn expire(
             }
         }
     });
-    gone.try_collect().await
+    Ok(Expired { gone: gone.try_collect().await?, spared: spared.into_iter().map(|(image, _, _)| image).collect() })
 }

@@ -36,7 +36,14 @@ impl Work {
     pub(super) fn listed(&mut self, result: Result<(Option<AsOf>, Vec<Pin>), CacheError>) {
         self.pass_runs = false;
         self.next_pass = Instant::now() + super::PASS;
-        self.cache_said(result.as_ref().err());
+        match &result {
+            Ok(_) => self.cache_said(None),
+            // Without the list of pins nothing can be done, whoever's fault it is.
+            Err(error) => {
+                self.shared.metrics.cache_failed();
+                self.cache_is_away(error);
+            }
+        }
         let (as_of, listed) = match result {
             Ok(listed) => listed,
             Err(error) => {
@@ -57,15 +64,21 @@ impl Work {
         let seen: BTreeSet<Image> = listed.iter().map(|pin| Image::of(pin.image.clone())).collect();
         let watched = std::mem::take(&mut self.pins.watched);
         let aside = self.turns.set_aside();
-        self.pins.known.retain(|image, _| seen.contains(image) || watched.contains(image) || aside.contains(image));
+        let is_kept = |image: &Image| seen.contains(image) || watched.contains(image) || aside.contains(image);
+        let mut changed: Vec<Image> = self.pins.known.keys().filter(|image| !is_kept(image)).cloned().collect();
+        self.pins.known.retain(|image, _| is_kept(image));
         for pin in listed {
             let image = Image::of(pin.image.clone());
             if !watched.contains(&image) && self.pins.known.get(&image) != Some(&pin) {
                 self.pins.known.insert(image.clone(), pin);
-                self.looks.entry(image).or_insert_with(Instant::now);
+                changed.push(image);
             }
         }
         self.pins.watched = watched;
+        // What is lost is said at once, and not when its turn to be fetched comes.
+        for image in changed {
+            self.look_because_of(&image);
+        }
         if !self.pins.is_listed {
             self.pins.is_listed = true;
             self.look_at_everything();

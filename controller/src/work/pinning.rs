@@ -150,7 +150,7 @@ impl Work {
     }
 
     /// The images whose status a pin is part of.
-    fn look_because_of(&mut self, pin: &Image) {
+    pub(super) fn look_because_of(&mut self, pin: &Image) {
         let images: BTreeSet<Image> = {
             let known = self.shared.world.known();
             self.owners(pin, &known).into_iter().map(|object| object.image).collect()
@@ -179,10 +179,12 @@ impl Work {
                     PinState::Refused => "refused",
                 };
                 self.shared.metrics.fetched(outcome);
-                if pin.state == PinState::Complete {
-                    self.turns.done(image);
-                } else {
-                    self.turns.failed(image, now());
+                // What is only slow goes on in the cache by itself, and a pass sees when it is there.
+                match pin.state {
+                    PinState::Complete | PinState::Queued | PinState::Fetching => self.turns.done(image),
+                    PinState::Waiting | PinState::Refused => {
+                        self.turns.failed(image, now());
+                    }
                 }
                 self.pins.known.insert(image.clone(), pin);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use larder_api::cached_image::{Cached, HeldDigest, Progress, UpToDate, UpstreamAvailable, UsedBy};
-use larder_api::condition::{Reason, set};
+use larder_api::condition::{Reason, get, set};
 use larder_api::{CachedImageStatus, Time};
 use larder_oci::Digest;
 
@@ -126,12 +126,19 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
     let time = as_time(*now);
     let said = cached(facts, pinned, not_pinned.as_ref(), digests);
     write::<Cached>(&mut status, object, &said, &time);
-    let held = pinned.and_then(Pin::held);
-    let said = conditions::upstream_available(&object.image, upstream, Reachable::Unknown, held.is_some());
-    write::<UpstreamAvailable>(&mut status, object, &said, &time);
-    let follow = wanted.is_some_and(|wanted| wanted.is_always);
-    let said = conditions::up_to_date(&object.image, held, upstream, follow);
-    write::<UpToDate>(&mut status, object, &said, &time);
+    let held = status.digest.as_deref().and_then(|digest| Digest::parse(digest).ok());
+    // Nobody asked since this process leads: what the registry said to the one before is the best that is known.
+    let is_known_from_before = matches!(upstream, Upstream::NotAsked) && before.upstream_checked.is_some();
+    if !is_known_from_before || get::<UpstreamAvailable>(&before.conditions).is_none() {
+        let said = conditions::upstream_available(&object.image, upstream, Reachable::Unknown, held.is_some());
+        write::<UpstreamAvailable>(&mut status, object, &said, &time);
+    }
+    let was_compared = matches!(get::<UpToDate>(&before.conditions), Some(UpToDate::Same | UpToDate::Moved));
+    if !(is_known_from_before && was_compared && status.digest == before.digest) {
+        let follow = wanted.is_some_and(|wanted| wanted.is_always);
+        let said = conditions::up_to_date(&object.image, held.as_ref(), upstream, follow);
+        write::<UpToDate>(&mut status, object, &said, &time);
+    }
     status
 }
 

@@ -109,6 +109,9 @@ fn controller_rights(helm: &Helm, case: &Golden) -> Result<()> {
     }
     let lease = deployment.pod().context("no Pod")?.container("controller")?.flag("--lease").concat();
     ensure!(lease == format!("larder-system/{}", deployment.name()), "the lease is {lease}");
+    let leases = of_controller(&all, "Lease");
+    ensure!(leases.len() == 1 && leases[0].name() == deployment.name(), "no lease for the first one: {leases:?}");
+    ensure!(leases[0].0["spec"] == json!({}), "the lease is somebody's, and an upgrade would take it away");
     Ok(())
 }
 

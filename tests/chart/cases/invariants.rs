@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[Test] = &[("invariants", invariants), ("hooks", hooks)
 
 /// All kinds that the chart may ever send: nothing that intercepts requests, and nothing that gives a right but those of the cluster cache
 /// (`cluster_cache.rs`), of the controller (`controller.rs`) and the one by which OpenShift lets our own Pods in (`openshift.rs`).
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 21] = [
     "Certificate",
     "ClusterRole",
     "ClusterRoleBinding",
@@ -26,6 +26,7 @@ const KINDS: [&str; 20] = [
     "CustomResourceDefinition",
     "DaemonSet",
     "Deployment",
+    "Lease",
     "NetworkPolicy",
     "PersistentVolumeClaim",
     "PodDisruptionBudget",

@@ -178,6 +178,7 @@ pub(crate) const ALL: &[Refusal] = &[
     refusal("controller_as_a_node", "controller: {enabled: true, serviceAccount: {create: false, name: larder-node}}", &["no node is to say what is kept"]),
     refusal("everybodys_account_for_the_controller", "controller: {enabled: true, serviceAccount: {create: false}}", &["would get the controller's rights"]),
     refusal("annotations_for_no_account_of_the_controller", "controller: {enabled: true, serviceAccount: {create: false, name: a, annotations: {b: c}}}", &["for an account that is created here"]),
+    refusal("a_cache_that_the_controller_cannot_check", "controller: {enabled: true}\ncache: {tls: {secretName: a, publicAuthority: true}}", &["trusts no authority but the one it is given"]),
     refusal("no_controller", "controller: {enabled: true, replicas: 0}", &["/controller/replicas"]),
     refusal("controller_in_an_unknown_mode", "controller: {mode: dry-run}", &["/controller/mode", "'manage', 'observe'"]),
     refusal("an_expiry_without_a_unit", "controller: {expiry: '30'}", &["/controller/expiry"]),

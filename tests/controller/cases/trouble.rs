@@ -1,6 +1,6 @@
 //! What may happen to those around it, and to the controller itself.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use larder_test_controller::{Cluster, until};
 
 use crate::life::pins;
@@ -24,7 +24,6 @@ pub(crate) fn away_and_back() -> Result<()> {
     // The API server is away, and comes back without anything having been forgotten.
     cluster.plane.kill_api_server();
     controller.until_it_says("they are not watched now")?;
-    ensure!(pins(&cluster)?.len() == 2, "nothing follows from hearing nothing");
     cluster.plane.start_api_server()?;
     cluster.run("third", &third)?;
     cluster.until_reason(&third, "Cached", "Complete")?;
@@ -56,14 +55,16 @@ pub(crate) fn brake_and_kill() -> Result<()> {
         cluster.until_gone(image)?;
     }
     let how = "kubectl -n larder annotate --overwrite lease larder-controller larder.dev/remove=";
-    let said = follower.until_it_says(how)?;
-    let word: String =
-        said.split(how).nth(1).context("the word")?.chars().take_while(char::is_ascii_hexdigit).collect();
+    // Of the set that would go now: a word for fewer, said while some objects were still there, releases nothing.
+    follower.until_it_says(how)?;
     let left = pins(&cluster)?.len();
     ensure!(left > 2, "{left} pins are left: nothing is removed without a word");
-    let words = ["annotate", "--namespace=larder", "--overwrite", "lease", "larder-controller"];
-    cluster.plane.kubectl(&[&words[..], &[&format!("larder.dev/remove={word}")]].concat(), "")?;
     until("they are unpinned", || {
+        if let Some((_, rest)) = follower.page("/readyz")?.split_once(how) {
+            let word: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+            let words = ["annotate", "--namespace=larder", "--overwrite", "lease", "larder-controller"];
+            cluster.plane.kubectl(&[&words[..], &[&format!("larder.dev/remove={word}")]].concat(), "")?;
+        }
         let pins = pins(&cluster)?;
         ensure!(pins.is_empty(), "{pins:?}");
         Ok(())
