@@ -107,3 +107,28 @@ pub(crate) fn observing() -> Result<()> {
     ensure!(cluster.objects(&left_out)?.is_empty(), "it is excluded");
     Ok(())
 }
+
+/// Whoever takes over knows less than the one before, for a moment: it says nothing of what it does not know.
+pub(crate) fn a_hand_over_changes_no_status() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, _) = cluster.push("team/app", 1);
+    cluster.run("web", &image)?;
+    let first = cluster.controller(&["--monitoring-interval", "2s"])?;
+    cluster.until_reason(&image, "Cached", "Complete")?;
+    cluster.until_reason(&image, "UpToDate", "Same")?;
+    let before = cluster.until_reason(&image, "UpstreamAvailable", "Present")?;
+    // Its interval is six hours.
+    let second = cluster.controller(&[])?;
+    first.terminate()?;
+    until("the other one has compared all pins with all objects", || {
+        let page = second.page("/metrics")?;
+        ensure!(page.contains("larder_controller_passes_total{outcome=\"declared\"}"), "{}", second.log());
+        Ok(())
+    })?;
+    // With the times of their last changes.
+    let conditions = |object: &Value| object.pointer("/status/conditions").cloned();
+    let after = cluster.object(&image)?;
+    ensure!(conditions(&after) == conditions(&before), "{before:#}\n{after:#}");
+    ensure!(after.pointer("/status/digest") == before.pointer("/status/digest"), "{after:#}");
+    second.terminate()
+}

@@ -70,3 +70,16 @@ pub(crate) fn brake_and_kill() -> Result<()> {
         Ok(())
     })
 }
+
+/// Its holder is another caller's: nothing can be kept, and that is said where people look.
+pub(crate) fn refused() -> Result<()> {
+    let mut cluster = Cluster::start()?;
+    cluster.cache.kill();
+    cluster.cache.set_holders("controller=another");
+    cluster.cache.start_again()?;
+    let (image, _) = cluster.push("team/app", 1);
+    cluster.run("web", &image)?;
+    let controller = cluster.controller(&[])?;
+    controller.until_it_says("degraded: cluster cache: the cluster cache refuses (403)")?;
+    controller.terminate()
+}

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 pub struct Cache {
     process: Option<Process>,
     control: SocketAddr,
+    /// More of its command line.
+    words: Vec<String>,
     folder: TempDir,
 }
 
@@ -26,7 +28,7 @@ impl Cache {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("registries.toml"), settings.collect::<String>())?;
         std::fs::write(folder.path().join("tokens"), "node the-nodes-token-is-another\n")?;
-        let mut cache = Self { process: None, control: free_address()?, folder };
+        let mut cache = Self { process: None, control: free_address()?, words: Vec::new(), folder };
         cache.set_token("the-controllers-own-token")?;
         cache.set_certificate()?;
         cache.start_again()?;
@@ -68,6 +70,7 @@ impl Cache {
         ] {
             command.arg(flag).arg(self.path(file));
         }
+        command.args(&self.words);
         let mut process = Process::start("larder-cache", self.folder.path(), &mut command)?;
         until("the cache serves", || {
             process.check_running()?;
@@ -75,6 +78,11 @@ impl Cache {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Whose holders are whose, from the next start on: `CALLER=HOLDER`.
+    pub fn set_holders(&mut self, holders: &str) {
+        self.words = vec!["--control-holders".to_owned(), holders.to_owned()];
     }
 
     /// SIGKILL.
