@@ -451,3 +451,31 @@ fn strangers_take_no_place_from_whoever_has_a_token() {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
     drop(strangers);
 }
+
+#[test]
+fn a_registry_that_drips_keeps_no_other_one_waiting_and_a_pin_that_is_deleted_gives_its_place_up() {
+    let (drips, well) = (Origin::start(), Origin::start());
+    let push = |origin: &Origin, number: u64| {
+        let image = Image::build(&ImageSpec { layers: vec![200_000], seed: number, ..ImageSpec::default() });
+        origin.push(&format!("team/app{number}"), "v1", &image);
+        format!("me/{}/team/app{number}:v1", origin.registry())
+    };
+    let slow: Vec<String> = (0..5).map(|number| push(&drips, number)).collect();
+    // A layer takes a day, and never stands still.
+    drips.behave(Matcher::path("/blobs/"), Behaviour::Shape(2));
+    let quick = push(&well, 9);
+    let settings = [&drips, &well].map(|origin| format!("[registries.\"{}\"]\ninsecure = true\n", origin.registry()));
+    let cache = Cache::start(&settings.concat());
+    for name in &slow {
+        assert_eq!(cache.ask("PUT", &format!("/v1/pins/{name}"), "").0, 202);
+    }
+    let fetched = || slow.iter().filter(|name| cache.pin(name)["state"] == "fetching").count();
+    until("all of its places are taken", || fetched() == 4);
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/{quick}"), "").0, 202);
+    cache.until_complete(&quick);
+    assert_eq!(fetched(), 4, "it did not wait for them");
+    let waits = slow.iter().find(|name| cache.pin(name)["state"] == "queued").unwrap();
+    let gone = slow.iter().find(|name| *name != waits).unwrap();
+    assert_eq!(cache.ask("DELETE", &format!("/v1/pins/{gone}"), "").0, 204);
+    until("another one has its place", || cache.pin(waits)["state"] == "fetching");
+}

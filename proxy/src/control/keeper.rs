@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, stream};
-use larder_oci::Digest;
+use larder_oci::{Digest, Registry};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, plan};
@@ -24,9 +24,13 @@ use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::pull::{Puller, Unkept};
 use crate::store::Name;
 
-/// Images that are made complete at once, and blobs of each.
-const IMAGES: usize = 4;
+/// Images that are made complete at once, of them those of one registry, and blobs of each. One that is slow, or means to be, leaves room for the rest.
+const IMAGES: usize = 12;
+const OF_A_REGISTRY: usize = 4;
 const BLOBS: usize = 3;
+
+/// How long one is fetched before it gives its place up to those that wait. It goes on later, from where it is.
+const TURN: Duration = Duration::from_mins(10);
 
 /// Pins that are known to be waiting; of more the store is asked again later.
 const MAXIMUM_ENTRIES: usize = 10_000;
@@ -73,6 +77,8 @@ struct Entry {
     running: bool,
     /// It was put again while it was worked at.
     again: bool,
+    /// Nobody wants it any more.
+    gone: CancellationToken,
 }
 
 /// Makes pins complete.
@@ -130,9 +136,11 @@ impl Keeper {
         true
     }
 
-    /// Forgets what is known of a pin that was removed.
+    /// Forgets what is known of a pin that was removed; what is fetched for it gives its place up.
     pub(super) fn forget(&self, place: &Place) {
-        self.entries().remove(place);
+        if let Some(entry) = self.entries().remove(place) {
+            entry.gone.cancel();
+        }
         self.changed.notify_waiters();
     }
 
@@ -176,7 +184,9 @@ impl Keeper {
     fn next(&self) -> Option<PinName> {
         let now = Instant::now();
         let mut entries = self.entries();
-        let due = entries.values_mut().filter(|entry| !entry.running && entry.not_before <= now);
+        let taken = taken(&entries);
+        let has_room = |entry: &Entry| taken.get(&entry.name.image.registry).is_none_or(|taken| *taken < OF_A_REGISTRY);
+        let due = entries.values_mut().filter(|entry| !entry.running && entry.not_before <= now && has_room(entry));
         let entry = due.min_by_key(|entry| entry.not_before)?;
         entry.running = true;
         entry.state = State::Fetching;
@@ -185,7 +195,11 @@ impl Keeper {
 
     fn soonest(&self) -> Instant {
         let entries = self.entries();
-        let waiting = entries.values().filter(|entry| !entry.running).map(|entry| entry.not_before);
+        let taken = taken(&entries);
+        // Whoever waits for a place of its registry is woken when there is one.
+        let has_room =
+            |entry: &&Entry| taken.get(&entry.name.image.registry).is_none_or(|taken| *taken < OF_A_REGISTRY);
+        let waiting = entries.values().filter(|entry| !entry.running).filter(has_room).map(|entry| entry.not_before);
         waiting.min().unwrap_or_else(|| Instant::now() + LOOK)
     }
 
@@ -219,9 +233,11 @@ impl Keeper {
 
     async fn work(&self, name: &PinName) {
         let place = name.place();
-        let result = self.make_complete(name, &place).await;
+        let Some(gone) = self.entries().get(&place).map(|entry| entry.gone.clone()) else { return };
+        let result = self.make_complete(name, &place, &gone).await;
         let mut entries = self.entries();
-        if let Some(entry) = entries.get_mut(&place) {
+        // It may have been wished for again, which is another entry.
+        if let Some(entry) = entries.get_mut(&place).filter(|_| !gone.is_cancelled()) {
             entry.running = false;
             let is_asked_again = std::mem::take(&mut entry.again);
             match result {
@@ -246,9 +262,10 @@ impl Keeper {
         self.changed.notify_waiters();
     }
 
-    async fn make_complete(&self, name: &PinName, place: &Place) -> Result<(), Unkept> {
+    async fn make_complete(&self, name: &PinName, place: &Place, gone: &CancellationToken) -> Result<(), Unkept> {
         let Some(kept) = self.pins.get(name).await.map_err(|error| unanswered(&error))? else { return Ok(()) };
-        let plan = plan(&self.puller, &name.image, &kept.pin.platforms).await?;
+        let planned = in_turn(gone, plan(&self.puller, &name.image, &kept.pin.platforms)).await?;
+        let Some(plan) = planned else { return Ok(()) };
         let progress = self.begin(place, &plan);
         let content = Some(plan.content.clone());
         // A renewal that finds what it was: nothing to write, but to see that it is there.
@@ -258,7 +275,10 @@ impl Keeper {
         };
         let pin = Pin { put_at, content, ..kept.pin.clone() };
         let Some(mut put) = self.put(&kept, pin.clone(), place).await? else { return Ok(()) };
-        self.fetch(&plan, &progress).await?;
+        // Not what is written, which ends as it began.
+        if in_turn(gone, self.fetch(&plan, &progress)).await?.is_none() {
+            return Ok(());
+        }
         for tries in 0.. {
             match put {
                 Put::Complete if tries > 0 => return Ok(()),
@@ -358,6 +378,33 @@ impl Entry {
             failures: 0,
             running: false,
             again: false,
+            gone: CancellationToken::new(),
+        }
+    }
+}
+
+/// Places that are taken, by registry.
+fn taken(entries: &HashMap<Place, Entry>) -> HashMap<Registry, usize> {
+    let mut taken = HashMap::new();
+    for entry in entries.values().filter(|entry| entry.running) {
+        *taken.entry(entry.name.image.registry.clone()).or_default() += 1;
+    }
+    taken
+}
+
+/// As long as it is somebody's wish and its turn lasts; `None`: nobody's any more.
+async fn in_turn<T>(
+    gone: &CancellationToken,
+    work: impl Future<Output = Result<T, Unkept>>,
+) -> Result<Option<T>, Unkept> {
+    match gone.run_until_cancelled(timeout(TURN, work)).await {
+        None => Ok(None),
+        Some(Ok(done)) => done.map(Some),
+        Some(Err(_)) => {
+            let minutes = TURN.as_secs() / 60;
+            Err(Unkept::Later(format!(
+                "not there after {minutes} minutes: others go first, and it goes on from where it is"
+            )))
         }
     }
 }
