@@ -2,8 +2,8 @@
 //!
 //! A new etcd, a deleted definition, a filter gone wrong, a clock set far ahead: all of them look like "nobody needs
 //! these any more". What would go in one pass is compared with the most that there was within the last hour, so that
-//! several small steps do not pass for one small one. The word is the name of the very set that was shown: another set
-//! wants another word.
+//! several small steps do not pass for one small one. The word is the name of the very set that was shown, by this brake and
+//! since it was last released: another set wants another word, and so does the same set another time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -66,9 +66,28 @@ pub struct Hold {
 pub struct Brake {
     /// Times ascend, sizes descend: the first is the most within the window.
     sizes: VecDeque<(Moment, usize)>,
+    /// This brake's own, so that nobody's word of another day is taken for one of today.
+    seed: String,
+    /// How often it was released.
+    released: u64,
 }
 
 impl Brake {
+    /// One with words of its own, by a seed that no other process has.
+    pub fn new(seed: impl Into<String>) -> Self {
+        Self { seed: seed.into(), ..Self::default() }
+    }
+
+    /// The word for a set of images, in any order.
+    pub fn word<'a>(&self, images: impl IntoIterator<Item = &'a Image>) -> String {
+        let mut names: Vec<&str> = images.into_iter().map(Image::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        let said = format!("{}/{}\n{}", self.seed, self.released, names.join("\n"));
+        let digest = Digest::of(Algorithm::Sha256, said.as_bytes());
+        digest.hex().get(..16).unwrap_or_default().to_owned()
+    }
+
     /// Whether what this pass would remove may go.
     pub fn rule(&mut self, pass: &Pass<'_>, now: Moment) -> Ruling {
         if !pass.is_listed {
@@ -84,8 +103,9 @@ impl Brake {
             self.remember(pass.before, now);
             return Ruling::Go;
         }
-        let word = word(pass.to_go.iter().map(|(image, _)| image));
+        let word = self.word(pass.to_go.iter().map(|(image, _)| image));
         if pass.word == Some(word.as_str()) {
+            self.released += 1;
             // From here on what is left is what there is.
             self.sizes = VecDeque::from([(now, left)]);
             return Ruling::Go;
@@ -128,15 +148,6 @@ impl Hold {
             ),
         }
     }
-}
-
-/// The name of a set of images, in any order.
-pub fn word<'a>(images: impl IntoIterator<Item = &'a Image>) -> String {
-    let mut names: Vec<&str> = images.into_iter().map(Image::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    let digest = Digest::of(Algorithm::Sha256, names.join("\n").as_bytes());
-    digest.hex().get(..16).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -89,6 +89,18 @@ impl Platforms {
             (Self::All, _) | (_, Self::All) => Self::All,
         }
     }
+
+    /// No more than so many, of which those in `first` come first.
+    #[must_use]
+    pub fn at_most(self, most: usize, first: &BTreeSet<Platform>) -> Self {
+        match self {
+            Self::These(these) if these.len() > most => {
+                let rest = these.difference(first);
+                Self::These(these.intersection(first).chain(rest).take(most).cloned().collect())
+            }
+            asked => asked,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ const PASS_SOON: Duration = Duration::from_secs(1);
 /// Between two looks at what is to expire.
 const EXPIRY: Duration = Duration::from_secs(10);
 
+/// A pass is hurried when the set was not declared complete for so long, and after twice that it is said: a bucket wants it once an hour.
+const DECLARED: Duration = Duration::from_mins(15);
+
 /// How long the cache is away before every image says so.
 const TROUBLE: Duration = Duration::from_secs(30);
 
@@ -176,6 +179,10 @@ struct Work {
     expiry_runs: bool,
     /// Until when images are left alone that were due and used.
     spared: BTreeMap<Image, Instant>,
+    /// When the set of pins was last declared complete, or this began to lead.
+    declared: Instant,
+    /// Images whose name somebody gave to an object of another one.
+    squatted: BTreeSet<Image>,
     /// What was said to the brake when it was last asked.
     last_word: Option<String>,
     /// When every image says that the cache cannot be asked.
@@ -188,13 +195,14 @@ struct Conditions {
     cache: Condition,
     brake: Condition,
     api: Condition,
+    declared: Condition,
 }
 
 /// Whoever does not lead any more says nothing of what only a leader knows.
 impl Drop for Work {
     fn drop(&mut self) {
-        let Conditions { cache, brake, api } = &self.conditions;
-        for condition in [cache, brake, api] {
+        let Conditions { cache, brake, api, declared } = &self.conditions;
+        for condition in [cache, brake, api, declared] {
             condition.clear();
         }
         self.shared.metrics.held(0);
@@ -215,6 +223,7 @@ impl Work {
             cache: shared.readiness.condition("cluster cache"),
             brake: shared.readiness.condition("brake"),
             api: shared.readiness.condition("API server"),
+            declared: shared.readiness.condition("declaration"),
         };
         Self {
             api: Api::all(client.clone()),
@@ -227,7 +236,7 @@ impl Work {
             budget: Budget::default(),
             pins: Pins::default(),
             turns,
-            brake: Brake::default(),
+            brake: Brake::new(shared.identity.clone()),
             rounds: Rounds::default(),
             upstream: BTreeMap::new(),
             digests: BTreeMap::new(),
@@ -237,6 +246,8 @@ impl Work {
             next_expiry: begin + EXPIRY,
             expiry_runs: false,
             spared: BTreeMap::new(),
+            declared: begin,
+            squatted: BTreeSet::new(),
             last_word: None,
             tell_of_trouble: None,
             conditions,

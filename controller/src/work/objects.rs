@@ -10,7 +10,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::DeserializeGuard;
 use larder_api::condition::{Reason as _, get};
 use larder_api::{CachedImage, cached_image};
-use larder_oci::Digest;
+use larder_oci::{Algorithm, Digest};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -149,7 +149,14 @@ impl Work {
         };
         let mut all = objects.iter().map(|object| Platforms::of(&own(object), &nodes));
         let first = all.next().unwrap_or_default();
-        all.fold(first, |platforms, more| platforms.and(&more))
+        let mut wanted = all.fold(first, |platforms, more| platforms.and(&more));
+        // Whoever makes an object decides what is fetched beside what Pods need, and not in its place.
+        let is_used = |object: &Object| known.index.image(&object.image, now()).is_some_and(|wanted| wanted.is_used());
+        if objects.iter().all(|object| object.made_by == expiry::MadeBy::Person) && objects.iter().any(is_used) {
+            wanted = wanted.and(&Platforms::of(&BTreeSet::new(), &nodes));
+        }
+        // However many objects ask for however much: what the nodes need comes first.
+        wanted.at_most(cached_image::MOST_PLATFORMS, &nodes)
     }
 
     fn status_of(
@@ -200,7 +207,12 @@ impl Work {
     fn make(&mut self, image: Image) {
         let Some(reference) = telling::reference(&image) else { return };
         let object = CachedImage::of(&reference);
-        let name = object.metadata.name.clone().unwrap_or_default();
+        let mut name = object.metadata.name.clone().unwrap_or_default();
+        if self.squatted.contains(&image) {
+            // Nobody knows this process's identity before it is there.
+            let own = Digest::of(Algorithm::Sha256, format!("{}\n{image}", self.shared.identity).as_bytes());
+            name = format!("{name}-{}", own.hex().get(..16).unwrap_or_default());
+        }
         let patch = json!({
             "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage",
             "metadata": { "name": name }, "spec": { "image": image.as_str() },
@@ -244,6 +256,17 @@ impl Work {
                 if let Some(object) = Object::of(object) {
                     self.shared.world.known().object(object);
                 }
+                self.look_soon(image.clone());
+            }
+            // Its name is an object's of another image, which cannot be changed: somebody took it. Another name does as well.
+            Err(error)
+                if crate::api_server::code(&error) == Some(422)
+                    && !self.shared.world.known().by_image.contains_key(image)
+                    && self.squatted.insert(image.clone()) =>
+            {
+                tracing::warn!(%image, "the name of its CachedImage is taken by one of another image: it gets another name");
+                // Nothing was written.
+                self.budget.forget(image);
                 self.look_soon(image.clone());
             }
             // Somebody else changed it, or it is gone: the watch says what is.

@@ -176,6 +176,13 @@ impl Work {
             (Err(why), _) => {
                 self.shared.metrics.passed("not_declared");
                 tracing::debug!("not declared: {why}");
+                let since = self.declared.elapsed();
+                if since >= 2 * super::DECLARED {
+                    let minutes = since.as_secs() / 60;
+                    self.conditions.declared.set(format!(
+                        "for {minutes} minutes the set of images was never complete: {why}; on a bucket nothing is removed meanwhile, of any cluster"
+                    ));
+                }
             }
         }
     }
@@ -195,7 +202,7 @@ impl Work {
         }
     }
 
-    fn unpin(&mut self, image: Image) {
+    pub(super) fn unpin(&mut self, image: Image) {
         let Some(reference) = telling::reference(&image) else { return };
         if !self.pins.leaving.insert(image.clone()) {
             return;
@@ -210,6 +217,9 @@ impl Work {
         match result {
             Ok(()) if self.turns.set_aside().contains(image) => {
                 tracing::debug!(%image, "set aside: it cannot be had, and the rest is not to wait for it");
+                if self.declared.elapsed() >= super::DECLARED {
+                    self.pass_soon();
+                }
             }
             Ok(()) => {
                 tracing::info!(%image, "no longer kept: it has no CachedImage any more");
@@ -223,7 +233,11 @@ impl Work {
 
     pub(super) fn declared(&mut self, result: Result<(), CacheError>) {
         match result {
-            Ok(()) => tracing::debug!("the set of pins is declared complete"),
+            Ok(()) => {
+                tracing::debug!("the set of pins is declared complete");
+                self.declared = Instant::now();
+                self.conditions.declared.clear();
+            }
             Err(CacheError::Incomplete { reason }) => tracing::debug!("not declared: {reason}"),
             Err(error) => {
                 self.cache_said(Some(&error));

@@ -1,7 +1,8 @@
 //! What may happen to those around it, and to the controller itself.
 
 use anyhow::{Result, ensure};
-use larder_test_controller::{Cluster, until};
+use larder_test_controller::{Cluster, condition_of, until};
+use serde_json::json;
 
 use crate::life::pins;
 
@@ -81,5 +82,38 @@ pub(crate) fn refused() -> Result<()> {
     cluster.run("web", &image)?;
     let controller = cluster.controller(&[])?;
     controller.until_it_says("degraded: cluster cache: the cluster cache refuses (403)")?;
+    controller.terminate()
+}
+
+/// Who may make `CachedImages` keeps nobody's image from being cached: neither by its name nor by asking for too much of it.
+pub(crate) fn squatters() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, _) = cluster.push("team/app", 1);
+    let (other, _) = cluster.push("team/other", 2);
+    let name = |image: &str| {
+        let reference = larder_oci::ImageReference::parse(image).unwrap();
+        larder_api::CachedImage::of(&reference).metadata.name.unwrap()
+    };
+    let make = |name: &str, spec: serde_json::Value| {
+        let object = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": name}, "spec": spec});
+        cluster.plane.apply(&object.to_string())
+    };
+    make(&name(&image), json!({"image": "evil.example.com/x:1"}))?;
+    for number in 0..3 {
+        let platforms: Vec<String> = (0..32).map(|platform| format!("odd/{number}-{platform}")).collect();
+        make(&format!("greedy-{number}"), json!({"image": other, "platforms": platforms}))?;
+    }
+    cluster.run("web", &image)?;
+    cluster.run("web-too", &other)?;
+    let controller = cluster.controller(&[])?;
+    cluster.until_reason(&image, "Cached", "Complete")?;
+    // Objects of one image share its writes, so the others say it later.
+    until("one of them says that it is cached", || {
+        let objects = cluster.objects(&other)?;
+        let says =
+            |object| condition_of(object, "Cached").and_then(|found| found.get("status")) == Some(&json!("True"));
+        ensure!(objects.iter().any(says), "{objects:#?}");
+        Ok(())
+    })?;
     controller.terminate()
 }

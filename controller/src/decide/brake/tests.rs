@@ -46,7 +46,7 @@ fn an_empty_list_removes_nothing_but_what_was_seen_to_be_deleted() {
 #[test]
 fn without_a_list_no_word_helps() {
     let to_go = with(Cause::Deleted, 0..1);
-    let given = word(&images(0..1));
+    let given = Brake::default().word(&images(0..1));
     let pass = Pass { is_listed: false, word: Some(&given), ..pass(100, &to_go) };
     assert_eq!(Brake::default().rule(&pass, minute(0)), Ruling::Hold(Hold { of: 100, to_go: 1, word: None }));
 }
@@ -57,13 +57,16 @@ fn the_word_is_for_exactly_the_set_that_was_seen() {
     let seen = with(Cause::Missing, 0..50);
     let Ruling::Hold(hold) = brake.rule(&pass(100, &seen), minute(0)) else { panic!("it is held") };
     let given = hold.word.unwrap();
-    assert_eq!(given, word(images(0..50).iter().rev()), "in any order");
+    assert_eq!(given, brake.word(images(0..50).iter().rev()), "in any order");
+    assert_ne!(given, Brake::new("another process").word(&images(0..50)));
     let more = with(Cause::Missing, 0..51);
     let said = |to_go| Pass { word: Some(&given), ..pass(100, to_go) };
     assert!(matches!(brake.rule(&said(&more), minute(1)), Ruling::Hold(_)));
     assert_eq!(brake.rule(&said(&seen), minute(2)), Ruling::Go);
     // What is left is what there is from then on.
     assert_eq!(brake.rule(&pass(50, &with(Cause::Missing, 50..60)), minute(3)), Ruling::Go);
+    // Who said it once did not say it for ever.
+    assert!(matches!(brake.rule(&said(&seen), minute(4)), Ruling::Hold(_)));
 }
 
 #[test]

@@ -39,3 +39,16 @@ fn both_means_the_machines_of_both() {
     assert_eq!(these(&["linux/amd64"]).and(&these(&["linux/arm64"])), these(&["linux/amd64", "linux/arm64"]));
     assert_eq!(these(&["linux/amd64"]).and(&Platforms::All), Platforms::All);
 }
+
+#[test]
+fn of_too_many_the_nodes_own_are_kept() {
+    let odd: Vec<String> = (0..40).map(|number| format!("a/{number}")).collect();
+    let asked = set(&odd.iter().map(String::as_str).chain(["linux/arm64"]).collect::<Vec<_>>());
+    let Platforms::These(kept) = Platforms::These(asked.clone()).at_most(32, &set(&["linux/arm64", "linux/amd64"]))
+    else {
+        panic!("not all there are")
+    };
+    assert!(kept.len() == 32 && kept.contains(&Platform::parse("linux/arm64").unwrap()), "{kept:?}");
+    assert_eq!(Platforms::These(asked.clone()).at_most(41, &BTreeSet::new()), Platforms::These(asked));
+    assert_eq!(Platforms::All.at_most(1, &BTreeSet::new()), Platforms::All);
+}
