@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::{Client, Config};
+use larder_process::causes::with_causes;
 
 /// To a connection, with TLS.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -28,16 +29,7 @@ pub fn words(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("the API server refuses ({}): {}", status.code, status.message);
     }
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+    with_causes(error)
 }
 
 /// The HTTP status, if the API server answered.

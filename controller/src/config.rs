@@ -1,6 +1,5 @@
 //! What was typed, checked and with units: from here on nothing is text that may be wrong.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use larder_controller::decide::glob::Pattern;
 use larder_controller::decide::labels::{Expression, Selector};
 use larder_controller::leader::{LeaseName, Times, WORD};
 use larder_controller::work::Settings;
+use larder_process::command_line::Usage;
 
 use crate::args::{ModeArg, RunArgs};
 
@@ -25,16 +25,6 @@ pub(crate) struct Config {
     pub(crate) times: Times,
     pub(crate) admin: SocketAddr,
     pub(crate) metrics: Option<SocketAddr>,
-}
-
-/// What was typed makes no sense: exit status 2, as for a flag that does not exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Usage;
-
-impl fmt::Display for Usage {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("wrong usage")
-    }
 }
 
 /// Checks it.

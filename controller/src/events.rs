@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource as _};
+use larder_api::CachedImage;
 use tokio::sync::Semaphore;
 
 use crate::world::Object;
@@ -48,8 +49,8 @@ impl Events {
     /// Of an image's object.
     pub fn publish(&self, object: &Object, note: Note) {
         let reference = ObjectReference {
-            api_version: Some("larder.dev/v1alpha1".to_owned()),
-            kind: Some("CachedImage".to_owned()),
+            api_version: Some(CachedImage::api_version(&()).into_owned()),
+            kind: Some(CachedImage::kind(&()).into_owned()),
             name: Some(object.name.clone()),
             uid: Some(object.uid.clone()),
             ..ObjectReference::default()

@@ -15,4 +15,4 @@ pub mod work;
 pub mod world;
 
 /// The manager of all fields that the controller writes.
-pub const FIELD_MANAGER: &str = "larder-controller";
+pub const FIELD_MANAGER: &str = larder_api::labels::CONTROLLER;

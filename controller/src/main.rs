@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("larder-controller: {error:#}");
-            if error.is::<config::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is::<larder_process::command_line::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

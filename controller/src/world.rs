@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use kube::ResourceExt as _;
-use larder_api::{CachedImage, CachedImageSpec, CachedImageStatus};
+use larder_api::{CachedImage, CachedImageSpec, CachedImageStatus, Time};
 use tokio::sync::Notify;
 
 use crate::FIELD_MANAGER;
@@ -56,10 +56,7 @@ impl Object {
             uid: object.metadata.uid?,
             resource_version: object.metadata.resource_version?,
             generation: object.metadata.generation,
-            created: object
-                .metadata
-                .creation_timestamp
-                .map_or(Moment::END, |time| Moment::from_seconds(time.0.as_second())),
+            created: object.metadata.creation_timestamp.map_or(Moment::END, |time| moment(&time)),
             made_by: if is_ours { MadeBy::Controller } else { MadeBy::Person },
             image,
             spec: object.spec,
@@ -138,9 +135,7 @@ impl Known {
             return;
         }
         let (first, last) = (&object.status.first_used, &object.status.last_used);
-        let moment =
-            |time: &Option<larder_api::Time>| time.as_ref().map(|time| Moment::from_seconds(time.0.as_second()));
-        self.index.record(&object.image, moment(first), moment(last));
+        self.index.record(&object.image, first.as_ref().map(moment), last.as_ref().map(moment));
         self.by_image.entry(object.image.clone()).or_default().insert(object.name.clone());
         self.deleted.remove(&object.image);
         self.changed.insert(object.image.clone());
@@ -229,6 +224,11 @@ impl World {
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
+}
+
+/// A time of the API server's, which is to the second.
+pub(crate) fn moment(time: &Time) -> Moment {
+    Moment::from_seconds(time.0.as_second())
 }
 
 /// The wall clock, which only people and the API server's times are compared with.

@@ -32,7 +32,7 @@ pub(crate) struct Typed {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// How logs are written: text or json.
-    #[arg(long, global = true, env = "LARDER_LOG_FORMAT", default_value = "text", value_parser = log_format)]
+    #[arg(long, global = true, env = "LARDER_LOG_FORMAT", default_value = "text")]
     log_format: Format,
     /// A TOML file with any of these options: names without the dashes, for example cri-socket = "/run/x.sock".
     #[arg(long, global = true, env = "LARDER_CONFIG", value_name = "FILE")]
@@ -43,10 +43,6 @@ impl Typed {
     pub(crate) fn log_format(&self) -> Format {
         self.log_format
     }
-}
-
-fn log_format(text: &str) -> Result<Format, String> {
-    text.parse().map_err(|error| format!("{error}"))
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,25 +5,15 @@ use crate::engine_restart::RestartCommand;
 use anyhow::{Context as _, bail};
 use larder_node_agent::engine::detect::Kind;
 use larder_oci::Registry;
+use larder_process::command_line::Usage;
 use larder_process::size::size;
 use larder_proxy::cluster_cache::ClusterCacheConfig;
 use larder_proxy::store::directory::Reserve;
 use nix::unistd::{Gid, Uid};
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// What was typed makes no sense: exit status 2, as for a flag that does not exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Usage;
-
-impl fmt::Display for Usage {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("wrong usage")
-    }
-}
 
 /// The port that Larder asks for everywhere.
 const PORT: u16 = 7439;

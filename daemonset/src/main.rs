@@ -60,6 +60,6 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("larder-node: {error:#}");
-        if error.is::<config::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        if error.is::<larder_process::command_line::Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }

@@ -6,7 +6,7 @@ use super::image_id::{Running, running};
 use super::{Image, Moment};
 
 /// The label that keeps a Pod's images, or a namespace's, out of the cache. Any value but `false` does.
-pub const IGNORE: &str = "larder.dev/ignore";
+pub use larder_api::labels::IGNORE;
 
 /// A Pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

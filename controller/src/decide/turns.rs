@@ -168,8 +168,13 @@ impl Turns {
     /// Images that failed so often that others do not wait for them any more ([`super::pins::Listing::set_aside`]), while
     /// they rest.
     pub fn set_aside(&self) -> BTreeSet<Image> {
-        let failed_often = |image: &&Image| self.images.get(*image).is_some_and(|state| state.failures >= OFTEN);
-        self.resting.iter().map(|(_, image)| image).filter(failed_often).cloned().collect()
+        self.resting.iter().map(|(_, image)| image).filter(|image| self.is_set_aside(image)).cloned().collect()
+    }
+
+    /// Whether it is one of these.
+    pub fn is_set_aside(&self, image: &Image) -> bool {
+        let often = |state: &State| state.failures >= OFTEN && matches!(state.place, At::Resting(_));
+        self.images.get(image).is_some_and(often)
     }
 
     /// How many are ready, resting after a failure, under way.

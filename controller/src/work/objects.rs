@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::DeserializeGuard;
+use kube::{Api, Resource as _};
 use larder_api::condition::{Reason as _, get};
 use larder_api::{CachedImage, cached_image};
 use larder_oci::{Algorithm, Digest};
@@ -214,7 +214,7 @@ impl Work {
             name = format!("{name}-{}", own.hex().get(..16).unwrap_or_default());
         }
         let patch = json!({
-            "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage",
+            "apiVersion": CachedImage::api_version(&()), "kind": CachedImage::kind(&()),
             "metadata": { "name": name }, "spec": { "image": image.as_str() },
         });
         let api = self.api.clone();
@@ -224,7 +224,7 @@ impl Work {
     fn tell(&mut self, object: Object, status: &cached_image::CachedImageStatus) {
         self.note(&object, status);
         let patch = json!({
-            "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage",
+            "apiVersion": CachedImage::api_version(&()), "kind": CachedImage::kind(&()),
             "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
             "status": status,
         });

@@ -215,7 +215,7 @@ impl Work {
         self.pins.leaving.remove(image);
         self.cache_said(result.as_ref().err());
         match result {
-            Ok(()) if self.turns.set_aside().contains(image) => {
+            Ok(()) if self.turns.is_set_aside(image) => {
                 tracing::debug!(%image, "set aside: it cannot be had, and the rest is not to wait for it");
                 if self.declared.elapsed() >= super::DECLARED {
                     self.pass_soon();

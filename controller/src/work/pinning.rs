@@ -189,7 +189,7 @@ impl Work {
                 let keeps_older = pin.until_then.is_some();
                 self.pins.known.insert(image.clone(), pin);
                 // Its try is over: as long as its pin is there the rest cannot be declared.
-                if !keeps_older && self.turns.set_aside().contains(image) {
+                if !keeps_older && self.turns.is_set_aside(image) {
                     self.unpin(image.clone());
                 }
             }

@@ -14,7 +14,7 @@ use crate::decide::expiry::{self, Rules, Until};
 use crate::decide::health::Reachable;
 use crate::decide::index::Wanted;
 use crate::decide::{Image, Moment};
-use crate::world::Object;
+use crate::world::{Object, moment};
 
 /// While an image is used its last use is written this often, not with every look.
 const LAST_USE: Duration = Duration::from_hours(1);
@@ -48,8 +48,7 @@ fn number<T: TryFrom<u64>>(value: u64, most: T) -> T {
 
 /// As expiry takes an object.
 pub(super) fn of_object(object: &Object, used: expiry::Use) -> expiry::Object {
-    let moment = |time: &Option<Time>| time.as_ref().map(|time| Moment::from_seconds(time.0.as_second()));
-    let last_used = moment(&object.status.last_used);
+    let last_used = object.status.last_used.as_ref().map(moment);
     let was_used = object.status.used_by.as_ref().is_some_and(|used| used.count > 0);
     // Who saw its last Pod go knows better than what was written before.
     let saw_the_end = used.last_used > last_used;

@@ -4,10 +4,21 @@
 //! an unknown flag is.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
+
+/// What was typed makes no sense: exit status 2, as for a flag that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage;
+
+impl fmt::Display for Usage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("wrong usage")
+    }
+}
 
 /// Reads the command line, and the file that it (or `LARDER_CONFIG`) names. Says which file that was.
 pub fn parse<T: CommandFactory + FromArgMatches>(

@@ -4,6 +4,7 @@
 //! parts with [`tasks::Tasks`], serves [`admin::AdminServer`] (and [`metrics_server::MetricsServer`], which may be refused its address), and ends when a signal or the end of any task says so.
 
 pub mod admin;
+pub mod causes;
 pub mod command_line;
 pub mod logging;
 pub mod metrics_server;

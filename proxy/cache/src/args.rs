@@ -38,15 +38,11 @@ pub(crate) struct Typed {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// How logs are written: text or json.
-    #[arg(long, global = true, env = "LARDER_LOG_FORMAT", default_value = "text", value_parser = log_format)]
+    #[arg(long, global = true, env = "LARDER_LOG_FORMAT", default_value = "text")]
     pub(crate) log_format: Format,
     /// A TOML file with any of these options: names without the dashes, for example store-size = "200GiB".
     #[arg(long, global = true, env = "LARDER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-fn log_format(text: &str) -> Result<Format, String> {
-    text.parse().map_err(|error| format!("{error}"))
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -1,8 +1,7 @@
 //! What was typed, checked and with units: from here on nothing is text that may be wrong.
 
-use std::fmt;
-
 use anyhow::{Context as _, bail, ensure};
+use larder_process::command_line::Usage;
 use larder_proxy::origin::ProxyVariables;
 use larder_proxy::program::{CertificateConfig, ControlConfig, HolderOf, ProxyConfig, ProxyLimits, ServiceConfig};
 
@@ -18,16 +17,6 @@ pub(crate) struct Config {
     pub(crate) proxy: ProxyConfig,
     /// What of it is Kubernetes'.
     pub(crate) kubernetes: Option<KubernetesConfig>,
-}
-
-/// What was typed makes no sense: exit status 2, as for a flag that does not exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Usage;
-
-impl fmt::Display for Usage {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("wrong usage")
-    }
 }
 
 /// The proxy as a service.

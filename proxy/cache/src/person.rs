@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use larder_proxy::store::bucket::{Brake, BucketConfig, BucketPerson, Cluster, ClusterId};
 
 use crate::args::{ForgetArgs, ReleaseArgs};
-use crate::config::Usage;
+use larder_process::command_line::Usage;
 
 /// `larder-cache forget-cluster`.
 pub(crate) fn forget_cluster(args: &ForgetArgs) -> anyhow::Result<()> {

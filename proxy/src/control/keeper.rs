@@ -184,9 +184,8 @@ impl Keeper {
     fn next(&self) -> Option<PinName> {
         let now = Instant::now();
         let mut entries = self.entries();
-        let taken = taken(&entries);
-        let has_room = |entry: &Entry| taken.get(&entry.name.image.registry).is_none_or(|taken| *taken < OF_A_REGISTRY);
-        let due = entries.values_mut().filter(|entry| !entry.running && entry.not_before <= now && has_room(entry));
+        let taken = Taken::of(&entries);
+        let due = entries.values_mut().filter(|entry| entry.not_before <= now && taken.leaves_room_for(entry));
         let entry = due.min_by_key(|entry| entry.not_before)?;
         entry.running = true;
         entry.state = State::Fetching;
@@ -195,11 +194,9 @@ impl Keeper {
 
     fn soonest(&self) -> Instant {
         let entries = self.entries();
-        let taken = taken(&entries);
+        let taken = Taken::of(&entries);
         // Whoever waits for a place of its registry is woken when there is one.
-        let has_room =
-            |entry: &&Entry| taken.get(&entry.name.image.registry).is_none_or(|taken| *taken < OF_A_REGISTRY);
-        let waiting = entries.values().filter(|entry| !entry.running).filter(has_room).map(|entry| entry.not_before);
+        let waiting = entries.values().filter(|entry| taken.leaves_room_for(entry)).map(|entry| entry.not_before);
         waiting.min().unwrap_or_else(|| Instant::now() + LOOK)
     }
 
@@ -384,12 +381,21 @@ impl Entry {
 }
 
 /// Places that are taken, by registry.
-fn taken(entries: &HashMap<Place, Entry>) -> HashMap<Registry, usize> {
-    let mut taken = HashMap::new();
-    for entry in entries.values().filter(|entry| entry.running) {
-        *taken.entry(entry.name.image.registry.clone()).or_default() += 1;
+struct Taken(HashMap<Registry, usize>);
+
+impl Taken {
+    fn of(entries: &HashMap<Place, Entry>) -> Self {
+        let mut taken = HashMap::new();
+        for entry in entries.values().filter(|entry| entry.running) {
+            *taken.entry(entry.name.image.registry.clone()).or_default() += 1;
+        }
+        Self(taken)
     }
-    taken
+
+    /// Whether it waits, and its registry has not all of its places.
+    fn leaves_room_for(&self, entry: &Entry) -> bool {
+        !entry.running && self.0.get(&entry.name.image.registry).is_none_or(|taken| *taken < OF_A_REGISTRY)
+    }
 }
 
 /// As long as it is somebody's wish and its turn lasts; `None`: nobody's any more.

@@ -15,6 +15,7 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Client, Config};
+use larder_process::causes::with_causes;
 use larder_proxy::secret::Token;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -233,19 +234,8 @@ fn why(error: &kube::Error) -> ApiError {
             code @ (401 | 429 | 500..) => ApiError::Away(format!("{code} {}", status.message)),
             code => ApiError::Refused { code, message: status.message.clone() },
         },
-        other => {
-            // Its own text is "ServiceError"; what happened is below.
-            let mut text = other.to_string();
-            let mut cause = std::error::Error::source(other);
-            while let Some(error) = cause {
-                let more = error.to_string();
-                if !text.contains(&more) {
-                    text = format!("{text}: {more}");
-                }
-                cause = error.source();
-            }
-            ApiError::Away(text)
-        }
+        // Its own text is "ServiceError"; what happened is below.
+        other => ApiError::Away(with_causes(other)),
     }
 }
 
