@@ -49,6 +49,8 @@ pub struct Metrics {
     checks: Family<Outcome, Counter<u64, AtomicU64>>,
     passes: Family<Outcome, Counter<u64, AtomicU64>>,
     cache_errors: Counter<u64, AtomicU64>,
+    looks: Counter<u64, AtomicU64>,
+    visited: Counter<u64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -90,6 +92,14 @@ impl Default for Metrics {
         register!(passes, "passes", "Comparisons of all pins with all images, by how they ended");
         let cache_errors = Counter::default();
         register!(cache_errors, "cache_errors", "Requests to the cluster cache that failed");
+        let looks = Counter::default();
+        register!(looks, "looks", "Times that an image was compared with its object");
+        let visited = Counter::default();
+        register!(
+            visited,
+            "objects_visited",
+            "CachedImages in memory that were looked at: of one change, those of its images"
+        );
         Self {
             registry,
             leads,
@@ -103,6 +113,8 @@ impl Default for Metrics {
             checks,
             passes,
             cache_errors,
+            looks,
+            visited,
         }
     }
 }
@@ -170,6 +182,16 @@ impl Metrics {
         self.passes.get_or_create(&Outcome { outcome }).inc();
     }
 
+    /// An image was compared with its object.
+    pub fn looked(&self) {
+        self.looks.inc();
+    }
+
+    /// So many objects in memory were looked at.
+    pub fn visited(&self, count: u64) {
+        self.visited.inc_by(count);
+    }
+
     /// The cluster cache failed.
     pub fn cache_failed(&self) {
         self.cache_errors.inc();
@@ -201,6 +223,8 @@ mod tests {
             checks,
             passes,
             cache_errors: _,
+            looks: _,
+            visited: _,
         } = &metrics;
         let _ = queues.get_or_create(&Queue { queue: "ready" });
         let _ = images.get_or_create(&Reason { condition: "Cached", reason: "Complete".to_owned() });

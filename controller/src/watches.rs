@@ -239,10 +239,10 @@ fn node(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Node>>) {
         Seen::Is(node) => {
             let label = |name| node.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
             let platform = Platform::of_node((label("kubernetes.io/os"), label("kubernetes.io/arch")), (None, None));
-            known.nodes.insert(node.name_any(), platform);
+            known.node(&node.name_any(), platform);
         }
         Seen::Gone(name, _) => {
-            known.nodes.remove(name);
+            known.node_gone(name);
         }
         Seen::Listed(complete) => known.listed.nodes = complete,
     }

@@ -3,6 +3,8 @@
 //! Kept up to date by the watches ([`crate::watches`]) whether or not this controller leads, so that a new leader knows everything at once. Of a Pod only what
 //! the [`Index`] needs is kept. Nothing here is written.
 
+mod objects;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,8 @@ use crate::decide::filter::Filters;
 use crate::decide::index::Index;
 use crate::decide::platforms::Platform;
 use crate::decide::{Image, Moment};
+
+pub use objects::Objects;
 
 /// A `CachedImage`, as far as it is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,10 +105,12 @@ impl Listed {
 pub struct Known {
     /// What Pods want.
     pub index: Index,
-    /// By name; `None`: its platform is not known yet.
+    /// By name; `None`: its platform is not known yet. Changed by [`Self::node`].
     pub nodes: BTreeMap<String, Option<Platform>>,
+    /// How many nodes are of each, so that nobody goes through all of them for an image.
+    platforms: BTreeMap<Platform, usize>,
     /// By name.
-    pub objects: BTreeMap<String, Arc<Object>>,
+    pub objects: Objects,
     /// Names of objects, by image. Several may be of one image: people may call theirs as they like.
     pub by_image: BTreeMap<Image, BTreeSet<String>>,
     /// Which lists are complete.
@@ -113,12 +119,38 @@ pub struct Known {
     pub changed: BTreeSet<Image>,
     /// Images whose object was seen to be deleted, until somebody has acted on it.
     pub deleted: BTreeSet<Image>,
+    /// Whether one was added to these since a pass acted on them.
+    pub is_deleted_anew: bool,
 }
 
 impl Known {
     /// The platforms of all nodes.
     pub fn platforms(&self) -> BTreeSet<Platform> {
-        self.nodes.values().flatten().cloned().collect()
+        self.platforms.keys().cloned().collect()
+    }
+
+    /// A node is there, or is other than before.
+    pub fn node(&mut self, name: &str, platform: Option<Platform>) {
+        if self.nodes.get(name).is_some_and(|before| *before == platform) {
+            return;
+        }
+        self.node_gone(name);
+        if let Some(platform) = &platform {
+            *self.platforms.entry(platform.clone()).or_default() += 1;
+        }
+        self.nodes.insert(name.to_owned(), platform);
+    }
+
+    /// A node is gone.
+    pub fn node_gone(&mut self, name: &str) {
+        if let Some(Some(platform)) = self.nodes.remove(name)
+            && let Some(count) = self.platforms.get_mut(&platform)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.platforms.remove(&platform);
+            }
+        }
     }
 
     /// An image's objects.
@@ -139,7 +171,7 @@ impl Known {
         self.by_image.entry(object.image.clone()).or_default().insert(object.name.clone());
         self.deleted.remove(&object.image);
         self.changed.insert(object.image.clone());
-        if let Some(before) = self.objects.insert(object.name.clone(), Arc::new(object)) {
+        if let Some(before) = self.objects.insert(Arc::new(object)) {
             let image = &before.image;
             if self.objects.get(&before.name).is_some_and(|now| now.image != *image) {
                 self.unlink(&before.name, image);
@@ -159,6 +191,7 @@ impl Known {
             self.index.forget(&object.image);
             if was_seen {
                 self.deleted.insert(object.image.clone());
+                self.is_deleted_anew = true;
             }
         }
         self.changed.insert(object.image.clone());
@@ -188,11 +221,13 @@ impl World {
         let known = Known {
             index: Index::new(filters),
             nodes: BTreeMap::new(),
-            objects: BTreeMap::new(),
+            platforms: BTreeMap::new(),
+            objects: Objects::default(),
             by_image: BTreeMap::new(),
             listed: Listed::default(),
             changed: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            is_deleted_anew: false,
         };
         Self { known: Mutex::new(known), changed: Notify::new(), is_worked_on: AtomicBool::new(false) }
     }
@@ -215,6 +250,7 @@ impl World {
             if !self.is_worked_on.load(Ordering::SeqCst) {
                 known.changed.clear();
                 known.deleted.clear();
+                known.is_deleted_anew = false;
             }
         }
         self.changed.notify_one();

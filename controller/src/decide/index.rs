@@ -95,6 +95,7 @@ pub struct Index {
     nodes: BTreeSet<Arc<str>>,
     most_nodes: usize,
     listing: u32,
+    pods: usize,
 }
 
 #[derive(Debug)]
@@ -114,6 +115,7 @@ impl Index {
             nodes: BTreeSet::new(),
             most_nodes: MINIMUM_NODES,
             listing: 0,
+            pods: 0,
         }
     }
 
@@ -132,7 +134,9 @@ impl Index {
             return changed;
         }
         let verdict = namespace.verdict;
-        namespace.pods.insert(Arc::clone(&name), kept.clone());
+        if namespace.pods.insert(Arc::clone(&name), kept.clone()).is_none() {
+            self.pods += 1;
+        }
         if let Some((_, before)) = before {
             self.discount(&name, &before, verdict, now, &mut changed);
         }
@@ -146,6 +150,7 @@ impl Index {
         let name = self.name_of(namespace, name);
         let Some(of) = self.namespaces.get_mut(namespace) else { return changed };
         let Some((name, kept)) = of.pods.remove_entry(&name) else { return changed };
+        self.pods = self.pods.saturating_sub(1);
         let verdict = of.verdict;
         if of.labels.is_none() && of.pods.is_empty() {
             self.namespaces.remove(namespace);
@@ -214,7 +219,7 @@ impl Index {
 
     /// How many Pods are known.
     pub fn pods(&self) -> usize {
-        self.namespaces.values().map(|namespace| namespace.pods.len()).sum()
+        self.pods
     }
 
     fn judge(&mut self, name: &str, labels: Option<Labels>, verdict: NamespaceVerdict, now: Moment) -> Changed {

@@ -6,14 +6,16 @@
 //!
 //! `objects` makes, tells and expires objects, `pinning` and `pass` are the cache's side, `monitoring` asks registries; `telling` and `budget` decide what is written when.
 
+mod beside;
 mod budget;
+mod looks;
 mod monitoring;
 mod objects;
 mod pass;
 mod pinning;
 mod telling;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use kube::{Api, Client};
 use larder_api::CachedImage;
-use larder_oci::Digest;
+use larder_oci::ImageReference;
 use larder_process::readiness::{Condition, Readiness};
 use tokio::time::{Instant, sleep_until};
 
@@ -38,7 +40,9 @@ use crate::leader::{Leadership, NotLeading};
 use crate::metrics::Metrics;
 use crate::world::{World, now};
 
+use beside::Beside;
 use budget::Budget;
+use looks::Looks;
 
 /// Between two passes.
 const PASS: Duration = Duration::from_mins(1);
@@ -57,6 +61,15 @@ const TROUBLE: Duration = Duration::from_secs(30);
 
 /// Objects that are written at a time.
 const WRITES: usize = 16;
+
+/// Pins that are deleted at a time.
+const UNPINS: usize = 16;
+
+/// Questions of what a tag means that are under way, of one registry.
+const QUESTIONS: usize = 16;
+
+/// Images that are looked at before anything else gets its turn again.
+const LOOKS: usize = 256;
 
 /// For one answer of the API server.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -147,8 +160,10 @@ struct Pins {
     trouble: Option<(String, Instant)>,
     /// A fetch of it is watched.
     watched: BTreeSet<Image>,
-    /// It is being deleted.
+    /// It is being deleted, or waits for that.
     leaving: BTreeSet<Image>,
+    /// Those of them that wait.
+    to_leave: VecDeque<(Image, ImageReference)>,
 }
 
 struct Work {
@@ -160,7 +175,9 @@ struct Work {
     /// Sent by jobs that go on.
     progress: (tokio::sync::mpsc::Sender<Done>, tokio::sync::mpsc::Receiver<Done>),
     /// To be looked at, at that time.
-    looks: BTreeMap<Image, Instant>,
+    looks: Looks<Image>,
+    /// When they may have expired, of those that no Pod uses.
+    ends: Looks<Image>,
     /// Their objects are being written.
     writing: BTreeSet<Image>,
     budget: Budget,
@@ -169,12 +186,11 @@ struct Work {
     brake: Brake,
     rounds: Rounds,
     upstream: BTreeMap<Image, (Upstream, Moment)>,
-    /// Digests that are kept beside tags, and when Pods last ran them.
-    digests: BTreeMap<Image, BTreeMap<Digest, Moment>>,
+    /// Questions that are under way, by registry.
+    questions: BTreeMap<Box<str>, usize>,
+    digests: Beside,
     next_pass: Instant,
     pass_runs: bool,
-    /// Deletions that the pass that runs knows of.
-    pass_deleted: BTreeSet<Image>,
     next_expiry: Instant,
     expiry_runs: bool,
     /// Until when images are left alone that were due and used.
@@ -231,7 +247,8 @@ impl Work {
             leadership,
             jobs: FuturesUnordered::new(),
             progress: tokio::sync::mpsc::channel(256),
-            looks: BTreeMap::new(),
+            looks: Looks::new(),
+            ends: Looks::new(),
             writing: BTreeSet::new(),
             budget: Budget::default(),
             pins: Pins::default(),
@@ -239,10 +256,10 @@ impl Work {
             brake: Brake::new(shared.identity.clone()),
             rounds: Rounds::default(),
             upstream: BTreeMap::new(),
-            digests: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            digests: Beside::default(),
             next_pass: begin,
             pass_runs: false,
-            pass_deleted: BTreeSet::new(),
             next_expiry: begin + EXPIRY,
             expiry_runs: false,
             spared: BTreeMap::new(),
@@ -297,17 +314,27 @@ impl Work {
         let all: Vec<Image> = known.by_image.keys().chain(known.index.images()).cloned().collect();
         drop(known);
         let now = Instant::now();
-        self.looks.extend(all.into_iter().map(|image| (image, now)));
+        for image in all {
+            self.looks.insert(image, now);
+        }
     }
 
     fn take_changes(&mut self) {
         let (changed, was_deleted) = {
             let mut known = self.shared.world.known();
-            let was_deleted = known.deleted.iter().any(|image| !self.pass_deleted.contains(image));
-            (std::mem::take(&mut known.changed), was_deleted)
+            let changed: Vec<(Image, bool)> = std::mem::take(&mut known.changed)
+                .into_iter()
+                .map(|image| (image.clone(), known.by_image.contains_key(&image)))
+                .collect();
+            (changed, known.is_deleted_anew)
         };
-        for image in changed {
-            self.look_soon(image);
+        for (image, has_object) in changed {
+            if has_object {
+                self.look_soon(image);
+            } else {
+                // Somebody waits for that: before those of which there is only something new to say.
+                self.looks.insert_first(image);
+            }
         }
         let word = self.word();
         let is_said = word != self.last_word;
@@ -330,7 +357,7 @@ impl Work {
 
     fn wakes_at(&self) -> Instant {
         let at = |moment: Moment| Instant::now() + moment.since(now());
-        let first_look = self.looks.values().min().copied().filter(|_| self.writing.len() < WRITES);
+        let first_look = self.looks.next().filter(|_| self.writing.len() < WRITES);
         let passes = (!self.pass_runs).then_some(self.next_pass);
         let expires = (!self.expiry_runs).then_some(self.next_expiry);
         // While the cache is away nothing is asked of it but the list of a pass.
@@ -400,6 +427,7 @@ impl Work {
         metrics.queue("to_write", self.looks.len());
         metrics.queue("being_written", self.writing.len());
         let known = self.shared.world.known();
+        metrics.visited(known.objects.take_visited());
         metrics.known("pods", known.index.pods());
         metrics.known("nodes", known.nodes.len());
         metrics.known("images", known.objects.len());

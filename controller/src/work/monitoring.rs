@@ -4,7 +4,7 @@ use larder_api::cached_image::UpToDate;
 use larder_api::condition::get;
 
 use super::telling;
-use super::{Done, Work};
+use super::{Done, QUESTIONS, Work};
 use crate::cluster_cache::{CacheError, Revalidation};
 use crate::decide::Image;
 use crate::decide::conditions::Upstream;
@@ -18,6 +18,12 @@ impl Work {
         }
         for image in self.rounds.take(now()) {
             let Some(reference) = telling::reference(&image) else { continue };
+            let questions = self.questions.entry(image.registry().into()).or_default();
+            if *questions >= QUESTIONS {
+                // It does not answer, and the rest of the cluster needs the cache as well: another time, which the image has already.
+                continue;
+            }
+            *questions += 1;
             let cache = self.shared.cache.clone();
             self.write(async move { cache.revalidate(&reference).await }, move |result| Done::Checked {
                 image,
@@ -27,6 +33,12 @@ impl Work {
     }
 
     pub(super) fn checked(&mut self, image: &Image, result: Result<Option<Revalidation>, CacheError>) {
+        if let Some(questions) = self.questions.get_mut(image.registry()) {
+            *questions = questions.saturating_sub(1);
+            if *questions == 0 {
+                self.questions.remove(image.registry());
+            }
+        }
         let said = match result {
             Ok(Some(said)) => match (said.upstream, said.verdict.as_deref()) {
                 (Some(digest), _) => Upstream::Has(digest),

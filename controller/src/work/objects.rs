@@ -1,6 +1,7 @@
 //! `CachedImages`: made where a Pod wants an image, told how it is, and deleted when their time has come.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -15,7 +16,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::telling::{self, Facts, Worth};
-use super::{ANSWER, Done, EXPIRY, Expired, TROUBLE, WRITES, Work};
+use super::{ANSWER, Done, EXPIRY, Expired, LOOKS, TROUBLE, WRITES, Work};
 use crate::FIELD_MANAGER;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
@@ -28,6 +29,12 @@ use crate::world::{Known, Object, now};
 /// Pods in a page of the list that is the last word before a deletion.
 const PAGE: u32 = 500;
 
+/// Images that may expire at a time.
+const CANDIDATES: usize = 500;
+
+/// The end of an image is looked at again after this time, however far it is.
+const LONGEST_END: Duration = Duration::from_hours(1);
+
 /// Between two looks at an image while the pins were not listed yet.
 const FIRST_LIST: Duration = Duration::from_secs(1);
 
@@ -39,7 +46,7 @@ enum Look {
     Nothing,
     Later(Instant),
     Make(Image),
-    Tell(Box<(Object, cached_image::CachedImageStatus)>),
+    Tell(Box<(Arc<Object>, cached_image::CachedImageStatus)>),
 }
 
 fn no_answer() -> kube::Error {
@@ -54,12 +61,11 @@ impl Work {
     /// Looks at images whose time has come.
     pub(super) fn look(&mut self) {
         let now = Instant::now();
-        let due: Vec<Image> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(image, _)| image.clone()).collect();
-        for image in due {
+        for _ in 0..LOOKS {
             if self.writing.len() >= WRITES {
                 return;
             }
-            self.looks.remove(&image);
+            let Some(image) = self.looks.take_due(now) else { return };
             if self.writing.contains(&image) {
                 // Looked at again when that has ended.
                 continue;
@@ -72,21 +78,22 @@ impl Work {
                 Look::Make(image) => self.make(image),
                 Look::Tell(told) => {
                     let (object, status) = *told;
-                    self.tell(object, &status);
+                    self.tell(&object, &status);
                 }
             }
         }
     }
 
     fn look_at(&mut self, image: &Image) -> Look {
-        let shared = std::sync::Arc::clone(&self.shared);
+        self.shared.metrics.looked();
+        let shared = Arc::clone(&self.shared);
         let known = shared.world.known();
         if !known.listed.everything() {
             return Look::Later(Instant::now() + Duration::from_millis(200));
         }
         let now = now();
         let wanted = known.index.image(image, now);
-        let objects: Vec<Object> = known.objects_of(image).map(|object| Object::clone(object)).collect();
+        let objects: Vec<Arc<Object>> = known.objects_of(image).cloned().collect();
         if objects.is_empty() {
             let used = telling::use_of(wanted.as_ref());
             // Deleted by hand: first its pin goes, then it comes back.
@@ -94,6 +101,7 @@ impl Work {
             let wants = expiry::wants_object(image, used, &shared.settings.rules, now);
             drop(known);
             self.rounds.unwatch(image);
+            self.ends.remove(image);
             if !wants || wanted.is_none() {
                 if !is_leaving {
                     shared.world.known().index.forget(image);
@@ -110,6 +118,7 @@ impl Work {
         }
         let platforms = Self::platforms(&objects, &known);
         drop(known);
+        self.note_the_end(image, &objects, wanted.as_ref(), now);
         self.wish(image, &objects, wanted.as_ref(), &platforms, now);
         for object in objects {
             if self.must_wait_for_pins(&object) {
@@ -137,7 +146,7 @@ impl Work {
     }
 
     /// For which machines an image is kept that has these objects.
-    pub(super) fn platforms(objects: &[Object], known: &Known) -> Platforms {
+    pub(super) fn platforms(objects: &[Arc<Object>], known: &Known) -> Platforms {
         let nodes = known.platforms();
         let own = |object: &Object| {
             object
@@ -151,7 +160,8 @@ impl Work {
         let first = all.next().unwrap_or_default();
         let mut wanted = all.fold(first, |platforms, more| platforms.and(&more));
         // Whoever makes an object decides what is fetched beside what Pods need, and not in its place.
-        let is_used = |object: &Object| known.index.image(&object.image, now()).is_some_and(|wanted| wanted.is_used());
+        let is_used =
+            |object: &Arc<Object>| known.index.image(&object.image, now()).is_some_and(|wanted| wanted.is_used());
         if objects.iter().all(|object| object.made_by == expiry::MadeBy::Person) && objects.iter().any(is_used) {
             wanted = wanted.and(&Platforms::of(&BTreeSet::new(), &nodes));
         }
@@ -221,8 +231,8 @@ impl Work {
         self.begin_write(image, "object", async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await });
     }
 
-    fn tell(&mut self, object: Object, status: &cached_image::CachedImageStatus) {
-        self.note(&object, status);
+    fn tell(&mut self, object: &Object, status: &cached_image::CachedImageStatus) {
+        self.note(object, status);
         let patch = json!({
             "apiVersion": CachedImage::api_version(&()), "kind": CachedImage::kind(&()),
             "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
@@ -230,7 +240,7 @@ impl Work {
         });
         let api = self.api.clone();
         let name = object.name.clone();
-        self.begin_write(object.image, "status", async move {
+        self.begin_write(object.image.clone(), "status", async move {
             api.patch_status(&name, &applying(), &Patch::Apply(&patch)).await
         });
     }
@@ -302,6 +312,34 @@ impl Work {
         }
     }
 
+    /// When there is something to expire of an image, if nothing else happens.
+    fn note_the_end(&mut self, image: &Image, objects: &[Arc<Object>], wanted: Option<&Wanted>, now: Moment) {
+        let used = telling::use_of(wanted);
+        let rules = &self.shared.settings.rules;
+        let ends = objects.iter().filter_map(|object| {
+            match expiry::until(image, &telling::of_object(object, used), used, rules, now) {
+                expiry::Until::Expires(at) => Some(at),
+                expiry::Until::Used | expiry::Until::Retained | expiry::Until::Deleted => None,
+            }
+        });
+        match ends.min() {
+            // A clock that is set is noticed within the hour.
+            Some(at) => self.ends.insert(image.clone(), Instant::now() + at.since(now).min(LONGEST_END)),
+            None => self.ends.remove(image),
+        }
+    }
+
+    /// Images whose end is near, and no others: however many there are, nobody goes through all of them for that. Each comes again, until a look at it says
+    /// that it has no end, or another one.
+    fn candidates(&mut self) -> Vec<Image> {
+        let now = Instant::now();
+        let due: Vec<Image> = std::iter::from_fn(|| self.ends.take_due(now)).take(CANDIDATES).collect();
+        for image in &due {
+            self.ends.insert(image.clone(), now + EXPIRY);
+        }
+        due
+    }
+
     /// Asks the API server itself, not what is known, and deletes what it says nobody uses.
     pub(super) fn begin_expiry(&mut self) {
         if self.expiry_runs || Instant::now() < self.next_expiry {
@@ -312,12 +350,13 @@ impl Work {
         let (now, at) = (now(), Instant::now());
         self.spared.retain(|_, until| *until > at);
         let due: Vec<(Image, String, expiry::Preconditions)> = {
+            let candidates = self.candidates();
             let known = self.shared.world.known();
             if !known.listed.everything() {
                 return;
             }
             let rules = &self.shared.settings.rules;
-            let one = |object: &std::sync::Arc<Object>| {
+            let one = |object: &Arc<Object>| {
                 if self.spared.contains_key(&object.image) {
                     return None;
                 }
@@ -326,7 +365,7 @@ impl Work {
                 let found = expiry::due(&object.image, &telling::of_object(object, used), used, rules, now)?;
                 Some((object.image.clone(), object.name.clone(), found))
             };
-            known.objects.values().filter_map(one).take(500).collect()
+            candidates.iter().flat_map(|image| known.objects_of(image)).filter_map(one).collect()
         };
         if due.is_empty() {
             return;

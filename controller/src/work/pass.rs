@@ -36,6 +36,8 @@ impl Work {
     pub(super) fn listed(&mut self, result: Result<(Option<AsOf>, Vec<Pin>), CacheError>) {
         self.pass_runs = false;
         self.next_pass = Instant::now() + super::PASS;
+        // Whatever was deleted until now is acted on below.
+        self.shared.world.known().is_deleted_anew = false;
         match &result {
             Ok(_) => self.cache_said(None),
             // Without the list of pins nothing can be done, whoever's fault it is.
@@ -98,14 +100,13 @@ impl Work {
         let (wishes, deleted, is_listed) = {
             let shared = Arc::clone(&self.shared);
             let known = shared.world.known();
-            let images: Vec<Image> = known.by_image.keys().cloned().collect();
-            let mut wishes = Vec::with_capacity(images.len());
-            for image in images {
-                let objects: Vec<Object> = known.objects_of(&image).map(|object| Object::clone(object)).collect();
-                let wanted = known.index.image(&image, now);
-                self.keep_digests(&image, &objects, wanted.as_ref(), now);
+            let mut wishes = Vec::with_capacity(known.by_image.len());
+            for image in known.by_image.keys() {
+                let objects: Vec<Arc<Object>> = known.objects_of(image).cloned().collect();
+                let wanted = known.index.image(image, now);
+                self.keep_digests(image, &objects, wanted.as_ref(), now);
                 let platforms = Self::platforms(&objects, &known);
-                wishes.push(self.wish_of(&image, wanted.as_ref(), &platforms));
+                wishes.push(self.wish_of(image, wanted.as_ref(), &platforms));
             }
             (wishes, known.deleted.clone(), known.listed.images)
         };
@@ -154,7 +155,6 @@ impl Work {
             }
         }
         // What was deleted by hand comes back once its pin is on its way out, or is held back.
-        self.pass_deleted.clone_from(&deleted);
         let leaving: BTreeSet<Image> = plan.delete.iter().cloned().collect();
         for image in plan.delete.iter().take(1_000) {
             self.turns.give_up(image);
@@ -196,7 +196,6 @@ impl Work {
             }
         }
         for image in images {
-            self.pass_deleted.remove(&image);
             self.budget.forget(&image);
             self.look_soon(image);
         }
@@ -207,8 +206,17 @@ impl Work {
         if !self.pins.leaving.insert(image.clone()) {
             return;
         }
-        let cache = self.shared.cache.clone();
-        self.write(async move { cache.delete(&reference).await }, move |result| Done::Unpinned { image, result });
+        self.pins.to_leave.push_back((image, reference));
+        self.begin_unpins();
+    }
+
+    /// However many are to go, a few at a time are asked for.
+    fn begin_unpins(&mut self) {
+        while self.pins.leaving.len() - self.pins.to_leave.len() < super::UNPINS {
+            let Some((image, reference)) = self.pins.to_leave.pop_front() else { return };
+            let cache = self.shared.cache.clone();
+            self.write(async move { cache.delete(&reference).await }, move |result| Done::Unpinned { image, result });
+        }
     }
 
     pub(super) fn unpinned(&mut self, image: &Image, result: Result<(), CacheError>) {
@@ -227,8 +235,16 @@ impl Work {
                 self.settle(vec![image.clone()]);
             }
             // The next pass tries again.
-            Err(error) => tracing::debug!(%image, "not unpinned: {error}"),
+            Err(error) => {
+                tracing::debug!(%image, "not unpinned: {error}");
+                if error.is_of_the_whole_cache() {
+                    for (image, _) in std::mem::take(&mut self.pins.to_leave) {
+                        self.pins.leaving.remove(&image);
+                    }
+                }
+            }
         }
+        self.begin_unpins();
     }
 
     pub(super) fn declared(&mut self, result: Result<(), CacheError>) {

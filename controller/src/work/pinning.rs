@@ -1,6 +1,7 @@
 //! The cache's side: pins are put when it is their turn and followed until they are there. What goes is the matter of the [pass](super::pass).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -39,7 +40,7 @@ impl Work {
     pub(super) fn wish(
         &mut self,
         image: &Image,
-        objects: &[Object],
+        objects: &[Arc<Object>],
         wanted: Option<&Wanted>,
         platforms: &Platforms,
         now: Moment,
@@ -80,20 +81,24 @@ impl Work {
         }
     }
 
-    pub(super) fn keep_digests(&mut self, image: &Image, objects: &[Object], wanted: Option<&Wanted>, now: Moment) {
+    pub(super) fn keep_digests(
+        &mut self,
+        image: &Image,
+        objects: &[Arc<Object>],
+        wanted: Option<&Wanted>,
+        now: Moment,
+    ) {
         if image.is_digest() {
             return;
         }
-        let recorded = self.digests.remove(image).unwrap_or_else(|| {
+        let recorded = self.digests.get(image).cloned().unwrap_or_else(|| {
             // From before this process: when they were used last nobody knows, so it was now.
             let held = objects.iter().flat_map(|object| &object.status.digests).filter(|held| held.pods > 0);
             held.filter_map(|held| larder_oci::Digest::parse(&held.digest).ok()).map(|digest| (digest, now)).collect()
         });
-        let running = wanted.map(|wanted| wanted.digests.clone()).unwrap_or_default();
-        let kept = digests::keep(&recorded, &running, now);
-        if !kept.is_empty() {
-            self.digests.insert(image.clone(), kept);
-        }
+        let none = BTreeMap::new();
+        let running = wanted.map_or(&none, |wanted| &wanted.digests);
+        self.digests.set(image, digests::keep(&recorded, running, now));
     }
 
     /// Begins what it is the turn of.
@@ -109,7 +114,7 @@ impl Work {
             };
             let platforms = {
                 let known = self.shared.world.known();
-                let all: Vec<Object> = self.owners(&image, &known);
+                let all: Vec<Arc<Object>> = self.owners(&image, &known);
                 if all.is_empty() {
                     drop(known);
                     self.turns.done(&image);
@@ -139,21 +144,16 @@ impl Work {
     }
 
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.
-    fn owners(&self, pin: &Image, known: &crate::world::Known) -> Vec<Object> {
-        let mut owners: Vec<Object> = known.objects_of(pin).map(|object| Object::clone(object)).collect();
-        if let Some(digest) = pin.digest() {
-            let beside =
-                self.digests.iter().filter(|(image, kept)| image.name() == pin.name() && kept.contains_key(&digest));
-            owners.extend(beside.flat_map(|(image, _)| known.objects_of(image)).map(|object| Object::clone(object)));
-        }
-        owners
+    fn owners(&self, pin: &Image, known: &crate::world::Known) -> Vec<Arc<Object>> {
+        let beside = self.digests.tags(pin).flat_map(|image| known.objects_of(image));
+        known.objects_of(pin).chain(beside).cloned().collect()
     }
 
     /// The images whose status a pin is part of.
     pub(super) fn look_because_of(&mut self, pin: &Image) {
         let images: BTreeSet<Image> = {
             let known = self.shared.world.known();
-            self.owners(pin, &known).into_iter().map(|object| object.image).collect()
+            self.owners(pin, &known).into_iter().map(|object| object.image.clone()).collect()
         };
         for image in images {
             self.look_soon(image);
