@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use crate::workspace;
-use programs::Architecture;
+use programs::{Architecture, Purpose};
 
 /// The name of the image, as in the chart's values; the tag is the workspace's version.
 const NAME: &str = "registry.example/larder";
@@ -53,22 +53,23 @@ pub(crate) struct Built {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let built = build(arguments)?;
+    let built = build(arguments, Purpose::Use)?;
     println!("{}", built.path.display());
     let mebibytes = built.layer_size.div_ceil(1 << 20);
     println!("{} is {} (at most {mebibytes} MiB compressed)", built.reference, built.digest);
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the command makes without any option: what tests and the demo put on a cluster.
-pub(crate) fn build_default() -> Result<Built> {
+/// What the command makes without any option, but compiled in less time: what tests and the demo put on a cluster.
+pub(crate) fn build_for_tests() -> Result<Built> {
     let architecture = Architecture::of_this_machine();
-    build(&Arguments { architecture, output: None, name: NAME.to_owned(), tag: None })
+    let output = Some(programs::target_folder()?.join("larder-for-tests.tar"));
+    build(&Arguments { architecture, output, name: NAME.to_owned(), tag: None }, Purpose::Tests)
 }
 
-fn build(arguments: &Arguments) -> Result<Built> {
+fn build(arguments: &Arguments, purpose: Purpose) -> Result<Built> {
     let commit = Commit::read()?;
-    let programs = programs::build(arguments.architecture)?;
+    let programs = programs::build(arguments.architecture, purpose)?;
     let layer = layer::pack(&programs, commit.seconds)?;
     let tag = arguments.tag.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
     let described = archive::Described {

@@ -38,21 +38,42 @@ impl Architecture {
     }
 }
 
+/// For whom the programs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// People: as small and quick as can be, the same bytes from every machine.
+    Use,
+    /// Tests and the demo, which are here to be gone soon: quick to compile, and what the last clone compiled of the dependencies is used again,
+    /// for no flag names this clone's folder.
+    Tests,
+}
+
+impl Purpose {
+    /// In the root `Cargo.toml`.
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Use => "release",
+            Self::Tests => "image-test",
+        }
+    }
+}
+
 /// A program by its name in the image.
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
 }
 
-pub(crate) fn build(architecture: Architecture) -> Result<Vec<Program>> {
+pub(crate) fn build(architecture: Architecture, purpose: Purpose) -> Result<Vec<Program>> {
     let mut command = workspace::cargo();
-    command.args(["build", "--quiet", "--locked", "--release", "--bins", "--target", architecture.target()]);
+    command.args(["build", "--quiet", "--locked", "--profile", purpose.profile(), "--bins"]);
+    command.args(["--target", architecture.target()]);
     for package in PACKAGES {
         command.args(["--package", package]);
     }
     command.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     // In this form a path may hold spaces. The flags of whoever calls are left out: they would change what comes out.
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\u{1f}")).env_remove("RUSTFLAGS");
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags(purpose)?.join("\u{1f}")).env_remove("RUSTFLAGS");
     let output = command.output().context("could not run cargo")?;
     ensure!(output.status.success(), "the programs of the image do not build");
     let said = String::from_utf8(output.stdout).context("cargo says something that is not text")?;
@@ -72,15 +93,19 @@ pub(crate) fn build(architecture: Architecture) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// Static, and with the paths of this machine replaced: they would be in panic messages.
-fn flags() -> Result<Vec<String>> {
+/// Static, and for people with the paths of this machine replaced: they would be in panic messages.
+fn flags(purpose: Purpose) -> Result<Vec<String>> {
+    let is_static = "-Ctarget-feature=+crt-static".to_owned();
+    if purpose == Purpose::Tests {
+        return Ok(vec![is_static]);
+    }
     let cargo_home = match std::env::var_os("CARGO_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
         None => PathBuf::from(std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"),
     };
     let replaced = |from: PathBuf, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     Ok(vec![
-        "-Ctarget-feature=+crt-static".to_owned(),
+        is_static,
         replaced(cargo_home, "/cargo"),
         replaced(target_folder()?, "/target"),
         replaced(workspace::root().to_owned(), "/larder"),

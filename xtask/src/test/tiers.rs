@@ -239,7 +239,7 @@ fn node(arguments: &Arguments) -> Result<Outcome> {
 }
 
 fn kind(arguments: &Arguments) -> Result<Outcome> {
-    let image = crate::image::build_default()?.path;
+    let image = crate::image::build_for_tests()?.path;
     let mut outcome = Outcome::default();
     for fleet in fleets(arguments) {
         let workers = names(&fleet);

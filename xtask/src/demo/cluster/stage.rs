@@ -27,7 +27,7 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn set(told: &Told) -> Result<Self> {
         let parts = Parts::from_environment()?;
-        let built = image::build_default()?;
+        let built = image::build_for_tests()?;
         told.saw(format!("image:    {} ({}), made without a container engine", built.reference, short(&built.digest)));
         let runtime = workspace::build_program("larder-test-kind", "dev")?;
         let cluster = Cluster::start(Machine::take(parts, &runtime)?)?;
