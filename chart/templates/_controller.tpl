@@ -2,7 +2,16 @@
 
 {{- /* Whether this release has one; nothing where it has not. */ -}}
 {{- define "larder.controller" -}}
-{{- if .Values.controller.enabled -}}yes{{- end -}}
+{{- if and .Values.controller.enabled (not (include "larder.noController" .)) -}}yes{{- end -}}
+{{- end -}}
+
+{{- /* Why there can be none, in words that NOTES.txt says. Not refused: it is on by default, and whoever upgrades a release without a cluster cache has typed nothing wrong. */ -}}
+{{- define "larder.noController" -}}
+{{- if not (include "larder.cache" .) -}}
+it has the cluster cache of this release keep images, and there is none (cache.enabled, cache.external.url)
+{{- else if not (include "larder.hasPolicies" .) -}}
+its custom resources want Kubernetes 1.30 or later, and this is {{ .Capabilities.KubeVersion.Version }}
+{{- end -}}
 {{- end -}}
 
 {{- define "larder.controllerName" -}}
@@ -35,6 +44,9 @@ app.kubernetes.io/component: controller
     - {{ printf "--cache=https://%s:7445" (include "larder.cacheHost" .) | quote }}
     {{- if include "larder.clusterCacheAuthority" . }}
     - --cache-ca=/etc/larder/cache/ca.crt
+    {{- else }}
+    # It trusts what it is given and nothing else; this is what the image trusts.
+    - --cache-ca=/etc/ssl/certs/ca-certificates.crt
     {{- end }}
     - --cache-token-file=/etc/larder/cache/token
     - {{ printf "--holder=%s" $controller.holder | quote }}
@@ -124,15 +136,6 @@ app.kubernetes.io/component: controller
 {{- /* What a schema cannot say. */ -}}
 {{- define "larder.controllerChecks" -}}
 {{- if include "larder.controller" . -}}
-{{- if not (include "larder.cache" .) -}}
-{{- fail "controller.enabled: it has the cluster cache of this release keep images, and there is none; say cache.enabled: true without cache.external.url, or controller.enabled: false" -}}
-{{- end -}}
-{{- if semverCompare "<1.30-0" .Capabilities.KubeVersion.Version -}}
-{{- fail (printf "controller.enabled: its custom resources want Kubernetes 1.30 or later, and this is %s; say controller.enabled: false" .Capabilities.KubeVersion.Version) -}}
-{{- end -}}
-{{- if .Values.cache.tls.publicAuthority -}}
-{{- fail "controller.enabled: the controller trusts no authority but the one it is given; name that of the cache's certificate as cache.tls.ca or cache.tls.caConfigMap.name, in place of cache.tls.publicAuthority" -}}
-{{- end -}}
 {{- $account := include "larder.controllerAccount" . -}}
 {{- if has $account (list (include "larder.serviceAccount" .) (include "larder.cacheAccount" .)) -}}
 {{- fail (printf "controller.serviceAccount: %s is the nodes' or the cache's account as well, and no node is to say what is kept; name another one, or let one be created" $account) -}}

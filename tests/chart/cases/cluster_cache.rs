@@ -22,9 +22,11 @@ fn of_kind<'a>(objects: &'a [Object], kind: &str) -> Vec<&'a Object> {
     objects.iter().filter(|object| object.kind() == kind).collect()
 }
 
-/// What is neither a node's nor the controller's.
+/// What is not the controller's, and of rights those of the cache alone: whose the others are, and which, is in `rights.rs`.
 fn of_the_cache(objects: Vec<Object>) -> Vec<Object> {
-    objects.into_iter().filter(|object| component(object) != "controller").collect()
+    let is_right = |object: &Object| object.kind().contains("Role");
+    let is_meant = |object: &Object| component(object) == "cache" || !is_right(object);
+    objects.into_iter().filter(|object| component(object) != "controller" && is_meant(object)).collect()
 }
 
 pub(crate) fn component(object: &Object) -> &str {

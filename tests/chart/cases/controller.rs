@@ -115,13 +115,28 @@ fn controller_rights(helm: &Helm, case: &Golden) -> Result<()> {
     Ok(())
 }
 
-/// What is sent is what was made from the program's own types.
+/// What is sent is what was made from the program's own types; who may write it comes with it. Uninstalling takes along what nobody would miss, and nothing else.
 fn definitions(helm: &Helm, case: &Golden) -> Result<()> {
     let all = case.objects(helm)?;
+    let mut access = objects(&fs::read_to_string(chart().join("files/access.yaml"))?)?;
+    access.retain(|one| {
+        let sent = all.iter().find(|other| other.kind() == one.kind() && other.name() == one.name());
+        sent.is_none_or(|sent| {
+            let labels = one.0["metadata"]["labels"].as_object().into_iter().flatten();
+            let labelled = labels.into_iter().all(|(name, value)| sent.0["metadata"]["labels"][name] == *value);
+            !labelled || ["spec", "rules"].iter().any(|part| sent.0[*part] != one.0[*part])
+        })
+    });
     let sent: Vec<&Object> = all.iter().filter(|one| one.kind() == "CustomResourceDefinition").collect();
     if sent.is_empty() {
+        ensure!(!all.iter().any(|one| one.kind().starts_with("Validating")), "a policy about nothing");
         return Ok(());
     }
+    ensure!(access.is_empty(), "not sent as it is in files/access.yaml: {access:?}");
+    let kept = |one: &&&Object| !one.0["metadata"]["annotations"]["helm.sh/resource-policy"].is_null();
+    let kept = sent.iter().filter(kept).map(|one| one.name()).collect::<Vec<_>>();
+    let all_kept = ["cachedimages.larder.dev", "upstreamregistries.larder.dev"];
+    ensure!(kept.is_empty() || kept == all_kept, "an uninstall leaves {kept:?}");
     let mut made = Vec::new();
     for entry in fs::read_dir(chart().join("files/crds"))? {
         made.extend(objects(&fs::read_to_string(entry?.path())?)?);

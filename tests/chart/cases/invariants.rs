@@ -16,9 +16,9 @@ use crate::golden::{Golden, Test};
 
 pub(crate) const TESTS: &[Test] = &[("invariants", invariants), ("hooks", hooks), ("flags", flags)];
 
-/// All kinds that the chart may ever send: nothing that intercepts requests, and nothing that gives a right but those of the cluster cache
+/// All kinds that the chart may ever send: nothing that has the API server ask somebody before it takes a request (its own policies are about our own objects alone), and nothing that gives a right but those of the cluster cache
 /// (`cluster_cache.rs`), of the controller (`controller.rs`) and the one by which OpenShift lets our own Pods in (`openshift.rs`).
-const KINDS: [&str; 21] = [
+const KINDS: [&str; 23] = [
     "Certificate",
     "ClusterRole",
     "ClusterRoleBinding",
@@ -40,11 +40,19 @@ const KINDS: [&str; 21] = [
     "ServiceAccount",
     "ServiceMonitor",
     "StatefulSet",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
 ];
 
 /// Those of the whole cluster, which are in no namespace.
-const OF_THE_CLUSTER: [&str; 4] =
-    ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "SecurityContextConstraints"];
+const OF_THE_CLUSTER: [&str; 6] = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "SecurityContextConstraints",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
 
 fn invariants(helm: &Helm, case: &Golden) -> Result<()> {
     let mut selectors = BTreeSet::new();

@@ -15,6 +15,7 @@ mod openshift;
 mod placement;
 mod refusals;
 mod registries;
+mod rights;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn trials() -> Result<Vec<Trial>> {
             .chain(openshift::TESTS)
             .chain(cluster_cache::TESTS)
             .chain(controller::TESTS)
+            .chain(rights::TESTS)
         {
             let (helm, case) = (helm.clone(), case.clone());
             trials.push(trial(format!("{}::{name}", case.name()), move || run(&helm, &case)));
@@ -51,7 +53,9 @@ fn trials() -> Result<Vec<Trial>> {
         let helm = helm.clone();
         trials.push(trial(format!("refused::{}", refusal.name), move || refusal.run(&helm)));
     }
-    for (name, run) in registries::TESTS.iter().chain(dashboard::TESTS).chain(notes::TESTS).chain(nulls::TESTS) {
+    for (name, run) in
+        registries::TESTS.iter().chain(dashboard::TESTS).chain(notes::TESTS).chain(nulls::TESTS).chain(rights::PAGE)
+    {
         let helm = helm.clone();
         trials.push(trial((*name).to_owned(), move || run(&helm)));
     }

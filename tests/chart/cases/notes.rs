@@ -13,6 +13,7 @@ fn are_true(helm: &Helm) -> Result<()> {
     let openshift = "oc label namespace larder-system";
     let (pending, emptied, alone) =
         ("If its Pod stays Pending", "Its images go when its Pod is replaced", "what it pulled itself");
+    let (safe, none, old) = ("kubectl get cachedimages", "There is no controller", "want Kubernetes 1.30");
     for (values, says, does_not_say) in [
         ("{}".to_owned(), vec![nobody], vec![crio, edited, openshift]),
         ("image: {registry: harbor.corp.example}".to_owned(), vec![], vec![nobody]),
@@ -37,9 +38,12 @@ fn are_true(helm: &Helm) -> Result<()> {
         ("cache: {store: {type: emptyDir}}".to_owned(), vec![emptied], vec![pending, "claim larder-cache."]),
         (
             "cache: {external: {url: 'https://cache.example'}}".to_owned(),
-            vec!["https://cache.example before"],
-            vec![pending, alone, "larder-cache"],
+            vec!["https://cache.example before", none],
+            vec![pending, alone, "larder-cache", safe],
         ),
+        ("{}".to_owned(), vec![safe], vec![none]),
+        ("cache: {enabled: false}".to_owned(), vec![none, "cache.enabled"], vec![safe, old]),
+        ("controller: {enabled: false}".to_owned(), vec![], vec![none, safe]),
     ] {
         let notes = helm.notes(&values)?;
         for words in says {
