@@ -1,36 +1,39 @@
-//! The controller of the chart: what Pods use is kept and described, whoever of its replicas lives, and goes when nobody uses it any more.
+//! The controller of the chart, over the life of an image: what a Deployment uses is kept and described, whoever of its replicas lives, outlives its registry and
+//! what is deleted there, and goes when nobody uses it any more. It begins as an upgrade of a release that had no controller, and ends as an uninstall.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use larder_test_kind::cluster::{Namespace, Pod};
+use larder_test_kind::cluster::{Namespace, Node, Pod};
 use larder_test_kind::release::NAMESPACE;
 use larder_test_kind::{Cluster, Release};
 use larder_test_node::wait::until;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::cluster_cache::{fresh, start_on_first, start_on_others};
+use crate::cluster_cache::{fresh, start_on_others};
 use crate::images::{Image, only_larder_asked};
 
 pub(crate) const CASES: &[Case] = &[Case::new(
-    "controller::what_a_pod_uses_becomes_safe_outlives_its_registry_and_a_killed_leader_and_expires",
+    "controller::what_a_deployment_uses_becomes_safe_outlives_registry_leader_and_deletion_and_expires",
     life,
 )
-.cached()
+.bare()
 .alone()
 .leaves_it_changed()];
 
 const DEPLOYMENT: &str = "deployment/larder-controller";
 
-/// Of the cluster's Pods only those of one namespace count: what the cluster itself is made of comes from registries that are not beside it.
-fn values(namespace: &str) -> Value {
-    let selector = format!("kubernetes.io/metadata.name={namespace}");
+/// What keeps itself when Larder goes, and what goes with it.
+const KEPT: [&str; 2] = ["cachedimages.larder.dev", "upstreamregistries.larder.dev"];
+
+/// A cluster cache, and the controller or not, as it was by default before there was one.
+fn values(controller: &Value) -> Value {
     let mut values = Release::with_cache();
     if let Some(values) = values.as_object_mut() {
-        values.insert("controller".to_owned(), json!({"enabled": true, "namespaces": selector, "expiry": "5s"}));
-        // The next case finds a cluster without them.
-        values.insert("crds".to_owned(), json!({"keep": false}));
+        values.insert("controller".to_owned(), controller.clone());
+        // As it is by default, and not for other cases.
+        values.insert("crds".to_owned(), json!({"keep": true}));
     }
     values
 }
@@ -42,20 +45,51 @@ fn object(cluster: &Cluster, image: &Image<'_>) -> Result<Option<Value>> {
     Ok(items.iter().find(|item| item.pointer("/spec/image") == Some(&json!(image.reference))).cloned())
 }
 
-fn wait_until_cached(cluster: &Cluster, image: &Image<'_>) -> Result<Value> {
+/// Waits until a condition of the image's object has this status and, if one is named, this reason.
+fn wait_for(cluster: &Cluster, image: &Image<'_>, kind: &str, status: &str, reason: Option<&str>) -> Result<Value> {
     let mut found = Value::Null;
-    until("the image is cached", Duration::from_mins(2), || {
+    until(&format!("{kind} of {} is {status}", image.reference), Duration::from_mins(2), || {
         found = object(cluster, image)?.with_context(|| format!("there is no object of {}", image.reference))?;
         let conditions = found.pointer("/status/conditions").and_then(Value::as_array).context("no conditions")?;
-        let cached = conditions.iter().find(|condition| condition.get("type") == Some(&json!("Cached")));
-        ensure!(
-            cached.is_some_and(|it| it.get("status") == Some(&json!("True"))),
-            "{}",
-            found.pointer("/status").unwrap_or(&Value::Null)
-        );
+        let condition = conditions.iter().find(|condition| condition.get("type") == Some(&json!(kind)));
+        let is = |key: &str, value: &str| condition.is_some_and(|it| it.get(key) == Some(&json!(value)));
+        let reached = is("status", status) && reason.is_none_or(|reason| is("reason", reason));
+        ensure!(reached, "{}", found.pointer("/status").unwrap_or(&Value::Null));
         Ok(())
     })?;
     Ok(found)
+}
+
+/// The row of an image in what a person asks for.
+fn row(cluster: &Cluster, image: &Image<'_>) -> Result<String> {
+    let table = cluster.kubectl(&["get", "ci"])?;
+    let row = table.lines().find(|line| line.contains(&image.reference));
+    Ok(row.with_context(|| format!("{} is not in\n{table}", image.reference))?.to_owned())
+}
+
+/// A Deployment of one Pod on a node.
+fn deploy(cluster: &Cluster, namespace: &Namespace<'_>, node: &Node, image: &Image<'_>) -> Result<()> {
+    let labels = json!({"app": "shop"});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "nodeSelector": {"kubernetes.io/hostname": node.name()},
+                    "terminationGracePeriodSeconds": 0,
+                    "automountServiceAccountToken": false,
+                    "containers": [{"name": "main", "image": image.reference, "imagePullPolicy": "Always"}],
+                },
+            },
+        },
+    });
+    let apply = ["apply", "--namespace", namespace.name(), "--filename", "-"];
+    cluster.kubectl_with_input(&apply, deployment.to_string().as_bytes())?;
+    let rollout = ["rollout", "status", "deployment/shop", "--namespace", namespace.name(), "--timeout=90s"];
+    cluster.kubectl(&rollout).map(drop)
 }
 
 /// The Pod that has the lease.
@@ -74,38 +108,35 @@ fn leader(cluster: &Cluster) -> Result<String> {
 fn life(cluster: &Cluster) -> Result<()> {
     let release = Release::of(cluster);
     let namespace = Namespace::create(cluster, "controlled")?;
-    release.upgrade(&values(namespace.name()))?;
-    let rollout = ["rollout", "status", DEPLOYMENT, "--namespace", NAMESPACE, "--timeout=120s"];
-    cluster.kubectl(&rollout)?;
-    release.wait()?;
-    release.wait_for_cache()?;
+    from_a_release_without_one(cluster, &release, &namespace)?;
 
     let image = fresh(cluster, "controlled")?;
-    start_on_first(cluster, &namespace, &image)?;
-    let found = wait_until_cached(cluster, &image)?;
+    let first = cluster.workers().next().context("there is no worker")?;
+    deploy(cluster, &namespace, first, &image)?;
+    let found = wait_for(cluster, &image, "Cached", "True", None)?;
     ensure!(found.pointer("/status/usedBy/count") == Some(&json!(1)), "{found:#}");
-    let table = cluster.kubectl(&["get", "ci"])?;
-    ensure!(table.lines().any(|line| line.contains(&image.reference) && line.contains("True")), "{table}");
+    ensure!(row(cluster, &image)?.contains("True"), "{}", row(cluster, &image)?);
     only_larder_asked(&image.requests()?)?;
 
-    // Somebody else goes on when the one that works is gone at once.
-    let first = leader(cluster)?;
-    cluster.kubectl(&["delete", "pod", &first, "--namespace", NAMESPACE, "--grace-period=0", "--force"])?;
-    until("another one works", Duration::from_mins(1), || {
-        let now = leader(cluster)?;
-        ensure!(now != first, "{now} has the lease still");
-        Ok(())
-    })?;
+    another_one_leads(cluster)?;
     let second = fresh(cluster, "controlled-second")?;
-    let worker = cluster.workers().next().context("there is no worker")?;
-    let pod = Pod::create(&namespace, "second", worker, &second.reference, "IfNotPresent")?;
+    let pod = Pod::create(&namespace, "the-second", first, &second.reference, "IfNotPresent")?;
     pod.wait_until_running()?;
-    wait_until_cached(cluster, &second)?;
+    wait_for(cluster, &second, "Cached", "True", None)?;
 
     image.registry.stop()?;
     let started = start_on_others(cluster, &namespace, &image);
     image.registry.restart()?;
     started?;
+
+    // Gone where it came from, seen so, and kept.
+    wait_for(cluster, &image, "UpstreamAvailable", "True", None)?;
+    image.delete()?;
+    let found = wait_for(cluster, &image, "UpstreamAvailable", "False", Some("Gone"))?;
+    ensure!(row(cluster, &image)?.contains("Gone"), "{}", row(cluster, &image)?);
+    let cached = found.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let mut cached = cached.filter(|condition| condition.get("type") == Some(&json!("Cached")));
+    ensure!(cached.all(|it| it.get("status") == Some(&json!("True"))), "it is not kept: {found:#}");
 
     pod.delete()?;
     until("what nobody uses has expired", Duration::from_mins(2), || {
@@ -114,5 +145,58 @@ fn life(cluster: &Cluster) -> Result<()> {
         Ok(())
     })?;
     ensure!(object(cluster, &image)?.is_some(), "what Pods use has gone, too");
-    Ok(())
+    nothing_blocks_after_an_uninstall(cluster, &release, &image)
+}
+
+/// The form that the release before had by default, and one upgrade to that of today. Of the cluster's Pods only those of one namespace count: what the
+/// cluster itself is made of comes from registries that are not beside it.
+fn from_a_release_without_one(cluster: &Cluster, release: &Release<'_>, namespace: &Namespace<'_>) -> Result<()> {
+    release.make_volume()?;
+    release.install_only(&values(&json!({"enabled": false})))?;
+    release.wait_for_cache()?;
+    let definitions = || cluster.kubectl(&["get", "crd", "--output", "name"]);
+    ensure!(!definitions()?.contains("larder.dev"), "there are definitions already: {}", definitions()?);
+    let selector = format!("kubernetes.io/metadata.name={}", namespace.name());
+    let monitoring = json!({"interval": "5s"});
+    release.upgrade(&values(&json!({"namespaces": selector, "expiry": "5s", "monitoring": monitoring})))?;
+    let rollout = ["rollout", "status", DEPLOYMENT, "--namespace", NAMESPACE, "--timeout=120s"];
+    cluster.kubectl(&rollout)?;
+    release.wait()?;
+    release.wait_for_cache()
+}
+
+/// Somebody else goes on when the one that works is gone at once.
+fn another_one_leads(cluster: &Cluster) -> Result<()> {
+    let first = leader(cluster)?;
+    cluster.kubectl(&["delete", "pod", &first, "--namespace", NAMESPACE, "--grace-period=0", "--force"])?;
+    until("another one works", Duration::from_mins(1), || {
+        let now = leader(cluster)?;
+        ensure!(now != first, "{now} has the lease still");
+        Ok(())
+    })
+}
+
+/// What people wrote and what was learnt stays for whoever installs again; nothing of it waits for somebody who is gone.
+fn nothing_blocks_after_an_uninstall(cluster: &Cluster, release: &Release<'_>, image: &Image<'_>) -> Result<()> {
+    release.uninstall()?;
+    ensure!(object(cluster, image)?.is_some(), "an uninstall took the objects along");
+    let claim = ["get", "persistentvolumeclaim", "larder-cache", "--namespace", NAMESPACE];
+    cluster.kubectl(&claim).context("an uninstall took the images along")?;
+    let left = cluster.kubectl(&[
+        "get",
+        "crd,validatingadmissionpolicy,clusterrole,clusterrolebinding",
+        "--output",
+        "name",
+    ])?;
+    let left: Vec<&str> = left.lines().filter(|name| name.contains("larder")).collect();
+    let expected = KEPT.map(|name| format!("customresourcedefinition.apiextensions.k8s.io/{name}"));
+    ensure!(left == expected, "an uninstall leaves {left:?}");
+    for kind in KEPT {
+        let list = cluster.get(&[kind])?;
+        let items = list.get("items").and_then(Value::as_array).context("no list")?;
+        let held = items.iter().find(|item| item.pointer("/metadata/finalizers").is_some());
+        ensure!(held.is_none(), "it waits for somebody who is gone: {held:?}");
+        cluster.kubectl(&["delete", "crd", kind, "--timeout=60s"])?;
+    }
+    release.delete_namespace()
 }

@@ -53,6 +53,11 @@ impl<'a> Image<'a> {
         self.registry.digest(&format!("{}:1", self.repository))
     }
 
+    /// Deletes it at the registry, whatever names it there.
+    pub(crate) fn delete(&self) -> Result<()> {
+        self.registry.delete(&format!("{}@{}", self.repository, self.digest()?))
+    }
+
     /// The same image by digest, as a Pod names it.
     pub(crate) fn by_digest(&self) -> Result<String> {
         Ok(self.registry.reference(&format!("{}@{}", self.repository, self.digest()?)))

@@ -105,6 +105,11 @@ impl<'a> Registry<'a> {
         Ok(said.trim().to_owned())
     }
 
+    /// Deletes a manifest, and with it every tag that leads to it.
+    pub fn delete(&self, reference: &str) -> Result<()> {
+        self.crane(&["delete", &format!("{}/{reference}", self.address()?)]).map(drop)
+    }
+
     /// What an image consists of, by the hexadecimal digits of the digests: its manifest, its configuration, its layers.
     pub fn parts(&self, reference: &str) -> Result<Vec<String>> {
         let said = self.crane(&["manifest", &format!("{}/{reference}", self.address()?)])?;

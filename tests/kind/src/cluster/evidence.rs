@@ -10,8 +10,9 @@ use crate::command;
 use crate::registry::{ORIGIN, PRIVATE, SYSTEM_REGISTRY};
 
 /// Questions to Kubernetes, each with the file that gets the answer.
-const QUESTIONS: [(&str, &[&str]); 4] = [
+const QUESTIONS: [(&str, &[&str]); 5] = [
     ("objects.txt", &["get", "all,nodes,configmaps", "--all-namespaces", "--output", "wide"]),
+    ("custom-resources.txt", &["get", "larder", "--output", "yaml"]),
     ("events.txt", &["get", "events", "--all-namespaces", "--sort-by", ".lastTimestamp"]),
     ("pods.txt", &["describe", "pods", "--all-namespaces"]),
     ("nodes.txt", &["describe", "nodes"]),

@@ -56,6 +56,8 @@ impl<'a> Release<'a> {
             "agent": {"livenessProbe": {"periodSeconds": 5, "failureThreshold": 3}},
             // Cases are about what a node does by itself, but for those that say so ([`Self::with_cache`]).
             "cache": {"enabled": false},
+            // Each installation begins without the objects of the one before.
+            "crds": {"keep": false},
             "test": Self::tested(60),
         }))
     }
