@@ -18,17 +18,23 @@ pub struct Cache {
     control: SocketAddr,
     /// More of its command line.
     words: Vec<String>,
+    program: PathBuf,
     folder: TempDir,
 }
 
 impl Cache {
     /// Starts one that may ask these registries without TLS.
     pub fn start(registries: &[String]) -> Result<Self> {
+        Self::start_program(larder_cache()?, registries)
+    }
+
+    /// The same with another program than the one that was just built.
+    pub fn start_program(program: PathBuf, registries: &[String]) -> Result<Self> {
         let settings = registries.iter().map(|registry| format!("[registries.\"{registry}\"]\ninsecure = true\n"));
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("registries.toml"), settings.collect::<String>())?;
         std::fs::write(folder.path().join("tokens"), "node the-nodes-token-is-another\n")?;
-        let mut cache = Self { process: None, control: free_address()?, words: Vec::new(), folder };
+        let mut cache = Self { process: None, control: free_address()?, words: Vec::new(), program, folder };
         cache.set_token("the-controllers-own-token")?;
         cache.set_certificate()?;
         cache.start_again()?;
@@ -55,7 +61,7 @@ impl Cache {
 
     /// Starts it with what it had.
     pub fn start_again(&mut self) -> Result<()> {
-        let mut command = Command::new(larder_cache()?);
+        let mut command = Command::new(&self.program);
         command.arg("run").arg("--store").arg(format!("directory:{}", self.path("store").display()));
         // Nothing depends on how full the machine's own disk is.
         command.args(["--store-reserve", "0"]);

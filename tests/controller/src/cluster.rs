@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use larder_test_callers::ControlPlane;
 use larder_test_callers::wait::until;
 use larder_test_origin::{Image, ImageSpec, Origin};
+use larder_test_parts::own::larder_cache;
 use serde_json::{Value, json};
 
-use crate::{Cache, Controller, DEFINITIONS};
+use crate::{Cache, Controller, DEFINITIONS, Used};
 
 /// What the documentation says that the controller needs.
 pub const RIGHTS: &str = include_str!("../../../docs/controller-rights.yaml");
@@ -26,6 +27,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one without a controller. Its Pods may name what [`Self::push`] pushes.
     pub fn start() -> Result<Self> {
+        Self::start_with(larder_cache()?)
+    }
+
+    /// The same with another `larder-cache` than the one that was just built.
+    pub fn start_with(cache: PathBuf) -> Result<Self> {
         let plane = ControlPlane::start()?;
         for (_, definition) in DEFINITIONS {
             plane.apply(definition)?;
@@ -39,7 +45,7 @@ impl Cluster {
             until("the kind is served", || plane.kubectl(&["get", kind, "--all-namespaces"], ""))?;
         }
         let origin = Origin::start();
-        let cache = Cache::start(&[origin.registry().to_string()])?;
+        let cache = Cache::start_program(cache, &[origin.registry().to_string()])?;
         Ok(Self { plane, origin, cache })
     }
 
@@ -58,6 +64,22 @@ impl Cluster {
         let image = Image::build(&ImageSpec { layers: vec![30_000, 1000], seed, ..ImageSpec::default() });
         self.origin.push(repository, "v1", &image);
         (format!("{}/{repository}:v1", self.origin.registry()), image)
+    }
+
+    /// Pushes so many images of a few bytes each, and says what Pods would say of them.
+    pub fn push_tiny(&self, count: u64) -> Vec<Used> {
+        let registry = self.origin.registry();
+        let one = |number: u64| {
+            let spec = ImageSpec { layers: vec![10], architectures: vec!["amd64"], seed: 1_000 + number };
+            let image = Image::build(&spec);
+            let repository = format!("crowd/app-{number}");
+            self.origin.push(&repository, "v1", &image);
+            Used {
+                image: format!("{registry}/{repository}:v1"),
+                image_id: format!("{registry}/{repository}@{}", image.index),
+            }
+        };
+        (0..count).map(one).collect()
     }
 
     /// Makes a Pod of an image, which nobody runs.

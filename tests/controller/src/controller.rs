@@ -1,7 +1,7 @@
 //! `larder-controller run`, as it was just built, with a kubeconfig in the place of a Pod's own account.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,9 +10,21 @@ use larder_test_callers::wait::until;
 use larder_test_node::http::{self, free_address};
 use larder_test_node::process::Process;
 use larder_test_parts::own::larder_controller;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::Cache;
+
+/// How one is started.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// `larder-controller`
+    pub program: PathBuf,
+    /// `--lease-duration`
+    pub lease: &'static str,
+    /// `LARDER_LOG`
+    pub log: &'static str,
+}
 
 /// A running process with a folder of its own.
 pub struct Controller {
@@ -24,14 +36,25 @@ pub struct Controller {
 impl Controller {
     /// Starts one. It need not lead, nor answer yet.
     pub fn start(kubeconfig: &Path, cache: &Cache, words: &[&str]) -> Result<Self> {
+        let start = Start { program: larder_controller()?, lease: "6s", log: "info,larder_controller=debug" };
+        Self::start_as(&start, kubeconfig, cache, words)
+    }
+
+    /// The same, as `start` says.
+    pub fn start_as(start: &Start, kubeconfig: &Path, cache: &Cache, words: &[&str]) -> Result<Self> {
         let (folder, admin) = (tempfile::tempdir()?, free_address()?);
-        let mut command = Command::new(larder_controller()?);
+        let mut command = Command::new(&start.program);
         command.args(["run", "--cache", &cache.url(), "--cache-ca"]).arg(cache.authority_file());
         command.arg("--cache-token-file").arg(cache.token_file()).args(["--admin", &admin.to_string()]);
-        command.args(["--lease", "larder/larder-controller", "--lease-duration", "6s"]).args(words);
-        command.env("KUBECONFIG", kubeconfig).env("LARDER_LOG", "info,larder_controller=debug");
+        command.args(["--lease", "larder/larder-controller", "--lease-duration", start.lease]).args(words);
+        command.env("KUBECONFIG", kubeconfig).env("LARDER_LOG", start.log);
         let process = Process::start("larder-controller", folder.path(), &mut command)?;
         Ok(Self { process, admin, _folder: folder })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// A page for operators.

@@ -108,7 +108,7 @@ impl World {
     }
 }
 
-fn client(runtime: &Runtime, kubeconfig: &std::path::Path) -> Result<Client> {
+pub(crate) fn client(runtime: &Runtime, kubeconfig: &std::path::Path) -> Result<Client> {
     runtime.block_on(async {
         let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;

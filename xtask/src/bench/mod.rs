@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use larder_test_parts::Parts;
 
 use crate::workspace;
@@ -54,15 +54,21 @@ pub(crate) struct Arguments {
     /// Measure this larder-cache instead of building one
     #[arg(long, value_name = "FILE")]
     cache_program: Option<PathBuf>,
+
+    /// Measure this larder-controller instead of building one
+    #[arg(long, value_name = "FILE")]
+    controller_program: Option<PathBuf>,
 }
 
 /// What every row needs.
 struct Bench {
     parts: Parts,
-    /// `larder-node`, built with the release profile.
-    program: PathBuf,
-    /// `larder-cache`, likewise; built when a row first needs it.
+    /// `larder-node`, built with the release profile when a row first needs it.
+    program: OnceCell<PathBuf>,
+    /// `larder-cache`, likewise.
     cache_program: OnceCell<PathBuf>,
+    /// `larder-controller`, likewise.
+    controller_program: OnceCell<PathBuf>,
     rounds: u16,
     scale: Scale,
     blobs: Blobs,
@@ -72,21 +78,33 @@ struct Bench {
 impl Bench {
     /// Before each turn: nothing waits to be written to disk, and nobody wants an end.
     fn settle(&self) -> Result<()> {
-        if self.stop.is_wanted() {
-            bail!("stopped on request");
-        }
+        self.stop.check()?;
         nix::unistd::sync();
         Ok(())
     }
 
+    /// `larder-node`.
+    fn program(&self) -> Result<PathBuf> {
+        built(&self.program, "larder-node")
+    }
+
     /// `larder-cache`.
     fn cache_program(&self) -> Result<PathBuf> {
-        if let Some(program) = self.cache_program.get() {
-            return Ok(program.clone());
-        }
-        let program = release("larder-cache")?;
-        Ok(self.cache_program.get_or_init(|| program).clone())
+        built(&self.cache_program, "larder-cache")
     }
+
+    /// `larder-controller`.
+    fn controller_program(&self) -> Result<PathBuf> {
+        built(&self.controller_program, "larder-controller")
+    }
+}
+
+fn built(program: &OnceCell<PathBuf>, name: &str) -> Result<PathBuf> {
+    if let Some(program) = program.get() {
+        return Ok(program.clone());
+    }
+    let built = release(name)?;
+    Ok(program.get_or_init(|| built).clone())
 }
 
 fn release(name: &str) -> Result<PathBuf> {
@@ -103,12 +121,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let began = Instant::now();
     let machine = machine::line();
     let scale = if arguments.quick { Scale::QUICK } else { Scale::FULL };
-    let program = arguments.program.as_deref().map_or_else(|| release("larder-node"), there)?;
-    let cache_program = arguments.cache_program.as_deref().map(there).transpose()?;
+    let given = |program: &Option<PathBuf>| -> Result<OnceCell<PathBuf>> {
+        let program = program.as_deref().map(there).transpose()?;
+        Ok(program.map(OnceCell::from).unwrap_or_default())
+    };
     let mut bench = Bench {
         parts: Parts::from_environment()?,
-        program,
-        cache_program: cache_program.map(OnceCell::from).unwrap_or_default(),
+        program: given(&arguments.program)?,
+        cache_program: given(&arguments.cache_program)?,
+        controller_program: given(&arguments.controller_program)?,
         rounds: arguments.rounds,
         scale,
         blobs: Blobs::new(scale.blob),

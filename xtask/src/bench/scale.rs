@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::row::Size;
+
 /// Sizes of a run.
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
@@ -19,6 +21,10 @@ pub(super) struct Scale {
     pub(super) layer: usize,
     /// How many a cluster grows by.
     pub(super) nodes: u32,
+    /// What the controller has to do with.
+    pub(super) cluster: Size,
+    /// `CachedImages` that it finds when it starts.
+    pub(super) objects: usize,
 }
 
 impl Scale {
@@ -41,6 +47,8 @@ impl Scale {
         layers: 10,
         layer: 100 << 20,
         nodes: 1000,
+        cluster: Size { pods: 5_000, nodes: 500, images: 800, restarted_a_second: 40 },
+        objects: 100_000,
     };
 
     /// For trying it out.
@@ -52,5 +60,7 @@ impl Scale {
         layers: 3,
         layer: 4 << 20,
         nodes: 200,
+        cluster: Size { pods: 500, nodes: 50, images: 80, restarted_a_second: 50 },
+        objects: 2_000,
     };
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
+use larder_test_node::wait::Hopeless;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,6 +37,14 @@ impl Stop {
             raise.store(true, Ordering::Relaxed);
         })?;
         Ok(Self { wanted })
+    }
+
+    /// Fails when somebody does: no waiting helps any more.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.is_wanted() {
+            return Err(Hopeless("stopped on request".to_owned()).into());
+        }
+        Ok(())
     }
 
     pub(super) fn is_wanted(&self) -> bool {

@@ -18,6 +18,15 @@ pub(super) fn processor_seconds(program: Pid) -> Result<f64> {
     })
 }
 
+/// The most memory that it has had since it began, in MiB: `VmHWM`, without its children's.
+pub(super) fn peak_mebibytes(program: Pid) -> Result<f64> {
+    let path = format!("/proc/{program}/status");
+    let status = std::fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no line of that name")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kib / 1024.0)
+}
+
 /// Memory that is no file's, in MiB: what cannot be given back without swapping.
 pub(super) fn anonymous_mebibytes(program: Pid) -> Result<f64> {
     sum(program, |pid| {
@@ -44,6 +53,7 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_has_used_the_processor_or_not() {
         assert!(anonymous_mebibytes(Pid::this()).unwrap() > 0.1);
+        assert!(peak_mebibytes(Pid::this()).unwrap() >= anonymous_mebibytes(Pid::this()).unwrap());
         assert!(processor_seconds(Pid::this()).unwrap() >= 0.0);
     }
 }

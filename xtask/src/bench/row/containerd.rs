@@ -25,7 +25,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     let plain = Containerd::start(Line::V2_4, plain_folder.path(), ContainerdOptions::default())?;
     let engine = Containerd::start(Line::V2_4, folder.path(), ContainerdOptions::default())?;
     let options =
-        LarderOptions { registries: listed(&origin), program: Some(bench.program.clone()), ..LarderOptions::default() };
+        LarderOptions { registries: listed(&origin), program: Some(bench.program()?), ..LarderOptions::default() };
     let larder = Larder::start(&engine, folder.path(), &options)?;
     let mut sheet = Sheet::default();
     for round in 0..bench.rounds {

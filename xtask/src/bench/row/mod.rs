@@ -5,6 +5,7 @@ mod cluster_herd;
 mod cluster_hit;
 mod cold;
 mod containerd;
+mod controller;
 mod herd;
 mod manifests;
 mod ranges;
@@ -19,6 +20,8 @@ use larder_test_origin::{Behaviour, Image, ImageSpec, Matcher, Origin};
 
 use super::Bench;
 use super::sheet::Finding;
+
+pub(super) use controller::Size;
 
 /// A row of the table, as it is typed and printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -49,11 +52,13 @@ pub(super) enum Row {
     ScaleUp,
     /// A blob that only the bucket has, with nodes that are sent there
     Redirect,
+    /// The controller with thousands of Pods, and with many images
+    Controller,
 }
 
 impl Row {
     /// In the order of the table.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Herd,
         Self::Cold,
         Self::SlowLeader,
@@ -67,6 +72,7 @@ impl Row {
         Self::BucketRequests,
         Self::ScaleUp,
         Self::Redirect,
+        Self::Controller,
     ];
 
     /// As it is typed.
@@ -85,6 +91,7 @@ impl Row {
             Self::BucketRequests => "bucket-requests",
             Self::ScaleUp => "scale-up",
             Self::Redirect => "redirect",
+            Self::Controller => "controller",
         }
     }
 
@@ -104,6 +111,7 @@ impl Row {
             Self::BucketRequests => bucket_requests::measure(bench),
             Self::ScaleUp => scale_up::measure(bench),
             Self::Redirect => redirect::measure(bench),
+            Self::Controller => controller::measure(bench),
         }
     }
 }

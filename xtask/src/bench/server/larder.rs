@@ -32,7 +32,7 @@ pub(super) fn node(
     registry: &str,
 ) -> Result<Server> {
     let address = free_address()?;
-    let mut command = Command::new(&bench.program);
+    let mut command = Command::new(bench.program()?);
     command.arg("proxy");
     command.args(["--listen", &address.to_string(), "--admin", &free_address()?.to_string()]);
     command.args(arguments).arg("--registries").arg(registries);
