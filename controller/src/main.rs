@@ -74,14 +74,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(scraped) = scraped {
         tasks.spawn("metrics", scraped.serve(readiness.clone(), text, shutdown.clone()));
     }
-    let client = api_server::connect().await?;
+    let (client, heard) = api_server::connect().await?;
     let identity = identity()?;
     tracing::info!(identity, cache = %cache.url, observe = settings.observe, %lease, "larder-controller");
     let world = Arc::new(World::new(filters));
-    watches::start(&tasks, &client, &world, &readiness, &metrics);
+    watches::start(&tasks, &client, &heard, &world, &readiness, &metrics);
     let shared = Arc::new(Shared {
         world,
         client: client.clone(),
+        heard,
         cache: ClusterCache::new(cache, Limits::default())?,
         settings,
         metrics,

@@ -43,6 +43,8 @@ pub struct Metrics {
     images: Family<Reason, Gauge<i64, AtomicI64>>,
     known: Family<Kind, Gauge<i64, AtomicI64>>,
     held: Gauge<i64, AtomicI64>,
+    expiry_held: Gauge<i64, AtomicI64>,
+    unreadable: Family<Kind, Gauge<i64, AtomicI64>>,
     writes: Family<Kind, Counter<u64, AtomicU64>>,
     watch_errors: Family<Kind, Counter<u64, AtomicU64>>,
     fetches: Family<Outcome, Counter<u64, AtomicU64>>,
@@ -80,6 +82,10 @@ impl Default for Metrics {
         register!(known, "known", "Objects that are known of");
         let held = Gauge::default();
         register!(held, "held_back", "Pins that would be removed and are held back by the brake");
+        let expiry_held = Gauge::default();
+        register!(expiry_held, "expiry_held_back", "Images that would expire and are held back by the brake");
+        let unreadable = Family::default();
+        register!(unreadable, "unreadable", "Objects that cannot be read, and references of Pods that are none");
         let writes = Family::default();
         register!(writes, "writes", "Writes to the API server");
         let watch_errors = Family::default();
@@ -107,6 +113,8 @@ impl Default for Metrics {
             images,
             known,
             held,
+            expiry_held,
+            unreadable,
             writes,
             watch_errors,
             fetches,
@@ -155,6 +163,16 @@ impl Metrics {
     /// How many pins are held back.
     pub fn held(&self, count: usize) {
         self.held.set(number(count));
+    }
+
+    /// How many images are held back that would expire.
+    pub fn expiry_held(&self, count: usize) {
+        self.expiry_held.set(number(count));
+    }
+
+    /// How many of them cannot be read.
+    pub fn unreadable(&self, kind: &'static str, count: usize) {
+        self.unreadable.get_or_create(&Kind { kind }).set(number(count));
     }
 
     /// Something was written.
@@ -217,6 +235,8 @@ mod tests {
             images,
             known,
             held: _,
+            expiry_held: _,
+            unreadable,
             writes,
             watch_errors,
             fetches,
@@ -229,6 +249,7 @@ mod tests {
         let _ = queues.get_or_create(&Queue { queue: "ready" });
         let _ = images.get_or_create(&Reason { condition: "Cached", reason: "Complete".to_owned() });
         let _ = known.get_or_create(&Kind { kind: "pods" });
+        let _ = unreadable.get_or_create(&Kind { kind: "pods" });
         for counters in [writes, watch_errors] {
             let _ = counters.get_or_create(&Kind { kind: "pods" });
         }

@@ -3,6 +3,8 @@
 //! Invariants: an object that cannot be read is skipped and said so, and never stops a watch; whatever happens to a watch (a restart of the API server, a
 //! version that is too old, a definition that is gone) it begins anew by itself, and what was known stays known until it has.
 
+mod guarded;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
@@ -14,24 +16,39 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use larder_api::CachedImage;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::Tasks;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_server::Heard;
 use crate::decide::platforms::Platform;
 use crate::metrics::Metrics;
 use crate::pods;
-use crate::world::{Known, Object, World, now};
+use crate::world::{Known, Object, Source, World, now};
+
+use guarded::Guarded;
 
 /// Objects in a page of a list.
 const PAGE: u32 = 500;
 
 /// Starts all of them.
-pub fn start(tasks: &Tasks, client: &Client, world: &Arc<World>, readiness: &Readiness, metrics: &Arc<Metrics>) {
+pub fn start(
+    tasks: &Tasks,
+    client: &Client,
+    heard: &Heard,
+    world: &Arc<World>,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
+) {
     let config = || watcher::Config::default().page_size(PAGE);
-    let watch =
-        |kind| Watch { kind, world: Arc::clone(world), readiness: readiness.clone(), metrics: Arc::clone(metrics) };
+    let watch = |kind: &'static str| Watch {
+        kind,
+        is_open: heard.open(&kind.to_lowercase()),
+        world: Arc::clone(world),
+        readiness: readiness.clone(),
+        metrics: Arc::clone(metrics),
+    };
     let stop = tasks.shutdown();
     let pods = watcher(Api::<DeserializeGuard<Pod>>::all(client.clone()), config());
     tasks.spawn("watch-pods", until(stop, watch("Pods").follow(pods, pod)));
@@ -39,7 +56,7 @@ pub fn start(tasks: &Tasks, client: &Client, world: &Arc<World>, readiness: &Rea
     tasks.spawn("watch-namespaces", until(stop, watch("Namespaces").follow(namespaces, Names::of(namespace))));
     let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), config());
     tasks.spawn("watch-nodes", until(stop, watch("Nodes").follow(nodes, Names::of(node))));
-    let images = watcher(Api::<DeserializeGuard<CachedImage>>::all(client.clone()), config());
+    let images = watcher(Api::<Guarded>::all(client.clone()), config());
     tasks.spawn("watch-images", until(stop, watch("CachedImages").follow(images, Names::of(image))));
 }
 
@@ -56,6 +73,8 @@ fn until<W: Future<Output = ()> + Send>(
 /// One of them.
 struct Watch {
     kind: &'static str,
+    /// Told whenever the API server has answered with a watch.
+    is_open: Arc<Notify>,
     world: Arc<World>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -71,12 +90,25 @@ impl Watch {
         let trouble = self.readiness.condition(self.kind);
         let events = events.default_backoff();
         let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
+        let goes_on = || {
+            if trouble.clear() {
+                tracing::info!(kind = self.kind, "the watch goes on");
+            }
+        };
+        loop {
+            let event = tokio::select! {
+                biased;
+                // What is quiet says nothing, however long it is watched again.
+                () = self.is_open.notified() => {
+                    goes_on();
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            let Some(event) = event else { break };
             match event {
                 Ok(event) => {
-                    if trouble.clear() {
-                        tracing::info!(kind = self.kind, "the watch goes on");
-                    }
+                    goes_on();
                     let is_complete = matches!(event, Event::InitDone);
                     self.world.change(|known| apply.apply(known, event));
                     if is_complete {
@@ -137,17 +169,28 @@ fn pod(known: &mut Known, event: Event<DeserializeGuard<Pod>>) {
     let changed = match event {
         Event::Init => {
             known.index.begin_listing();
+            known.unreadable.no_pods();
             return;
         }
-        Event::Apply(pod) | Event::InitApply(pod) => match pod.0 {
-            Ok(pod) => pods::pod(&pod).map(|pod| known.index.pod(&pod, now)),
-            Err(error) => {
-                unreadable("Pod", &error);
-                None
+        Event::Apply(pod) | Event::InitApply(pod) => {
+            let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+            match pod.0 {
+                Ok(pod) => {
+                    known.unreadable.pod_gone(&namespace, &name);
+                    pods::pod(&pod).map(|pod| known.index.pod(&pod, now))
+                }
+                Err(error) => {
+                    tracing::warn!(kind = "Pod", namespace, name, "it cannot be read: {}", error.error);
+                    known.unreadable.pod(&namespace, &name);
+                    // What it used before it uses still, as far as anybody knows.
+                    known.index.pod_is_there(&namespace, &name);
+                    None
+                }
             }
-        },
+        }
         Event::Delete(pod) => {
             let namespace = pod.namespace().unwrap_or_default();
+            known.unreadable.pod_gone(&namespace, &pod.name_any());
             Some(known.index.pod_gone(&namespace, &pod.name_any(), now))
         }
         Event::InitDone => {
@@ -156,12 +199,6 @@ fn pod(known: &mut Known, event: Event<DeserializeGuard<Pod>>) {
         }
     };
     known.changed.extend(changed.into_iter().flatten());
-}
-
-fn unreadable(kind: &'static str, error: &kube::core::error_boundary::InvalidObject) {
-    let name = error.metadata.name.as_deref().unwrap_or_default();
-    let namespace = error.metadata.namespace.as_deref().unwrap_or_default();
-    tracing::warn!(kind, namespace, name, "skipped, it cannot be read: {}", error.error);
 }
 
 /// Those whose names are kept, so that a new list tells which are gone.
@@ -173,7 +210,7 @@ struct Names<K> {
 
 /// What one of them does.
 enum Seen<'a, K> {
-    Is(K),
+    Is(K, Source),
     /// It is gone; the object, if that was told.
     Gone(&'a str, Option<K>),
     Listed(bool),
@@ -191,7 +228,7 @@ impl<K: Resource + Send> Apply<K> for Names<K> {
             Event::Init => self.listing.clear(),
             Event::InitApply(object) => {
                 self.listing.insert(object.name_any());
-                (self.apply)(known, Seen::Is(object));
+                (self.apply)(known, Seen::Is(object, Source::List));
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listing);
@@ -203,7 +240,7 @@ impl<K: Resource + Send> Apply<K> for Names<K> {
             }
             Event::Apply(object) => {
                 self.known.insert(object.name_any());
-                (self.apply)(known, Seen::Is(object));
+                (self.apply)(known, Seen::Is(object, Source::Watch));
             }
             Event::Delete(object) => {
                 let name = object.name_any();
@@ -221,7 +258,7 @@ impl<K: Resource + Send> Apply<K> for Names<K> {
 fn namespace(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Namespace>>) {
     let now = now();
     let changed = match seen {
-        Seen::Is(namespace) => {
+        Seen::Is(namespace, _) => {
             let labels = namespace.metadata.labels.clone().unwrap_or_default();
             known.index.namespace(&namespace.name_any(), labels, now)
         }
@@ -236,30 +273,31 @@ fn namespace(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Namespace>>) {
 
 fn node(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Node>>) {
     match seen {
-        Seen::Is(node) => {
+        Seen::Is(node, _) => {
             let label = |name| node.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
             let platform = Platform::of_node((label("kubernetes.io/os"), label("kubernetes.io/arch")), (None, None));
             known.node(&node.name_any(), platform);
         }
-        Seen::Gone(name, _) => {
-            known.node_gone(name);
-        }
+        Seen::Gone(name, _) => known.node_gone(name),
         Seen::Listed(complete) => known.listed.nodes = complete,
     }
 }
 
-fn image(known: &mut Known, seen: Seen<'_, DeserializeGuard<CachedImage>>) {
+fn image(known: &mut Known, seen: Seen<'_, Guarded>) {
     match seen {
-        Seen::Is(object) => match object.0 {
-            Ok(object) => {
-                if let Some(object) = Object::of(object) {
-                    known.object(object);
-                } else {
-                    tracing::warn!("a CachedImage is skipped: its spec.image is no image");
-                }
+        Seen::Is(Guarded::Image(object), source) => {
+            let name = object.name_any();
+            if let Some(object) = Object::of(*object) {
+                known.object(object, source);
+            } else {
+                tracing::warn!(name, "a CachedImage is skipped: its spec.image is no image");
             }
-            Err(error) => unreadable("CachedImage", &error),
-        },
+        }
+        Seen::Is(Guarded::Unreadable { metadata, image, error }, _) => {
+            let name = metadata.name.unwrap_or_default();
+            tracing::warn!(kind = "CachedImage", name, "it cannot be read: {error}");
+            known.unreadable_object(&name, image.as_deref());
+        }
         Seen::Gone(name, told) => {
             let uid = told.as_ref().and_then(|object| object.meta().uid.clone());
             known.object_gone(name, uid.as_deref(), told.is_some());

@@ -3,12 +3,16 @@
 //! Kept up to date by the watches ([`crate::watches`]) whether or not this controller leads, so that a new leader knows everything at once. Of a Pod only what
 //! the [`Index`] needs is kept. Nothing here is written.
 
+mod gone;
 mod objects;
+#[cfg(test)]
+mod tests;
+mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use kube::ResourceExt as _;
 use larder_api::{CachedImage, CachedImageSpec, CachedImageStatus, Time};
@@ -18,10 +22,12 @@ use crate::FIELD_MANAGER;
 use crate::decide::expiry::MadeBy;
 use crate::decide::filter::Filters;
 use crate::decide::index::Index;
-use crate::decide::platforms::Platform;
+use crate::decide::platforms::{Platform, Remembered};
 use crate::decide::{Image, Moment};
 
+use gone::Gone;
 pub use objects::Objects;
+pub use unreadable::Unreadable;
 
 /// A `CachedImage`, as far as it is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +84,17 @@ impl Object {
     }
 }
 
+/// Who says how an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A list, which says what there is: also after an etcd was put back to what it was before, and versions are lower than those that are known.
+    List,
+    /// A watch, which is in order and may be behind an answer.
+    Watch,
+    /// The answer to a write, which may come after what the watch says of later.
+    Answer,
+}
+
 /// Which lists are complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "four lists, each complete or not")]
@@ -109,6 +126,8 @@ pub struct Known {
     pub nodes: BTreeMap<String, Option<Platform>>,
     /// How many nodes are of each, so that nobody goes through all of them for an image.
     platforms: BTreeMap<Platform, usize>,
+    /// Platforms of nodes that are no more.
+    pub remembered: Remembered,
     /// By name.
     pub objects: Objects,
     /// Names of objects, by image. Several may be of one image: people may call theirs as they like.
@@ -121,12 +140,15 @@ pub struct Known {
     pub deleted: BTreeSet<Image>,
     /// Whether one was added to these since a pass acted on them.
     pub is_deleted_anew: bool,
+    /// What there is and cannot be read.
+    pub unreadable: Unreadable,
+    gone: Gone,
 }
 
 impl Known {
-    /// The platforms of all nodes.
-    pub fn platforms(&self) -> BTreeSet<Platform> {
-        self.platforms.keys().cloned().collect()
+    /// The platforms of all nodes, and those of nodes that went within the last days.
+    pub fn platforms(&self, now: Instant) -> BTreeSet<Platform> {
+        self.remembered.and(self.platforms.keys().cloned().collect(), now)
     }
 
     /// A node is there, or is other than before.
@@ -149,6 +171,7 @@ impl Known {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 self.platforms.remove(&platform);
+                self.remembered.left(platform, Instant::now());
             }
         }
     }
@@ -158,14 +181,23 @@ impl Known {
         self.by_image.get(image).into_iter().flatten().filter_map(|name| self.objects.get(name))
     }
 
-    /// A state of an object that is not older than what is known.
-    pub fn object(&mut self, object: Object) {
-        if let Some(known) = self.objects.get(&object.name)
-            && known.uid == object.uid
-            && !object.is_newer_than(known)
-        {
+    /// A state of an object.
+    pub fn object(&mut self, object: Object, source: Source) {
+        let known = self.objects.get(&object.name);
+        let is_news = match source {
+            Source::List => {
+                self.gone.forget(&object.uid);
+                known.is_none_or(|known| **known != object)
+            }
+            Source::Watch | Source::Answer => {
+                !self.gone.contains(&object.uid)
+                    && known.is_none_or(|known| known.uid != object.uid || object.is_newer_than(known))
+            }
+        };
+        if !is_news {
             return;
         }
+        self.unreadable.object_gone(&object.name);
         let (first, last) = (&object.status.first_used, &object.status.last_used);
         self.index.record(&object.image, first.as_ref().map(moment), last.as_ref().map(moment));
         self.by_image.entry(object.image.clone()).or_default().insert(object.name.clone());
@@ -182,19 +214,40 @@ impl Known {
 
     /// An object is gone; `was_seen`: that was told, and not found out by a list.
     pub fn object_gone(&mut self, name: &str, uid: Option<&str>, was_seen: bool) {
+        if let Some(uid) = uid.or_else(|| Some(self.objects.get(name)?.uid.as_str())) {
+            self.gone.insert(uid, Instant::now());
+        }
+        if let Some(image) = self.unreadable.object_gone(name) {
+            self.lost(&image, was_seen);
+        }
         if self.objects.get(name).is_none_or(|object| uid.is_some_and(|uid| uid != object.uid)) {
             return;
         }
         let Some(object) = self.objects.remove(name) else { return };
         self.unlink(name, &object.image);
-        if !self.by_image.contains_key(&object.image) {
-            self.index.forget(&object.image);
+        self.lost(&object.image, was_seen);
+    }
+
+    /// An object of this image is no more.
+    fn lost(&mut self, image: &Image, was_seen: bool) {
+        if !self.by_image.contains_key(image) && !self.unreadable.has(image) {
+            self.index.forget(image);
             if was_seen {
-                self.deleted.insert(object.image.clone());
+                self.deleted.insert(image.clone());
                 self.is_deleted_anew = true;
             }
         }
-        self.changed.insert(object.image.clone());
+        self.changed.insert(image.clone());
+    }
+
+    /// An object is there, and cannot be read but for this.
+    pub fn unreadable_object(&mut self, name: &str, image: Option<&str>) {
+        self.unreadable.object(name, image);
+        // What was read of it before is not what it says now; that it is there is no reason to let anything go.
+        if let Some(before) = self.objects.remove(name) {
+            self.unlink(name, &before.image);
+            self.changed.insert(before.image.clone());
+        }
     }
 
     fn unlink(&mut self, name: &str, image: &Image) {
@@ -228,6 +281,9 @@ impl World {
             changed: BTreeSet::new(),
             deleted: BTreeSet::new(),
             is_deleted_anew: false,
+            remembered: Remembered::default(),
+            unreadable: Unreadable::default(),
+            gone: Gone::default(),
         };
         Self { known: Mutex::new(known), changed: Notify::new(), is_worked_on: AtomicBool::new(false) }
     }

@@ -5,7 +5,7 @@
 //! several small steps do not pass for one small one. The word is the name of the very set that was shown, by this brake and
 //! since it was last released: another set wants another word, and so does the same set another time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use larder_oci::{Algorithm, Digest};
@@ -34,8 +34,8 @@ pub struct Pass<'a> {
     pub before: usize,
     /// What would go.
     pub to_go: &'a [(Image, Cause)],
-    /// Whether the definition of the objects exists and a full list of them was read. If not, nothing goes: not even
-    /// with a word.
+    /// Whether the definition of the objects exists and a full list of them was read and understood. If not, nothing goes:
+    /// not even with a word.
     pub is_listed: bool,
     /// The word that a person gave, if any.
     pub word: Option<&'a str>,
@@ -70,6 +70,8 @@ pub struct Brake {
     seed: String,
     /// How often it was released.
     released: u64,
+    /// There are still, and do not count any more.
+    forgiven: BTreeSet<Image>,
 }
 
 impl Brake {
@@ -114,6 +116,21 @@ impl Brake {
         Ruling::Hold(Hold { of: most, to_go: pass.to_go.len(), word: Some(word) })
     }
 
+    /// These were let go before ([`super::expiring`], or a word while the cache was away), and are not gone yet: they count neither as what there was nor as
+    /// what goes.
+    pub fn forgive(&mut self, images: BTreeSet<Image>) {
+        let news = images.difference(&self.forgiven).count();
+        for (_, size) in &mut self.sizes {
+            *size = size.saturating_sub(news);
+        }
+        self.forgiven = images;
+    }
+
+    /// How often a word was taken.
+    pub fn releases(&self) -> u64 {
+        self.released
+    }
+
     fn most(&mut self, now: Moment) -> usize {
         // A clock that was set back leaves times in the future: what was then was just now.
         for (at, _) in &mut self.sizes {
@@ -143,8 +160,8 @@ impl Hold {
                  if it is not, look at the filters, the Pods and the CachedImages"
             ),
             None => format!(
-                "{to_go} of {of} would go, but the CachedImages could not be listed: nothing is removed; see whether their \
-                 definition is still there (kubectl get crd cachedimages.larder.dev)"
+                "{to_go} of {of} would go, but not all CachedImages could be listed and read: nothing is removed; see whether their \
+                 definition is there and of this release (kubectl get crd cachedimages.larder.dev)"
             ),
         }
     }

@@ -2,15 +2,17 @@
 //!
 //! A decision a file. The way through it: Pods ([`pod`]) name images ([`image`]); what is left out, and why, say the
 //! [`filter`]s ([`labels`], [`glob`]); the rest is counted in the [`index`] and bounded per namespace ([`bounds`]); each
-//! image has [`platforms`] and a time to go ([`expiry`]); together they are [`pins`], held back by the [`brake`], fetched
+//! image has [`platforms`] and a time to go ([`expiry`], by a [`clock`] that is right, and not all at once: [`expiring`]); together they are [`pins`], held back by the [`brake`], fetched
 //! when it is their [`turns`], and looked at in [`rounds`]. What a registry does is its [`health`]; what a person reads
 //! are [`conditions`].
 
 pub mod backoff;
 pub mod bounds;
 pub mod brake;
+pub mod clock;
 pub mod conditions;
 pub mod digests;
+pub mod expiring;
 pub mod expiry;
 pub mod filter;
 pub mod glob;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use larder_oci::Digest;
 
-use super::brake::{Brake, Cause, Pass, Ruling};
+use super::brake::{Brake, Cause, Hold, Pass, Ruling};
 use super::platforms::Platforms;
 use super::{Image, Moment};
 
@@ -68,6 +68,8 @@ pub struct Plan {
     pub put: Vec<Put>,
     /// To delete; nothing while it is held back.
     pub delete: Vec<Image>,
+    /// Of what is pinned, what was let go before and now by a word: it is not asked for again if it does not go at once.
+    pub let_go: BTreeSet<Image>,
     /// To delete because they are set aside. Nothing is lost with them; their images keep their turns.
     pub set_aside: Vec<Image>,
     /// As it should be.
@@ -92,6 +94,11 @@ pub struct Listing<'a> {
     /// nothing is ever removed without; so that one misspelt image does not stand in the way of that, such pins go while
     /// their images rest, and come back when it is their turn again.
     pub set_aside: &'a BTreeSet<Image>,
+    /// What was let go before: images that expired ([`super::expiring`]), and pins that a word was said for. With a tag go the
+    /// digests that are kept beside it.
+    pub let_go: &'a BTreeSet<Image>,
+    /// Images whose object cannot be read: what is pinned of them stays as it is.
+    pub unreadable: &'a BTreeSet<Image>,
 }
 
 /// The pins that wishes ask for. Where two want the same reference, for the machines of both.
@@ -108,6 +115,22 @@ pub fn wanted(wishes: &[Wish]) -> BTreeMap<Image, Platforms> {
         }
     }
     pins
+}
+
+/// Images, and with a tag the digests that are kept beside it.
+struct WithDigests<'a> {
+    images: &'a BTreeSet<Image>,
+    names: BTreeSet<&'a str>,
+}
+
+impl<'a> WithDigests<'a> {
+    fn of(images: &'a BTreeSet<Image>) -> Self {
+        Self { images, names: images.iter().filter(|image| !image.is_digest()).map(Image::name).collect() }
+    }
+
+    fn have(&self, pin: &Image) -> bool {
+        self.images.contains(pin) || (pin.is_digest() && self.names.contains(pin.name()))
+    }
 }
 
 /// What is to be put and deleted.
@@ -143,19 +166,29 @@ pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &
         let is_explained = listing.deleted.contains(image) || (image.is_digest() && names.contains(image.name()));
         if is_explained { Cause::Deleted } else { Cause::Missing }
     };
-    let to_go: Vec<(Image, Cause)> = have
-        .keys()
-        .filter(|image| !wanted.contains_key(**image))
-        .map(|image| ((*image).clone(), cause(image)))
-        .collect();
-    let pass = Pass { before: have.len(), to_go: &to_go, is_listed: listing.is_complete, word: listing.word };
-    let ruling = brake.rule(&pass, now);
-    let is_settled = listing.is_complete && is_complete && put.is_empty() && to_go.is_empty() && set_aside.is_empty();
+    let (let_go, unreadable) = (WithDigests::of(listing.let_go), WithDigests::of(listing.unreadable));
+    let leaves = |image: &&Image| !wanted.contains_key(*image) && !unreadable.have(image);
+    let (free, asked): (BTreeSet<Image>, BTreeSet<Image>) =
+        have.keys().copied().filter(leaves).cloned().partition(|image| let_go.have(image));
+    let to_go: Vec<(Image, Cause)> = asked.iter().map(|image| (image.clone(), cause(image))).collect();
+    brake.forgive(free.clone());
+    let before = have.len().saturating_sub(free.len());
+    let pass = Pass { before, to_go: &to_go, is_listed: listing.is_complete, word: listing.word };
+    let releases = brake.releases();
+    let ruling = match brake.rule(&pass, now) {
+        Ruling::Go if !listing.is_complete && !free.is_empty() => {
+            Ruling::Hold(Hold { of: have.len(), to_go: free.len(), word: None })
+        }
+        ruling => ruling,
+    };
+    let is_settled = listing.is_complete && is_complete && put.is_empty() && asked.is_empty() && free.is_empty();
+    let is_settled = is_settled && set_aside.is_empty();
     let delete = match &ruling {
-        Ruling::Go => to_go.into_iter().map(|(image, _)| image).collect(),
+        Ruling::Go => free.union(&asked).cloned().collect(),
         Ruling::Hold(_) => Vec::new(),
     };
-    Plan { put, delete, set_aside, unchanged, ruling, is_settled }
+    let let_go = if brake.releases() > releases { free.union(&asked).cloned().collect() } else { free };
+    Plan { put, delete, let_go, set_aside, unchanged, ruling, is_settled }
 }
 
 fn why(pin: Option<&CachePin>, platforms: &Platforms, upstream: Option<&Digest>) -> Option<Why> {

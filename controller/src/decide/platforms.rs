@@ -1,7 +1,8 @@
 //! For which machines an image is kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// `os/architecture[/variant]`, in the words of the OCI image specification, which are Go's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +61,38 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
         self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+/// How long a platform counts that has no node any more.
+pub const REMEMBERED: Duration = Duration::from_hours(7 * 24);
+
+/// Platforms that have no node just now and had one: a pool that is scaled to nothing for the night comes back, and its images with it would have to.
+///
+/// Times are of the machine's uptime, which no clock that is set changes; whoever begins anew [learns](Self::learn) what is pinned, and counts from then. So
+/// nothing is forgotten early.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered(BTreeMap<Platform, Instant>);
+
+impl Remembered {
+    /// A node of it went, perhaps the last one.
+    pub fn left(&mut self, platform: Platform, now: Instant) {
+        self.0.insert(platform, now);
+    }
+
+    /// Images are kept for these, for a reason from before.
+    pub fn learn(&mut self, platforms: BTreeSet<Platform>, now: Instant) {
+        for platform in platforms {
+            self.0.entry(platform).or_insert(now);
+        }
+    }
+
+    /// Those of the nodes, and those that are remembered.
+    pub fn and(&self, nodes: BTreeSet<Platform>, now: Instant) -> BTreeSet<Platform> {
+        let counts = |left: Instant| now.saturating_duration_since(left) < REMEMBERED;
+        let mut all = nodes;
+        all.extend(self.0.iter().filter(|(_, left)| counts(**left)).map(|(platform, _)| platform.clone()));
+        all
     }
 }
 

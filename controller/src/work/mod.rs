@@ -4,10 +4,11 @@
 //! first. It reacts to what [changed](crate::world) (an image at a time), and compares everything with everything in a pass once a minute, which is what
 //! finally counts: it puts what is missing, deletes what nobody wants (held back by the [`brake`](crate::decide::brake)), and declares the set complete.
 //!
-//! `objects` makes, tells and expires objects, `pinning` and `pass` are the cache's side, `monitoring` asks registries; `telling` and `budget` decide what is written when.
+//! `objects` makes and tells objects, `expire` deletes them, `pinning` and `pass` are the cache's side, `monitoring` asks registries; `telling` and `budget` decide what is written when.
 
 mod beside;
 mod budget;
+mod expire;
 mod looks;
 mod monitoring;
 mod objects;
@@ -27,10 +28,12 @@ use larder_oci::ImageReference;
 use larder_process::readiness::{Condition, Readiness};
 use tokio::time::{Instant, sleep_until};
 
+use crate::api_server::Heard;
 use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, Revalidation};
 use crate::decide::backoff::Backoff;
 use crate::decide::brake::Brake;
 use crate::decide::conditions::Upstream;
+use crate::decide::expiring::Expiring;
 use crate::decide::expiry::Rules;
 use crate::decide::rounds::Rounds;
 use crate::decide::turns::Turns;
@@ -42,6 +45,7 @@ use crate::world::{World, now};
 
 use beside::Beside;
 use budget::Budget;
+use expire::Expired;
 use looks::Looks;
 
 /// Between two passes.
@@ -95,6 +99,8 @@ pub struct Shared {
     pub world: Arc<World>,
     /// The API server.
     pub client: Client,
+    /// What its answers say beside.
+    pub heard: Heard,
     /// The cluster cache.
     pub cache: ClusterCache,
     /// What a person decided.
@@ -136,17 +142,9 @@ enum Done {
     /// A registry was asked.
     Checked { image: Image, result: Result<Option<Revalidation>, CacheError> },
     /// What is to expire was looked at.
-    Expired { result: Result<Expired, kube::Error> },
+    Expired { result: Expired },
     /// The lead was lost on the way.
     NotLeading,
-}
-
-/// What became of images that were due.
-#[derive(Debug, Default)]
-struct Expired {
-    gone: Vec<Image>,
-    /// A Pod uses them, as the API server says.
-    spared: Vec<Image>,
 }
 
 /// What happens to the pins.
@@ -184,6 +182,9 @@ struct Work {
     pins: Pins,
     turns: Turns,
     brake: Brake,
+    expiring: Expiring,
+    /// Images that expired and pins that a word was said for, until their pins are gone: nobody is asked for them again.
+    let_go: BTreeSet<Image>,
     rounds: Rounds,
     upstream: BTreeMap<Image, (Upstream, Moment)>,
     /// Questions that are under way, by registry.
@@ -210,6 +211,9 @@ struct Work {
 struct Conditions {
     cache: Condition,
     brake: Condition,
+    expiry: Condition,
+    clock: Condition,
+    unreadable: Condition,
     api: Condition,
     declared: Condition,
 }
@@ -217,11 +221,12 @@ struct Conditions {
 /// Whoever does not lead any more says nothing of what only a leader knows.
 impl Drop for Work {
     fn drop(&mut self) {
-        let Conditions { cache, brake, api, declared } = &self.conditions;
-        for condition in [cache, brake, api, declared] {
+        let Conditions { cache, brake, expiry, clock, unreadable, api, declared } = &self.conditions;
+        for condition in [cache, brake, expiry, clock, unreadable, api, declared] {
             condition.clear();
         }
         self.shared.metrics.held(0);
+        self.shared.metrics.expiry_held(0);
         for queue in ["ready", "resting", "under_way", "to_write", "being_written"] {
             self.shared.metrics.queue(queue, 0);
         }
@@ -238,6 +243,9 @@ impl Work {
         let conditions = Conditions {
             cache: shared.readiness.condition("cluster cache"),
             brake: shared.readiness.condition("brake"),
+            expiry: shared.readiness.condition("expiry"),
+            clock: shared.readiness.condition("clock"),
+            unreadable: shared.readiness.condition("unreadable"),
             api: shared.readiness.condition("API server"),
             declared: shared.readiness.condition("declaration"),
         };
@@ -254,6 +262,8 @@ impl Work {
             pins: Pins::default(),
             turns,
             brake: Brake::new(shared.identity.clone()),
+            expiring: Expiring::new(&shared.identity),
+            let_go: BTreeSet::new(),
             rounds: Rounds::default(),
             upstream: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -341,6 +351,9 @@ impl Work {
         if was_deleted || is_said {
             self.last_word = word;
             self.pass_soon();
+            if is_said {
+                self.next_expiry = Instant::now();
+            }
         }
         if self.tell_of_trouble.take_if(|at| *at <= Instant::now()).is_some() {
             self.look_at_everything();

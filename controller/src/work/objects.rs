@@ -1,14 +1,11 @@
-//! `CachedImages`: made where a Pod wants an image, told how it is, and deleted when their time has come.
+//! `CachedImages`: made where a Pod wants an image, and told how it is. Their end is [`expire`](super::expire).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
-use kube::core::DeserializeGuard;
-use kube::{Api, Resource as _};
+use kube::Resource as _;
+use kube::api::{Patch, PatchParams};
 use larder_api::condition::{Reason as _, get};
 use larder_api::{CachedImage, cached_image};
 use larder_oci::{Algorithm, Digest};
@@ -16,7 +13,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::telling::{self, Facts, Worth};
-use super::{ANSWER, Done, EXPIRY, Expired, LOOKS, TROUBLE, WRITES, Work};
+use super::{ANSWER, Done, LOOKS, TROUBLE, WRITES, Work};
 use crate::FIELD_MANAGER;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
@@ -24,22 +21,10 @@ use crate::decide::index::Wanted;
 use crate::decide::platforms::Platforms;
 use crate::decide::{Image, Moment};
 use crate::events::Note;
-use crate::world::{Known, Object, now};
-
-/// Pods in a page of the list that is the last word before a deletion.
-const PAGE: u32 = 500;
-
-/// Images that may expire at a time.
-const CANDIDATES: usize = 500;
-
-/// The end of an image is looked at again after this time, however far it is.
-const LONGEST_END: Duration = Duration::from_hours(1);
+use crate::world::{Known, Object, Source, now};
 
 /// Between two looks at an image while the pins were not listed yet.
 const FIRST_LIST: Duration = Duration::from_secs(1);
-
-/// For how long an image that is due is left alone after the API server named a Pod that uses it: one that does not count (a filter), or one that came just now.
-const SPARED: Duration = Duration::from_hours(1);
 
 /// What is to be done with an image's objects.
 enum Look {
@@ -49,7 +34,7 @@ enum Look {
     Tell(Box<(Arc<Object>, cached_image::CachedImageStatus)>),
 }
 
-fn no_answer() -> kube::Error {
+pub(super) fn no_answer() -> kube::Error {
     kube::Error::Service("the API server does not answer in time".into())
 }
 
@@ -94,6 +79,9 @@ impl Work {
         let now = now();
         let wanted = known.index.image(image, now);
         let objects: Vec<Arc<Object>> = known.objects_of(image).cloned().collect();
+        if objects.is_empty() && known.unreadable.has(image) {
+            return Look::Nothing;
+        }
         if objects.is_empty() {
             let used = telling::use_of(wanted.as_ref());
             // Deleted by hand: first its pin goes, then it comes back.
@@ -147,7 +135,7 @@ impl Work {
 
     /// For which machines an image is kept that has these objects.
     pub(super) fn platforms(objects: &[Arc<Object>], known: &Known) -> Platforms {
-        let nodes = known.platforms();
+        let nodes = known.platforms(std::time::Instant::now());
         let own = |object: &Object| {
             object
                 .spec
@@ -264,7 +252,7 @@ impl Work {
             Ok(object) => {
                 self.conditions.api.clear();
                 if let Some(object) = Object::of(object) {
-                    self.shared.world.known().object(object);
+                    self.shared.world.known().object(object, Source::Answer);
                 }
                 self.look_soon(image.clone());
             }
@@ -311,130 +299,4 @@ impl Work {
             self.events.publish(object, Note::warning(reason.as_str(), message(UpstreamAvailable::CONDITION)));
         }
     }
-
-    /// When there is something to expire of an image, if nothing else happens.
-    fn note_the_end(&mut self, image: &Image, objects: &[Arc<Object>], wanted: Option<&Wanted>, now: Moment) {
-        let used = telling::use_of(wanted);
-        let rules = &self.shared.settings.rules;
-        let ends = objects.iter().filter_map(|object| {
-            match expiry::until(image, &telling::of_object(object, used), used, rules, now) {
-                expiry::Until::Expires(at) => Some(at),
-                expiry::Until::Used | expiry::Until::Retained | expiry::Until::Deleted => None,
-            }
-        });
-        match ends.min() {
-            // A clock that is set is noticed within the hour.
-            Some(at) => self.ends.insert(image.clone(), Instant::now() + at.since(now).min(LONGEST_END)),
-            None => self.ends.remove(image),
-        }
-    }
-
-    /// Images whose end is near, and no others: however many there are, nobody goes through all of them for that. Each comes again, until a look at it says
-    /// that it has no end, or another one.
-    fn candidates(&mut self) -> Vec<Image> {
-        let now = Instant::now();
-        let due: Vec<Image> = std::iter::from_fn(|| self.ends.take_due(now)).take(CANDIDATES).collect();
-        for image in &due {
-            self.ends.insert(image.clone(), now + EXPIRY);
-        }
-        due
-    }
-
-    /// Asks the API server itself, not what is known, and deletes what it says nobody uses.
-    pub(super) fn begin_expiry(&mut self) {
-        if self.expiry_runs || Instant::now() < self.next_expiry {
-            return;
-        }
-        self.next_expiry = Instant::now() + EXPIRY;
-        self.budget.forget_old(Instant::now());
-        let (now, at) = (now(), Instant::now());
-        self.spared.retain(|_, until| *until > at);
-        let due: Vec<(Image, String, expiry::Preconditions)> = {
-            let candidates = self.candidates();
-            let known = self.shared.world.known();
-            if !known.listed.everything() {
-                return;
-            }
-            let rules = &self.shared.settings.rules;
-            let one = |object: &Arc<Object>| {
-                if self.spared.contains_key(&object.image) {
-                    return None;
-                }
-                let wanted = known.index.image(&object.image, now);
-                let used = telling::use_of(wanted.as_ref());
-                let found = expiry::due(&object.image, &telling::of_object(object, used), used, rules, now)?;
-                Some((object.image.clone(), object.name.clone(), found))
-            };
-            candidates.iter().flat_map(|image| known.objects_of(image)).filter_map(one).collect()
-        };
-        if due.is_empty() {
-            return;
-        }
-        self.expiry_runs = true;
-        let (api, pods) = (self.api.clone(), Api::<DeserializeGuard<Pod>>::all(self.shared.client.clone()));
-        self.write(expire(api, pods, due), |result| Done::Expired { result });
-    }
-
-    pub(super) fn expired(&mut self, result: Result<Expired, kube::Error>) {
-        self.expiry_runs = false;
-        match result {
-            Ok(Expired { gone, spared }) => {
-                let until = Instant::now() + SPARED;
-                self.spared.extend(spared.into_iter().map(|image| (image, until)));
-                for image in gone {
-                    self.shared.metrics.wrote("expiry");
-                    tracing::info!(%image, "expired: no Pod has used it for as long as it is kept");
-                }
-            }
-            Err(error) => {
-                tracing::warn!("what is to expire could not be looked at: {}", crate::api_server::words(&error));
-            }
-        }
-    }
-}
-
-/// Which of these went. Every Pod is looked at once, a page at a time.
-async fn expire(
-    api: Api<CachedImage>,
-    pods: Api<DeserializeGuard<Pod>>,
-    due: Vec<(Image, String, expiry::Preconditions)>,
-) -> Result<Expired, kube::Error> {
-    let mut used: BTreeSet<Image> = BTreeSet::new();
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let listed = timeout(ANSWER, pods.list(&page)).await.unwrap_or_else(|_| Err(no_answer()))?;
-        for pod in &listed.items {
-            match &pod.0 {
-                Ok(pod) => {
-                    let pod = crate::pods::pod(pod).filter(|pod| pod.ended.is_none());
-                    used.extend(pod.iter().flat_map(|pod| &pod.uses).filter_map(|used| used.image().ok()));
-                }
-                // Nobody knows what it uses.
-                Err(error) => {
-                    let name = error.metadata.name.clone().unwrap_or_default();
-                    tracing::warn!(name, "a Pod cannot be read, so nothing expires: {}", error.error);
-                    return Ok(Expired::default());
-                }
-            }
-        }
-        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => break,
-        }
-    }
-    let (spared, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|(image, _, _)| used.contains(image));
-    let gone = futures_util::stream::iter(due.into_iter().map(Ok)).try_filter_map(|(image, name, found)| {
-        let api = api.clone();
-        async move {
-            let preconditions = Preconditions { uid: Some(found.uid), resource_version: Some(found.resource_version) };
-            let parameters = DeleteParams::default().preconditions(preconditions);
-            match timeout(ANSWER, api.delete(&name, &parameters)).await.unwrap_or_else(|_| Err(no_answer())) {
-                Ok(_) => Ok(Some(image)),
-                // It was changed, or is gone: another time, if at all.
-                Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => Ok(None),
-                Err(error) => Err(error),
-            }
-        }
-    });
-    Ok(Expired { gone: gone.try_collect().await?, spared: spared.into_iter().map(|(image, _, _)| image).collect() })
 }

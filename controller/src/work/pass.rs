@@ -16,6 +16,7 @@ use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, PinState};
 use crate::decide::Image;
 use crate::decide::brake::Ruling;
 use crate::decide::pins::{self, CachePin, Listing};
+use crate::decide::platforms::{Platform, Platforms};
 use crate::world::{Object, now};
 
 impl Work {
@@ -83,6 +84,7 @@ impl Work {
         }
         if !self.pins.is_listed {
             self.pins.is_listed = true;
+            self.remember_platforms();
             self.look_at_everything();
         }
         self.count_reasons();
@@ -95,9 +97,30 @@ impl Work {
         self.act_on(as_of, &seen);
     }
 
+    /// For which machines images were kept before this process knew of any: some may have no node just now. Of images for which somebody names platforms
+    /// that says nothing.
+    fn remember_platforms(&self) {
+        let mut known = self.shared.world.known();
+        let named: BTreeSet<String> = known
+            .objects
+            .values()
+            .filter(|object| !object.spec.platforms.is_empty())
+            .map(|object| object.image.name().to_owned())
+            .collect();
+        let pins = self.pins.known.iter().filter(|(image, _)| !named.contains(image.name()));
+        let platforms: BTreeSet<Platform> = pins
+            .filter_map(|(_, pin)| match platforms_of(pin) {
+                Platforms::All => None,
+                Platforms::These(these) => Some(these),
+            })
+            .flatten()
+            .collect();
+        known.remembered.learn(platforms, std::time::Instant::now());
+    }
+
     fn act_on(&mut self, as_of: Option<AsOf>, seen: &BTreeSet<Image>) {
         let now = now();
-        let (wishes, deleted, is_listed) = {
+        let (wishes, deleted, unreadable, is_listed) = {
             let shared = Arc::clone(&self.shared);
             let known = shared.world.known();
             let mut wishes = Vec::with_capacity(known.by_image.len());
@@ -108,7 +131,10 @@ impl Work {
                 let platforms = Self::platforms(&objects, &known);
                 wishes.push(self.wish_of(image, wanted.as_ref(), &platforms));
             }
-            (wishes, known.deleted.clone(), known.listed.images)
+            let unreadable = known.unreadable.images(&self.pins.known.keys());
+            // While there is an object of which nobody can tell its image, it may be any.
+            let is_listed = known.listed.images && unreadable.is_some();
+            (wishes, known.deleted.clone(), unreadable.unwrap_or_default(), is_listed)
         };
         let cached: Vec<CachePin> = self
             .pins
@@ -126,9 +152,18 @@ impl Work {
         let holds_older = |image: &Image| self.pins.known.get(image).is_some_and(|pin| pin.until_then.is_some());
         let set_aside: BTreeSet<Image> =
             self.turns.set_aside().into_iter().filter(|image| !holds_older(image)).collect();
-        let listing =
-            Listing { is_complete: is_listed, deleted: &deleted, word: word.as_deref(), set_aside: &set_aside };
+        let listing = Listing {
+            is_complete: is_listed,
+            deleted: &deleted,
+            word: word.as_deref(),
+            set_aside: &set_aside,
+            let_go: &self.let_go,
+            unreadable: &unreadable,
+        };
         let plan = pins::plan(&wishes, &cached, listing, &mut self.brake, now);
+        // What is on its way out may still fail to go.
+        self.let_go.retain(|image| self.pins.leaving.contains(image));
+        self.let_go.extend(plan.let_go.iter().cloned());
         match &plan.ruling {
             Ruling::Go => {
                 self.shared.metrics.held(0);

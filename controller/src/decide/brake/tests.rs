@@ -81,6 +81,20 @@ fn small_steps_add_up_within_an_hour() {
 }
 
 #[test]
+fn what_was_let_go_before_counts_no_more() {
+    let mut brake = Brake::default();
+    assert_eq!(brake.rule(&pass(100, &[]), minute(0)), Ruling::Go);
+    brake.forgive(images(0..60).into_iter().collect());
+    assert_eq!(brake.rule(&pass(40, &with(Cause::Deleted, 60..70)), minute(1)), Ruling::Go);
+    // Half of them are gone, the others not yet: nothing is forgiven twice.
+    brake.forgive(images(30..60).into_iter().collect());
+    assert!(matches!(
+        brake.rule(&pass(30, &with(Cause::Deleted, 70..72)), minute(2)),
+        Ruling::Hold(Hold { of: 40, .. })
+    ));
+}
+
+#[test]
 fn a_clock_that_was_ahead_does_not_hold_for_ever() {
     let mut brake = Brake::default();
     brake.rule(&pass(100, &[]), minute(1_000_000));

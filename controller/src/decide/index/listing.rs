@@ -9,6 +9,15 @@ impl Index {
         self.listing = self.listing.wrapping_add(1);
     }
 
+    /// The list has a Pod of which nothing else can be read.
+    pub fn pod_is_there(&mut self, namespace: &str, name: &str) {
+        let name = self.name_of(namespace, name);
+        let listing = self.listing;
+        if let Some(kept) = self.namespaces.get_mut(namespace).and_then(|namespace| namespace.pods.get_mut(&name)) {
+            kept.listing = listing;
+        }
+    }
+
     /// The list is complete (`InitDone`): Pods that it did not name are gone.
     pub fn end_listing(&mut self, now: Moment) -> Changed {
         let listing = self.listing;

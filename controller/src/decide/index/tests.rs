@@ -170,6 +170,18 @@ fn what_a_new_list_does_not_name_is_gone_at_its_end_and_not_before() {
 }
 
 #[test]
+fn what_cannot_be_read_in_a_new_list_is_there_as_it_was() {
+    let mut index = index();
+    index.pod(&pod("a", &["nginx"]), second(0));
+    index.begin_listing();
+    index.pod_is_there("shop", "a");
+    index.pod_is_there("shop", "b");
+    index.pod_is_there("nowhere", "a");
+    assert!(index.end_listing(second(2)).is_empty());
+    assert_eq!((index.image(&image("nginx"), second(2)).unwrap().used_by, index.pods()), (1, 1));
+}
+
+#[test]
 fn the_record_of_an_object_is_remembered() {
     let mut index = index();
     index.record(&image("nginx"), Some(second(-90)), Some(second(-10)));

@@ -30,10 +30,14 @@ fn now() -> Moment {
     Moment::from_seconds(1_700_000_000)
 }
 
+const NONE: &BTreeSet<Image> = &BTreeSet::new();
+
+fn listing(deleted: &BTreeSet<Image>) -> Listing<'_> {
+    Listing { is_complete: true, deleted, word: None, set_aside: NONE, let_go: NONE, unreadable: NONE }
+}
+
 fn planned(wishes: &[Wish], cached: &[CachePin]) -> Plan {
-    let none = BTreeSet::new();
-    let listing = Listing { is_complete: true, deleted: &none, word: None, set_aside: &none };
-    plan(wishes, cached, listing, &mut Brake::default(), now())
+    plan(wishes, cached, listing(NONE), &mut Brake::default(), now())
 }
 
 #[test]
@@ -89,14 +93,57 @@ fn an_image_whose_object_was_deleted_goes_with_its_digests_and_one_that_nobody_s
     let cached = [complete(image("nginx:1")), complete(beside.clone())];
     let mut brake = Brake::default();
     let seen = BTreeSet::from([image("nginx:1")]);
-    let none = BTreeSet::new();
-    let with_list = |deleted| Listing { is_complete: true, deleted, word: None, set_aside: &none };
-    assert_eq!(plan(&[], &cached, with_list(&seen), &mut brake, now()).delete, vec![image("nginx:1"), beside]);
-    let held = plan(&[], &cached, with_list(&none), &mut brake, now());
+    assert_eq!(plan(&[], &cached, listing(&seen), &mut brake, now()).delete, vec![image("nginx:1"), beside]);
+    let held = plan(&[], &cached, listing(NONE), &mut brake, now());
     assert!(matches!(held.ruling, Ruling::Hold(_)));
     assert_eq!(held.delete, Vec::<Image>::new());
-    let unlisted = Listing { is_complete: false, ..with_list(&seen) };
+    let unlisted = Listing { is_complete: false, ..listing(&seen) };
     assert_eq!(plan(&[], &cached, unlisted, &mut brake, now()).delete, Vec::<Image>::new());
+}
+
+#[test]
+fn what_expired_with_leave_asks_the_brake_no_more() {
+    let images: Vec<Image> = (0..10).map(|n| image(&format!("a.io/b{n}:1"))).collect();
+    let beside = image("a.io/b0").at(&digest("a"));
+    let cached: Vec<CachePin> = images.iter().cloned().chain([beside.clone()]).map(complete).collect();
+    let wishes: Vec<Wish> = images[8..].iter().map(|image| wish(image.as_str())).collect();
+    let expired: BTreeSet<Image> = images[..8].iter().cloned().collect();
+    let mut brake = Brake::default();
+    let held = plan(&wishes, &cached, listing(&expired), &mut brake, now());
+    assert!(matches!(held.ruling, Ruling::Hold(Hold { of: 11, to_go: 9, .. })), "{:?}", held.ruling);
+    let with_leave = Listing { let_go: &expired, ..listing(&expired) };
+    let done = plan(&wishes, &cached, with_leave, &mut brake, now());
+    assert_eq!((&done.ruling, done.delete.len(), done.delete.contains(&beside)), (&Ruling::Go, 9, true));
+    // Their definition is gone: nothing goes, with leave or without.
+    let unlisted = Listing { is_complete: false, ..with_leave };
+    assert!(plan(&wishes, &cached, unlisted, &mut brake, now()).delete.is_empty());
+    // One that is wanted again stays.
+    let again = [&wishes[..], &[wish("a.io/b0:1")]].concat();
+    assert!(!plan(&again, &cached, with_leave, &mut brake, now()).delete.contains(&images[0]));
+}
+
+#[test]
+fn a_word_is_not_asked_for_again_for_what_is_slow_to_go() {
+    let cached: Vec<CachePin> = (0..10).map(|n| complete(image(&format!("a.io/b{n}:1")))).collect();
+    let mut brake = Brake::default();
+    let Ruling::Hold(Hold { word, .. }) = plan(&[], &cached, listing(NONE), &mut brake, now()).ruling else {
+        panic!("it is held")
+    };
+    let said = Listing { word: word.as_deref(), ..listing(NONE) };
+    let released = plan(&[], &cached, said, &mut brake, now());
+    assert_eq!((released.delete.len(), released.let_go.len()), (10, 10));
+    let rest = plan(&[], &cached[4..], Listing { let_go: &released.let_go, ..said }, &mut brake, now());
+    assert_eq!((&rest.ruling, rest.delete.len(), rest.let_go.len()), (&Ruling::Go, 6, 6));
+}
+
+#[test]
+fn what_is_pinned_of_an_object_that_cannot_be_read_stays() {
+    let beside = image("nginx").at(&digest("a"));
+    let cached = [complete(image("nginx:1")), complete(beside), complete(image("redis:1"))];
+    let unreadable = BTreeSet::from([image("nginx:1")]);
+    let seen = BTreeSet::from([image("redis:1")]);
+    let plan = plan(&[], &cached, Listing { unreadable: &unreadable, ..listing(&seen) }, &mut Brake::default(), now());
+    assert_eq!(plan.delete, [image("redis:1")]);
 }
 
 #[test]
@@ -117,11 +164,10 @@ fn when_the_set_may_be_declared() {
 
 #[test]
 fn one_misspelt_image_does_not_stand_in_the_way_of_a_declaration() {
-    let none = BTreeSet::new();
     let misspelt = BTreeSet::from([image("ngnix:1")]);
     let wishes = [wish("nginx:1"), wish("ngnix:1")];
     let failing = CachePin { is_complete: false, digest: None, ..complete(image("ngnix:1")) };
-    let listing = Listing { is_complete: true, deleted: &none, word: None, set_aside: &misspelt };
+    let listing = Listing { set_aside: &misspelt, ..listing(NONE) };
     let plan = |cached: &[CachePin]| plan(&wishes, cached, listing, &mut Brake::default(), now());
     let first = plan(&[complete(image("nginx:1")), failing]);
     assert_eq!((first.set_aside.as_slice(), first.put.len(), first.delete.len()), (&[image("ngnix:1")][..], 0, 0));
@@ -154,8 +200,7 @@ proptest! {
             .into_iter()
             .map(|(image, platforms)| CachePin { platforms, ..complete(image) })
             .collect();
-        let none = BTreeSet::new();
-        let listing = Listing { is_complete: true, deleted: &deleted, word: None, set_aside: &none };
+        let listing = listing(&deleted);
         let done = plan(&after, &cached, listing, &mut brake, now());
         let wanted = wanted(&after);
         prop_assert!(done.delete.iter().all(|image| !wanted.contains_key(image)));

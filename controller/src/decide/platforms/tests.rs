@@ -52,3 +52,29 @@ fn of_too_many_the_nodes_own_are_kept() {
     assert_eq!(Platforms::These(asked.clone()).at_most(41, &BTreeSet::new()), Platforms::These(asked));
     assert_eq!(Platforms::All.at_most(1, &BTreeSet::new()), Platforms::All);
 }
+
+#[test]
+fn a_pool_that_is_scaled_to_nothing_is_remembered_for_a_week() {
+    let (mut remembered, start) = (Remembered::default(), Instant::now());
+    let arm = Platform::parse("linux/arm64").unwrap();
+    let hours = |hours| start + Duration::from_hours(hours);
+    remembered.left(arm.clone(), start);
+    let all = |remembered: &Remembered, at| remembered.and(set(&["linux/amd64"]), at);
+    assert_eq!(all(&remembered, hours(7 * 24 - 1)), set(&["linux/amd64", "linux/arm64"]));
+    assert_eq!(all(&remembered, hours(7 * 24)), set(&["linux/amd64"]));
+    // It came back, and went again.
+    remembered.left(arm, hours(24));
+    assert_eq!(all(&remembered, hours(7 * 24)), set(&["linux/amd64", "linux/arm64"]));
+    // The list of nodes is empty: that is no reason to want every platform there is.
+    assert_eq!(remembered.and(BTreeSet::new(), hours(48)), set(&["linux/arm64"]));
+}
+
+#[test]
+fn what_was_pinned_before_counts_from_when_that_was_heard_of() {
+    let (mut remembered, start) = (Remembered::default(), Instant::now());
+    let hours = |hours| start + Duration::from_hours(hours);
+    remembered.learn(set(&["linux/arm64"]), start);
+    remembered.learn(set(&["linux/arm64", "linux/s390x"]), hours(24));
+    assert_eq!(remembered.and(BTreeSet::new(), hours(7 * 24 - 1)), set(&["linux/arm64", "linux/s390x"]));
+    assert_eq!(remembered.and(BTreeSet::new(), hours(7 * 24)), set(&["linux/s390x"]));
+}

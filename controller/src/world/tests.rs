@@ -1,0 +1,112 @@
+use serde_json::json;
+
+use super::*;
+
+fn object(name: &str, uid: &str, version: &str, image: &str) -> Object {
+    let object = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "spec": { "image": image },
+        "metadata": { "name": name, "uid": uid, "resourceVersion": version, "creationTimestamp": "2026-01-01T00:00:00Z" },
+    });
+    Object::of(serde_json::from_value(object).unwrap()).unwrap()
+}
+
+fn image(text: &str) -> Image {
+    Image::parse(text).unwrap()
+}
+
+fn world() -> World {
+    let world = World::new(Filters::default());
+    world.is_worked_on(true);
+    world
+}
+
+fn version<'a>(known: &'a Known, name: &str) -> Option<&'a str> {
+    known.objects.get(name).map(|object| object.resource_version.as_str())
+}
+
+#[test]
+fn an_answer_and_the_watch_come_in_any_order() {
+    let world = world();
+    let mut known = world.known();
+    known.object(object("a", "u", "7", "nginx:1"), Source::Answer);
+    known.object(object("a", "u", "5", "nginx:1"), Source::Watch);
+    assert_eq!(version(&known, "a"), Some("7"));
+    known.object(object("a", "u", "8", "nginx:1"), Source::Watch);
+    known.object(object("a", "u", "7", "nginx:1"), Source::Answer);
+    assert_eq!(version(&known, "a"), Some("8"));
+}
+
+#[test]
+fn what_a_list_says_counts_after_an_etcd_was_put_back() {
+    let world = world();
+    let mut known = world.known();
+    known.object(object("a", "u", "900", "nginx:1"), Source::Watch);
+    known.changed.clear();
+    known.object(object("a", "u", "900", "nginx:1"), Source::List);
+    assert!(known.changed.is_empty(), "nothing is new");
+    known.object(object("a", "u", "100", "nginx:1"), Source::List);
+    assert_eq!((version(&known, "a"), known.changed.len()), (Some("100"), 1));
+    known.object(object("a", "u", "101", "nginx:1"), Source::Watch);
+    assert_eq!(version(&known, "a"), Some("101"));
+    // One that was deleted is there again.
+    known.object_gone("a", Some("u"), true);
+    known.object(object("a", "u", "101", "nginx:1"), Source::List);
+    known.object(object("a", "u", "102", "nginx:1"), Source::Watch);
+    assert_eq!(version(&known, "a"), Some("102"));
+}
+
+#[test]
+fn an_object_that_was_made_and_deleted_at_once_is_no_ghost() {
+    let world = world();
+    let mut known = world.known();
+    // The watch is faster than the answer.
+    known.object(object("a", "u", "1", "nginx:1"), Source::Watch);
+    known.object_gone("a", Some("u"), true);
+    known.object(object("a", "u", "1", "nginx:1"), Source::Answer);
+    assert!(known.objects.is_empty() && known.by_image.is_empty(), "{known:?}");
+    assert!(known.deleted.contains(&image("nginx:1")));
+    // Nor where only its end was seen, or where our own deletion is faster than the watch.
+    known.object_gone("b", Some("v"), true);
+    known.object(object("b", "v", "2", "nginx:1"), Source::Answer);
+    known.object(object("c", "w", "3", "nginx:1"), Source::Watch);
+    known.object_gone("c", Some("w"), true);
+    known.object(object("c", "w", "4", "nginx:1"), Source::Watch);
+    assert!(known.objects.is_empty());
+    // Its follower of the same name is another.
+    known.object(object("a", "x", "5", "nginx:1"), Source::Answer);
+    assert_eq!(version(&known, "a"), Some("5"));
+}
+
+#[test]
+fn an_object_that_cannot_be_read_any_more_is_not_gone() {
+    let world = world();
+    let mut known = world.known();
+    let nginx = image("nginx:1");
+    known.object(object("a", "u", "1", "nginx:1"), Source::List);
+    known.unreadable_object("a", Some("nginx:1"));
+    assert!(known.by_image.is_empty() && known.deleted.is_empty() && known.unreadable.has(&nginx));
+    // It can be read again.
+    known.object(object("a", "u", "2", "nginx:1"), Source::Watch);
+    assert!(known.by_image.contains_key(&nginx) && !known.unreadable.has(&nginx));
+    // It goes without having been read.
+    known.unreadable_object("a", Some("nginx:1"));
+    known.object_gone("a", Some("u"), true);
+    assert!(known.deleted.contains(&nginx) && !known.unreadable.has(&nginx));
+}
+
+#[test]
+fn a_pool_of_nodes_that_is_gone_is_remembered() {
+    let world = world();
+    let mut known = world.known();
+    let platform = |text| Platform::parse(text).unwrap();
+    known.node("one", Some(platform("linux/amd64")));
+    known.node("two", Some(platform("linux/arm64")));
+    let both = BTreeSet::from([platform("linux/amd64"), platform("linux/arm64")]);
+    known.node_gone("two");
+    assert_eq!(known.platforms(Instant::now()), both);
+    // A node of the same name is another machine.
+    known.node("one", Some(platform("linux/s390x")));
+    assert_eq!(known.platforms(Instant::now()).len(), 3);
+    known.node_gone("one");
+    assert_eq!(known.platforms(Instant::now()).len(), 3, "an empty list of nodes narrows nothing");
+}
