@@ -69,7 +69,6 @@ impl Work {
         self.budget.forget_old(Instant::now());
         let at = Instant::now();
         self.spared.retain(|_, until| *until > at);
-        self.tell_of_unreadable();
         let candidates = self.candidates();
         let known = self.shared.world.known();
         if !known.listed.everything() {
@@ -165,7 +164,7 @@ impl Work {
         due
     }
 
-    fn tell_of_unreadable(&self) {
+    pub(super) fn tell_of_unreadable(&self) {
         let (message, (objects, pods), references) = {
             let known = self.shared.world.known();
             (known.unreadable.message(), known.unreadable.count(), known.index.unreadable().count())

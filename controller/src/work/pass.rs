@@ -88,6 +88,7 @@ impl Work {
             self.look_at_everything();
         }
         self.count_reasons();
+        self.tell_of_unreadable();
         if self.shared.settings.observe {
             self.shared.metrics.passed("observed");
             let deleted = self.shared.world.known().deleted.iter().cloned().collect();

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use larder_test_node::http::free_address;
+use larder_test_node::http::{self, free_address};
 use larder_test_node::process::Process;
 use larder_test_origin::private_certificate;
 use larder_test_parts::Parts;
@@ -119,6 +119,20 @@ impl ControlPlane {
     /// SIGKILL of the API server.
     pub fn kill_api_server(&mut self) {
         self.api_server = None;
+    }
+
+    /// Has etcd forget all that was before now, as the API server does every five minutes: a watch that would go on from there has to list again.
+    pub fn compact_etcd(&self) -> Result<()> {
+        let ask = |path: &str, question: Value| -> Result<Value> {
+            let reply = http::post(self.etcd_address, path, &question.to_string())?;
+            ensure!(reply.status == 200, "etcd: {}", reply.text());
+            let body = reply.body.into_iter().skip_while(|byte| *byte != b'{').collect::<Vec<_>>();
+            let end = body.iter().rposition(|byte| *byte == b'}').context("no JSON")?;
+            Ok(serde_json::from_slice(body.get(..=end).unwrap_or_default())?)
+        };
+        let head = ask("/v3/kv/range", json!({ "key": "AA==" }))?;
+        let revision = head.pointer("/header/revision").context("a revision")?.clone();
+        ask("/v3/kv/compaction", json!({ "revision": revision, "physical": true })).map(drop)
     }
 
     /// Where it listens.

@@ -10,6 +10,7 @@ mod definitions;
 mod fields;
 mod leader;
 mod life;
+mod safety;
 mod scale;
 mod trouble;
 mod validation;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         ("access::a_node_writes_its_own_mirror_only", access::a_node_writes_its_own_mirror_only),
         ("access::who_may_view_sees_images_and_nothing_else", access::who_may_view_sees_images),
     ];
-    let own: [(&'static str, OwnCase); 11] = [
+    let own: &[(&'static str, OwnCase)] = &[
         ("cache_client::pins_over_tls_and_what_may_be_replaced", cache_client::pins_over_tls),
         ("leader::never_two_write_and_a_partition_ends_the_work", leader::never_two_write),
         ("life::a_pods_image_is_cached_and_goes_when_nobody_uses_it", life::from_pod_to_expiry),
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
         ("life::observing_changes_nothing", life::observing),
         ("life::a_hand_over_changes_no_status", life::a_hand_over_changes_no_status),
         ("scale::a_thousand_pods_and_no_more_writes_than_images_need", scale::a_thousand_pods),
+        ("safety::what_a_restart_must_not_forget", safety::what_a_restart_must_not_forget),
+        ("safety::a_definition_that_is_deleted_loses_nothing", safety::a_definition_that_is_deleted),
+        ("trouble::what_etcd_has_forgotten_is_listed_again", trouble::compacted),
         ("trouble::refused_by_the_cache_it_says_so", trouble::refused),
         ("trouble::who_makes_objects_keeps_nobodys_image_out", trouble::squatters),
         ("trouble::cache_and_api_server_away_and_back", trouble::away_and_back),
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
             run(world.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?)
         }));
     }
-    trials.extend(own.map(|(name, run)| trial(name, run)));
+    trials.extend(own.iter().map(|&(name, run)| trial(name, run)));
     drop(shared);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -9,7 +9,7 @@ use larder_test_origin::{Image, ImageSpec, Origin};
 use larder_test_parts::own::larder_cache;
 use serde_json::{Value, json};
 
-use crate::{Cache, Controller, DEFINITIONS, Used};
+use crate::{Cache, Controller, Cut, DEFINITIONS, Used};
 
 /// What the documentation says that the controller needs.
 pub const RIGHTS: &str = include_str!("../../../docs/controller-rights.yaml");
@@ -57,6 +57,32 @@ impl Cluster {
     /// A controller with the rights that are documented, and no others.
     pub fn controller(&self, words: &[&str]) -> Result<Controller> {
         Controller::start(&self.kubeconfig()?, &self.cache, words)
+    }
+
+    /// One by another way to the API server.
+    pub fn controller_by(&self, way: &Cut, words: &[&str]) -> Result<Controller> {
+        Controller::start(&self.plane.kubeconfig_of("controller", Some(way.address()))?, &self.cache, words)
+    }
+
+    /// Makes a node of this architecture, on which nothing runs.
+    pub fn node(&self, name: &str, architecture: &str) -> Result<()> {
+        let labels = json!({ "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture });
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
+        self.plane.apply(&node.to_string()).map(drop)
+    }
+
+    /// Makes an object as a person does.
+    pub fn wish(&self, name: &str, image: &str) -> Result<()> {
+        let object = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": { "name": name }, "spec": { "image": image },
+        });
+        self.plane.apply(&object.to_string()).map(drop)
+    }
+
+    /// Says a word to the brake, as a person does.
+    pub fn say(&self, word: &str) -> Result<()> {
+        let words = ["annotate", "--namespace=larder", "--overwrite", "lease", "larder-controller"];
+        self.plane.kubectl(&[&words[..], &[&format!("larder.dev/remove={word}")]].concat(), "").map(drop)
     }
 
     /// Pushes an image of its own; how Pods name it.

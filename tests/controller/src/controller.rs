@@ -84,6 +84,23 @@ impl Controller {
         })
     }
 
+    /// The word to the brake that `/readyz` names on the line of this condition, if it is held.
+    pub fn word(&self, condition: &str) -> Result<Option<String>> {
+        let page = self.page("/readyz")?;
+        let line = page.lines().find(|line| line.starts_with(&format!("degraded: {condition}:")));
+        let Some((_, rest)) = line.and_then(|line| line.split_once("larder.dev/remove=")) else { return Ok(None) };
+        Ok(Some(rest.chars().take_while(char::is_ascii_hexdigit).collect()))
+    }
+
+    /// Waits until `/readyz` does not hold a text.
+    pub fn until_it_says_no_more(&self, text: &str) -> Result<()> {
+        until(&format!("/readyz says no more {text:?}"), || {
+            let page = self.page("/readyz")?;
+            ensure!(!page.contains(text), "{page}{}", self.process.last_lines(20));
+            Ok(())
+        })
+    }
+
     /// Its log.
     pub fn log(&self) -> String {
         self.process.output()

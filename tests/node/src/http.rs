@@ -30,8 +30,23 @@ pub fn get(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Resul
     request("GET", address, target, headers)
 }
 
+/// One POST of JSON on a connection of its own.
+pub fn post(address: SocketAddr, target: &str, json: &str) -> Result<Reply> {
+    send(
+        "POST",
+        address,
+        target,
+        &[("content-type", "application/json"), ("content-length", &json.len().to_string())],
+        json,
+    )
+}
+
 /// One request on a connection of its own.
 pub fn request(method: &str, address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Result<Reply> {
+    send(method, address, target, headers, "")
+}
+
+fn send(method: &str, address: SocketAddr, target: &str, headers: &[(&str, &str)], body: &str) -> Result<Reply> {
     let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     socket.set_read_timeout(Some(Duration::from_mins(1)))?;
     let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
@@ -39,6 +54,7 @@ pub fn request(method: &str, address: SocketAddr, target: &str, headers: &[(&str
         head.extend([name, ": ", value, "\r\n"]);
     }
     head.push_str("\r\n");
+    head.push_str(body);
     socket.write_all(head.as_bytes())?;
     let mut reply = Vec::new();
     socket.read_to_end(&mut reply)?;
