@@ -8,6 +8,7 @@ use crate::args::{AgentArgs, ClusterCacheArgs, PlacementArg, ProxyArgs, UserArgs
 use crate::child::{Own, ProxyProcess};
 use crate::config::{Agent as Config, Store, User, cluster_cache};
 use crate::handed_on::{Copies, HandedOn};
+use crate::kubernetes::{Keeper, Kubernetes, Telling, last_known, merging};
 use crate::leftover;
 use crate::metrics::Metrics;
 use crate::node;
@@ -16,7 +17,7 @@ use crate::probe::Seen;
 use crate::run_folder::RunFolder;
 use crate::status::Status;
 use crate::supervisor::{Settings as SupervisorSettings, Supervisor};
-use crate::watch_loop::{Surrounding, WatchLoop};
+use crate::watch_loop::{Said, Surrounding, WatchLoop};
 use anyhow::Context as _;
 use larder_node_agent::liveness::Limits;
 use larder_node_agent::placement::{Announcer, PrivateMount};
@@ -42,10 +43,13 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Runs until SIGTERM. `own_proxy` is the proxy to start and its admin address; without it somebody else starts one.
 pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, SocketAddr)>) -> anyhow::Result<()> {
     let config = Config::from_args(args)?;
-    let (settings, damaged) = node::settings_after(&Settings::default(), config.registries.as_deref())?;
+    let (by_file, damaged) = node::settings_after(&Settings::default(), config.registries.as_deref())?;
     if let Some(damaged) = damaged {
         tracing::error!(damaged, "one registry is left out; the others are served");
     }
+    // By what an agent before this one read: nobody waits for the API server.
+    let known = config.kubernetes.as_ref().and_then(|_| last_known::read(&config.engine));
+    let by_both = known.as_ref().map_or_else(|| by_file.clone(), |known| merging::merged(&by_file, known).0);
     // Also where somebody else starts the proxy: it is to read the folder.
     let user = User::from_args(&args.user)?;
     if let Some((proxy, _)) = own_proxy {
@@ -54,7 +58,7 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         cluster_cache(&proxy.cluster_cache)?;
     }
     let mount = private_mount(&config)?;
-    let folder = Arc::new(RunFolder::open(&config.engine.run_dir, user, &settings.to_toml())?);
+    let folder = Arc::new(RunFolder::open(&config.engine.run_dir, user, &by_both.to_toml())?);
     // The proxy that is nobody reads them no more once they change.
     let handed_on = own_proxy.filter(|_| privileges::is_root()).map(|(proxy, _)| HandedOn::new(&proxy.cluster_cache));
     let copies = handed_on.map(|files| Copies::of(files, Arc::clone(&folder)));
@@ -106,7 +110,17 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
         let shutdown = tasks.shutdown().clone();
         stop_on_signals(&shutdown).context("listen to signals")?;
         // Its conditions are there before anybody can ask whether we are ready.
-        let mut watch = WatchLoop::new(surrounding, settings);
+        let kubernetes = surrounding.config.kubernetes.clone().map(|node| {
+            let telling = Telling {
+                status: Arc::clone(&surrounding.status),
+                view: surrounding.view.clone(),
+                announcer: announcer.clone(),
+                readiness: surrounding.readiness.clone(),
+                metrics: Arc::clone(&surrounding.metrics),
+            };
+            Kubernetes::start(&tasks, node, known, Keeper::new(&surrounding.config.engine), telling)
+        });
+        let mut watch = WatchLoop::new(surrounding, Said { by_file, by_both }, kubernetes);
         if let Some(copies) = &copies {
             tasks.spawn("handed on", copies.follow(shutdown.clone()));
         }

@@ -145,10 +145,26 @@ pub(crate) struct AgentArgs {
     /// The agent's metrics once more, where a scraper reaches them. While it is taken all else goes on, and it is tried again.
     #[arg(long, env = "LARDER_AGENT_METRICS", help_heading = "Addresses", value_name = "ADDR")]
     pub(crate) agent_metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) kubernetes: KubernetesArgs,
     /// Where links lead: by-agent vanishes with the agent; run is a folder that a reboot empties; auto takes the first
     /// that this node allows.
     #[arg(long, env = "LARDER_PLACEMENT", help_heading = "Engine", value_enum, default_value_t = PlacementArg::Auto)]
     pub(crate) placement: PlacementArg,
+}
+
+/// What the agent has to do with Kubernetes: nothing, unless it is told to.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub(crate) struct KubernetesArgs {
+    /// Takes settings of registries from UpstreamRegistry objects too, and tells of this node in its NodeMirror. The API server is reached
+    /// as from any Pod, or by KUBECONFIG; while it is away what was last read stays in force.
+    #[arg(long, env = "LARDER_KUBERNETES", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) kubernetes: bool,
+    /// This node's name in Kubernetes; needed with --kubernetes. In a Pod from the downward API: spec.nodeName.
+    #[arg(long, env = "LARDER_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,6 +5,7 @@ use crate::apply_once::apply_what_can_be;
 use crate::args::{ByHandArgs, Output, PlanArgs, RestoreArgs};
 use crate::config::{Engine, Listen, named};
 use crate::engine_restart::{self, Outcome};
+use crate::kubernetes::last_known;
 use crate::node::{self, Node};
 use crate::status::word;
 use crate::{engine_reload, in_use};
@@ -259,6 +260,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     }
     engine_restart::Memory::of(&node).forget()?;
     in_use::forget(&node)?;
+    last_known::forget(&node.host, &node.state_dir)?;
     // Also when nothing was there any more: whoever took it away may have been killed before the engine was told.
     let told =
         engine_reload::reload(&node).context("the files are as they were, and the engine does not know of it yet")?;

@@ -1,6 +1,8 @@
 //! What was typed, checked and with units: from here on nothing is text that may be wrong.
 
-use crate::args::{AgentArgs, ClusterCacheArgs, EngineArg, EngineArgs, ListenArgs, PlacementArg, StoreArgs, UserArgs};
+use crate::args::{
+    AgentArgs, ClusterCacheArgs, EngineArg, EngineArgs, KubernetesArgs, ListenArgs, PlacementArg, StoreArgs, UserArgs,
+};
 use crate::engine_restart::RestartCommand;
 use anyhow::{Context as _, bail};
 use larder_node_agent::engine::detect::Kind;
@@ -142,6 +144,33 @@ pub(crate) struct Agent {
     pub(crate) admin: SocketAddr,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) placement: PlacementArg,
+    /// `None`: nothing is known of Kubernetes.
+    pub(crate) kubernetes: Option<NodeName>,
+}
+
+/// The name of this node in Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeName(pub(crate) String);
+
+impl NodeName {
+    fn from_args(args: &KubernetesArgs) -> anyhow::Result<Option<Self>> {
+        Self::checked(args).context(Usage)
+    }
+
+    fn checked(args: &KubernetesArgs) -> anyhow::Result<Option<Self>> {
+        if !args.kubernetes {
+            return Ok(None);
+        }
+        let name = args.node_name.as_deref().map(str::trim).filter(|name| !name.is_empty());
+        let name =
+            name.context("--kubernetes needs --node-name NAME, in a Pod from the downward API (spec.nodeName)")?;
+        // A name goes into paths of the API server.
+        let is_of_names = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+        if name.len() > 253 || name.starts_with('.') || !name.bytes().all(is_of_names) {
+            bail!("--node-name {name:?}: no Node can have this name; write it as kubectl get nodes does");
+        }
+        Ok(Some(Self(name.to_owned())))
+    }
 }
 
 impl Agent {
@@ -154,6 +183,7 @@ impl Agent {
             admin: args.admin,
             metrics: args.agent_metrics,
             placement: args.placement,
+            kubernetes: NodeName::from_args(&args.kubernetes)?,
         })
     }
 }
@@ -258,9 +288,8 @@ impl User {
 
 #[cfg(test)]
 mod tests {
-    use super::{Listen, cluster_cache};
-    use crate::args::ClusterCacheArgs;
-    use crate::args::ListenArgs;
+    use super::{Listen, NodeName, cluster_cache};
+    use crate::args::{ClusterCacheArgs, KubernetesArgs, ListenArgs};
 
     #[test]
     fn the_engine_is_told_the_first_address_by_number() {
@@ -272,6 +301,20 @@ mod tests {
         assert_eq!(listen(&["[::1]:5"]).unwrap().mirror_url(), "http://[::1]:5");
         assert_eq!(listen(&[]).unwrap().mirror_url(), "http://127.0.0.1:7439");
         assert!(listen(&["127.0.0.1:0"]).is_err());
+    }
+
+    #[test]
+    fn kubernetes_is_nothing_unless_it_is_told_and_then_this_node_has_a_name() {
+        let of = |kubernetes: bool, name: Option<&str>| {
+            let name = NodeName::from_args(&KubernetesArgs { kubernetes, node_name: name.map(str::to_owned) });
+            name.map(|name| name.map(|name| name.0))
+        };
+        assert_eq!(of(false, None).unwrap(), None);
+        assert_eq!(of(false, Some("one")).unwrap(), None);
+        assert_eq!(of(true, Some("ip-10-0-0-1.example")).unwrap().as_deref(), Some("ip-10-0-0-1.example"));
+        for wrong in [None, Some(""), Some("../one"), Some("One"), Some("a/b")] {
+            assert!(of(true, wrong).unwrap_err().is::<super::Usage>(), "{wrong:?}");
+        }
     }
 
     #[test]

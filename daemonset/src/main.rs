@@ -15,6 +15,7 @@ mod engine_reload;
 mod engine_restart;
 mod handed_on;
 mod in_use;
+mod kubernetes;
 mod leftover;
 mod metrics;
 mod node;

@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) proxy_kills: Counter,
     pub(crate) changes: Counter,
     pub(crate) failures: Counter,
+    pub(crate) node_mirror_writes: Counter,
     pub(crate) left_alone: Gauge,
     pub(crate) unproved: Gauge,
     /// Locked while they are written anew and read out.
@@ -56,6 +57,9 @@ impl Metrics {
         registry.register("proxy_kills", kills, proxy_kills.clone());
         registry.register("changes", "Paths of the engine that were changed or repaired", changes.clone());
         registry.register("failures", "Looks at the node that ended in an error", failures.clone());
+        let node_mirror_writes = Counter::default();
+        let writes = "Times that this node's NodeMirror was written";
+        registry.register("node_mirror_writes", writes, node_mirror_writes.clone());
         let conditions = Family::<ConditionLabels, Gauge>::default();
         registry.register("condition", "1 while the agent's status has this condition", conditions.clone());
         Self {
@@ -66,6 +70,7 @@ impl Metrics {
             proxy_kills,
             changes,
             failures,
+            node_mirror_writes,
             left_alone,
             unproved,
             conditions: Mutex::new(conditions),

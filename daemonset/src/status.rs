@@ -31,6 +31,48 @@ pub(crate) struct Status {
     pub(crate) left_alone: Vec<LeftAlone>,
     /// What a person should know, one sentence each.
     pub(crate) conditions: Vec<String>,
+    /// `None`: the agent was not told of Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kubernetes: Option<KubernetesStatus>,
+}
+
+/// What the agent has to do with Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KubernetesStatus {
+    /// This node's name there.
+    pub(crate) node: String,
+    /// Where what is known of UpstreamRegistry objects is from: `api-server`, `disk` (an agent before this one read it) or `nothing`.
+    pub(crate) source: String,
+    /// Seconds since 1970 when the API server last said something of them.
+    pub(crate) read_at: Option<u64>,
+    /// How many there are.
+    pub(crate) objects: usize,
+    /// What of them is not in force, and why.
+    pub(crate) left_out: Vec<String>,
+    /// Seconds since 1970 when the NodeMirror was last written.
+    pub(crate) written_at: Option<u64>,
+}
+
+impl KubernetesStatus {
+    fn lines(&self, now: SystemTime) -> Vec<String> {
+        let objects = match self.objects {
+            1 => "1 UpstreamRegistry".to_owned(),
+            many => format!("{many} UpstreamRegistry objects"),
+        };
+        let read = match (self.source.as_str(), self.read_at) {
+            ("api-server", Some(at)) => format!("{objects}, last news from the API server {} ago", ago(now, at)),
+            ("disk", _) => {
+                format!("{objects}, as an agent before this one read them: the API server has not answered yet")
+            }
+            _ => "the API server has not answered yet: nothing is known of UpstreamRegistry objects".to_owned(),
+        };
+        let written = match self.written_at {
+            Some(at) => format!("its NodeMirror was written {} ago", ago(now, at)),
+            None => "its NodeMirror was not written yet".to_owned(),
+        };
+        let left_out = self.left_out.iter().map(|left| format!("left out: {left}"));
+        [read, format!("node {}: {written}", self.node)].into_iter().chain(left_out).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +236,10 @@ impl Status {
             let text = format!("{registry}: {} ({})", left.reason, left.path.display());
             line(if index == 0 { "left alone" } else { "" }, &text);
         }
+        let kubernetes = self.kubernetes.iter().flat_map(|kubernetes| kubernetes.lines(now));
+        for (index, text) in kubernetes.enumerate() {
+            line(if index == 0 { "kubernetes" } else { "" }, &text);
+        }
         for (index, condition) in self.conditions.iter().enumerate() {
             line(if index == 0 { "to know" } else { "" }, condition);
         }
@@ -296,7 +342,7 @@ pub(crate) fn engine(node: &Node) -> Option<EngineStatus> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Agent, EngineStatus, LeftAlone, Placed, Proxy, Status};
+    use super::{Agent, EngineStatus, KubernetesStatus, LeftAlone, Placed, Proxy, Status};
     use std::path::PathBuf;
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -341,12 +387,33 @@ mod tests {
                 reason: "it is redirected to harbor.example.com".to_owned(),
             }],
             conditions: vec!["degraded: registries file: line 3; the last good one stays in force".to_owned()],
+            kubernetes: None,
         }
     }
 
     #[test]
     fn what_a_person_reads_of_a_running_agent() {
         insta::assert_snapshot!("status", running().text(UNIX_EPOCH + Duration::from_secs(1_000_300)));
+    }
+
+    #[test]
+    fn what_a_person_reads_of_kubernetes() {
+        let said = KubernetesStatus {
+            node: "one".to_owned(),
+            source: "api-server".to_owned(),
+            read_at: Some(1_000_290),
+            objects: 3,
+            left_out: vec!["UpstreamRegistry x: it is not looked at".to_owned()],
+            written_at: Some(1_000_000),
+        };
+        let from_disk =
+            KubernetesStatus { source: "disk".to_owned(), written_at: None, left_out: Vec::new(), ..said.clone() };
+        let nothing = KubernetesStatus { source: "nothing".to_owned(), objects: 0, ..from_disk.clone() };
+        let pages = [said, from_disk, nothing].map(|kubernetes| {
+            let status = Status { kubernetes: Some(kubernetes), ..Status::default() };
+            status.text(UNIX_EPOCH + Duration::from_secs(1_000_300))
+        });
+        insta::assert_snapshot!("status-kubernetes", pages.join("\n"));
     }
 
     #[test]

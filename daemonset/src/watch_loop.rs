@@ -15,6 +15,7 @@ mod waiting;
 
 use crate::apply_once::{Extent, History};
 use crate::config::Agent as Config;
+use crate::kubernetes::{Kubernetes, merging};
 use crate::metrics::Metrics;
 use crate::node::{self, Node};
 use crate::probe::Seen;
@@ -23,20 +24,23 @@ use crate::run_folder::RunFolder;
 use crate::status::Status;
 use crate::supervisor::View;
 use anyhow::Context as _;
-use larder_node_agent::engine::{Report, RestartEdit};
+use larder_node_agent::engine::{OriginHint, Report, RestartEdit};
 use larder_node_agent::host::{HostError, Lock};
 use larder_node_agent::placement::{Announcer, Placement, PrivateMount};
 use larder_node_agent::watch::Watcher;
+use larder_oci::Registry;
 use larder_process::readiness::{Condition, Readiness};
 use larder_proxy::settings::Settings;
 use learning::Learning;
 use reloading::EngineReload;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use waiting::Next;
+
+pub(crate) use telling::words;
 
 /// An engine that is not there is looked for again.
 const LOOK_FOR_ENGINE: Duration = Duration::from_secs(2);
@@ -66,6 +70,14 @@ pub(crate) struct Surrounding {
     pub(crate) store: Option<String>,
 }
 
+/// What is said of registries: by the file, by objects, by both.
+pub(crate) struct Said {
+    /// The last good one of the file.
+    pub(crate) by_file: Settings,
+    /// What the proxy is told.
+    pub(crate) by_both: Settings,
+}
+
 /// One line each in `/readyz`.
 struct Conditions {
     engine: Condition,
@@ -75,6 +87,7 @@ struct Conditions {
     conflict: Condition,
     placement: Condition,
     registries: Condition,
+    upstream_registries: Condition,
     unproved: Condition,
     in_use: Condition,
     reload: Condition,
@@ -84,7 +97,17 @@ struct Conditions {
 pub(crate) struct WatchLoop {
     around: Surrounding,
     conditions: Conditions,
+    /// Of the registries file.
+    file: Settings,
+    /// Of that and of UpstreamRegistry objects.
     settings: Settings,
+    kubernetes: Option<Kubernetes>,
+    /// What of the objects is not in force.
+    left_out: Vec<String>,
+    /// Registries that objects are of, without a word about them.
+    named_by_objects: BTreeSet<Registry>,
+    /// What the last engine's files said of registries.
+    hints: BTreeMap<Registry, OriginHint>,
     /// The last engine, for taking everything back.
     node: Option<Arc<Node>>,
     /// Of that engine's state folder: nobody else changes the node by it, also not a person by hand.
@@ -130,7 +153,8 @@ impl Life {
 }
 
 impl WatchLoop {
-    pub(crate) fn new(around: Surrounding, settings: Settings) -> Self {
+    /// `kubernetes` is there where the agent was told of it.
+    pub(crate) fn new(around: Surrounding, said: Said, kubernetes: Option<Kubernetes>) -> Self {
         let readiness = &around.readiness;
         let conditions = Conditions {
             engine: readiness.requirement("engine"),
@@ -140,6 +164,7 @@ impl WatchLoop {
             conflict: readiness.condition("conflict"),
             placement: readiness.condition("placement"),
             registries: readiness.condition("registries file"),
+            upstream_registries: readiness.condition("upstream registries"),
             unproved: readiness.condition("single registries"),
             in_use: readiness.condition("registries in use"),
             reload: readiness.condition("reload"),
@@ -148,9 +173,21 @@ impl WatchLoop {
         conditions.engine.set("looking for it");
         conditions.proxy.set("starting");
         conditions.configured.set("the engine was not seen to ask the proxy yet");
-        let (node, lock, private_mount_rests_until, announced_at) = (None, None, None, None);
-        let engine_away_since = None;
-        Self { around, conditions, settings, node, lock, private_mount_rests_until, announced_at, engine_away_since }
+        Self {
+            around,
+            conditions,
+            file: said.by_file,
+            settings: said.by_both,
+            kubernetes,
+            left_out: Vec::new(),
+            named_by_objects: BTreeSet::new(),
+            hints: BTreeMap::new(),
+            node: None,
+            lock: None,
+            private_mount_rests_until: None,
+            announced_at: None,
+            engine_away_since: None,
+        }
     }
 
     /// Until `shutdown`; earlier only when the supervising thread ended, without which nothing may stay in force.
@@ -169,6 +206,9 @@ impl WatchLoop {
                         tracing::warn!(error = format!("{error:#}"), "no engine to configure");
                     }
                     self.take_back_what_was_begun().await;
+                    // The proxy is asked by others than an engine too.
+                    self.reload_settings();
+                    self.tell_proxy_without_engine().await;
                     self.tell(None);
                     tokio::select! {
                         () = shutdown.cancelled() => {}
@@ -237,6 +277,9 @@ impl WatchLoop {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
         self.node = Some(Arc::clone(&node));
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.found(node.root.clone());
+        }
         let running = node.running.as_ref().context("no running engine")?;
         tracing::info!(engine = node.engine.name(), version = running.version, pid = running.found.process.pid,
             targets = %placement.targets().display(), "engine found");
@@ -307,21 +350,47 @@ impl WatchLoop {
         self.conditions.configured.set("the engine was not seen to ask the proxy yet");
     }
 
-    /// The registries file as it is now; a wrong one changes nothing but a condition.
+    /// The registries file as it is now, and what objects say; a wrong one changes nothing but a condition.
     fn reload_settings(&mut self) {
-        let wrong = match node::settings_after(&self.settings, self.around.config.registries.as_deref()) {
+        let wrong = match node::settings_after(&self.file, self.around.config.registries.as_deref()) {
             Ok((settings, damaged)) => {
-                self.settings = settings;
+                self.file = settings;
                 damaged
             }
             Err(error) => Some(format!("{error:#}; the last good one stays in force")),
         };
-        match wrong {
-            None => drop(self.conditions.registries.clear()),
-            Some(wrong) => {
-                if self.conditions.registries.set(wrong.clone()) {
-                    tracing::error!(wrong, "registries file not taken over as a whole");
-                }
+        tell_of(&self.conditions.registries, wrong, "registries file not taken over as a whole");
+        let Some(kubernetes) = &mut self.kubernetes else {
+            self.settings.clone_from(&self.file);
+            return;
+        };
+        let known = kubernetes.known();
+        (self.settings, self.left_out) = merging::merged(&self.file, &known);
+        self.named_by_objects.clone_from(&known.named);
+        let wrong = merging::condition(&self.left_out);
+        tell_of(&self.conditions.upstream_registries, wrong, "UpstreamRegistry objects not taken over as a whole");
+    }
+
+    /// What the last engine's files said still counts.
+    async fn tell_proxy_without_engine(&self) {
+        let text = node::with_hints(self.settings.clone(), &self.hints).to_toml();
+        let folder = Arc::clone(&self.around.folder);
+        match tokio::task::spawn_blocking(move || folder.write_registries(&text)).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => tracing::info!("the proxy is told about registries anew"),
+            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the proxy is not told about registries"),
+            Err(error) => tracing::error!(%error, "the proxy is not told about registries"),
+        }
+    }
+}
+
+/// Sets the condition, or clears it; what is news is in the log.
+fn tell_of(condition: &Condition, wrong: Option<String>, what: &'static str) {
+    match wrong {
+        None => drop(condition.clear()),
+        Some(wrong) => {
+            if condition.set(wrong.clone()) {
+                tracing::error!(wrong, "{what}");
             }
         }
     }

@@ -60,6 +60,11 @@ impl Readiness {
         lock(&self.state).conditions.iter().map(|(name, (severity, _))| (*name, *severity)).collect()
     }
 
+    /// What is wrong now, by name, for who tells of it elsewhere.
+    pub fn told(&self) -> BTreeMap<&'static str, String> {
+        lock(&self.state).conditions.iter().map(|(name, (_, text))| (*name, text.clone())).collect()
+    }
+
     /// What `/readyz` says now.
     pub fn report(&self) -> Report {
         let state = lock(&self.state);
@@ -162,6 +167,10 @@ mod tests {
         assert!(disk.clone().set("the disk is full\nsince noon"), "another text is");
         assert_eq!(readiness.report().to_string(), "ready\ndegraded: store: the disk is full; since noon\n");
         key.set("lost");
+        assert_eq!(
+            readiness.told(),
+            BTreeMap::from([("key", "lost".to_owned()), ("store", "the disk is full; since noon".to_owned())])
+        );
         assert!(!readiness.report().ready);
         assert!(key.clear() && disk.clear() && !disk.clear());
         assert_eq!(readiness.report(), Report { ready: true, lines: Vec::new() });

@@ -9,11 +9,13 @@ use anyhow::Context as _;
 use larder_cri::Cri;
 use larder_node_agent::change::{self, Applied, Change, Expected, ItemState, Plan, Restored, Wanted};
 use larder_node_agent::engine::detect::Found;
-use larder_node_agent::engine::{Desired, Engine, Observation, Proposal, Reload, Report, RestartEdit, Targets, Wish};
+use larder_node_agent::engine::{
+    Desired, Engine, Observation, OriginHint, Proposal, Reload, RestartEdit, Targets, Wish,
+};
 use larder_node_agent::host::{self, Checksum, Host as _, HostError, Lock, RootedHost};
 use larder_oci::Registry;
 use larder_proxy::settings::{Settings, SettingsError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) use finding::found;
@@ -294,8 +296,8 @@ fn read_settings<T: Default>(
 }
 
 /// What the proxy is told: the user's word first, then how the administrator's engine reached a registry itself.
-pub(crate) fn with_hints(mut settings: Settings, report: &Report) -> Settings {
-    for (registry, hint) in &report.origin_hints {
+pub(crate) fn with_hints(mut settings: Settings, hints: &BTreeMap<Registry, OriginHint>) -> Settings {
+    for (registry, hint) in hints {
         let known = settings.registries.contains_key(registry);
         let registry = settings.registries.entry(registry.clone()).or_default();
         if registry.ca_pem.is_none() {
@@ -311,7 +313,7 @@ pub(crate) fn with_hints(mut settings: Settings, report: &Report) -> Settings {
 #[cfg(test)]
 mod tests {
     use super::{settings, settings_after, with_hints};
-    use larder_node_agent::engine::{OriginHint, Report};
+    use larder_node_agent::engine::OriginHint;
     use larder_oci::Registry;
     use larder_proxy::settings::{RegistrySettings, Settings};
     use std::collections::BTreeMap;
@@ -323,7 +325,7 @@ mod tests {
         let settings = Settings { registries: BTreeMap::from([(registry("a.example"), said)]), ..Settings::default() };
         let hint = OriginHint { ca_pem: Some("engine".to_owned()), insecure: true };
         let origin_hints = BTreeMap::from([(registry("a.example"), hint.clone()), (registry("b.example"), hint)]);
-        let merged = with_hints(settings, &Report { origin_hints, ..Report::default() });
+        let merged = with_hints(settings, &origin_hints);
         let of = |name: &str| merged.registry(&registry(name));
         assert_eq!((of("a.example").ca_pem.as_deref(), of("a.example").insecure), (Some("user"), false));
         assert_eq!((of("b.example").ca_pem.as_deref(), of("b.example").insecure), (Some("engine"), true));

@@ -18,6 +18,7 @@ impl WatchLoop {
     pub(super) async fn make_so(&mut self, life: &mut Life) -> anyhow::Result<()> {
         let mut in_use = self.around.config.named.clone();
         in_use.extend(life.learning.registries());
+        in_use.extend(self.named_by_objects.iter().cloned());
         let desired = node::desired(&self.around.config.listen, &self.settings, in_use);
         life.announced = self.around.view.borrow().announced;
         let extent = self.extent();
@@ -27,7 +28,7 @@ impl WatchLoop {
         let mut history = std::mem::take(&mut life.history);
         let (folder, settings) = (Arc::clone(&self.around.folder), self.settings.clone());
         let tell = move |report: &Report| {
-            if folder.write_registries(&node::with_hints(settings, report).to_toml())? {
+            if folder.write_registries(&node::with_hints(settings, &report.origin_hints).to_toml())? {
                 tracing::info!("the proxy is told about registries anew");
             }
             Ok(())
@@ -73,6 +74,7 @@ impl WatchLoop {
                 tracing::warn!(%error, "not watched; looked at once a minute");
             }
         }
+        self.hints.clone_from(&report.origin_hints);
         life.report = report;
         Ok(())
     }

@@ -47,6 +47,7 @@ impl WatchLoop {
             self.tell_configured(life);
         }
         status.conditions.extend(self.around.readiness.report().lines);
+        status.kubernetes = self.kubernetes.as_ref().map(|kubernetes| kubernetes.status(self.left_out.clone()));
         metrics.announced.set(in_force.into());
         metrics.count(view.starts, view.kills);
         *self.around.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
@@ -98,7 +99,7 @@ impl WatchLoop {
 }
 
 /// The proxy's health in a word, and what there is to say about it.
-fn words(view: &View) -> (&'static str, Option<String>) {
+pub(crate) fn words(view: &View) -> (&'static str, Option<String>) {
     let (word, detail) = match &view.health {
         Health::Starting => ("starting", None),
         Health::Well => ("well", None),

@@ -39,8 +39,15 @@ impl WatchLoop {
                     None => std::future::pending().await,
                 }
             };
+            let objects = async {
+                match &mut self.kubernetes {
+                    Some(kubernetes) => kubernetes.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(Next::Stop),
+                () = objects => return Ok(Next::LookAgain),
                 () = event => {
                     tokio::time::sleep(SETTLE).await;
                     return Ok(if life.runs() { Next::LookAgain } else { Next::EngineGone });

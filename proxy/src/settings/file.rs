@@ -19,7 +19,7 @@ use super::{Policy, RegistrySettings, Settings};
 use crate::authorities::{authorities, read};
 
 /// Largest registries file that is read, in bytes.
-pub(super) const LARGEST: u64 = 1024 * 1024;
+pub const LARGEST: u64 = 1024 * 1024;
 
 /// Why a registries file is not used. The person who wrote the file has to change it; trying again does not help.
 #[derive(Debug, Error)]
@@ -221,7 +221,7 @@ fn patterns(texts: &[Spanned<String>], place: &Place<'_>) -> Result<Vec<Pattern>
     texts.iter().map(parse).collect()
 }
 
-fn endpoint(text: &str, insecure: bool) -> Result<Url, String> {
+pub(super) fn endpoint(text: &str, insecure: bool) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; write for example \"https://mirror.example.com\""))?;
     match url.scheme() {
         "https" => {}
@@ -241,7 +241,7 @@ fn endpoint(text: &str, insecure: bool) -> Result<Url, String> {
     Ok(url)
 }
 
-fn certificates(pem: String) -> Result<String, String> {
+pub(super) fn certificates(pem: String) -> Result<String, String> {
     authorities(&pem).map(|_| pem).map_err(|error| error.to_string())
 }
 

@@ -4,12 +4,13 @@
 //! these types is checked: endpoints are absolute http(s) URLs without credentials, plain http only beside
 //! `insecure = true`, certificates are PEM that parses. Whoever reads them need not check again.
 //!
-//! `file` turns TOML into [`Settings`] and back, `in_force` leaves single registries out whose certificates are damaged, `pattern` says what
+//! `file` turns TOML into [`Settings`] and back, `said` takes the same words from elsewhere, `in_force` leaves single registries out whose certificates are damaged, `pattern` says what
 //! `allow` and `deny` match, `watch` replaces the shared value when the file changes and keeps the last good one when the new one is wrong.
 
 mod file;
 mod in_force;
 mod pattern;
+mod said;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -22,8 +23,9 @@ use url::Url;
 
 use crate::store::Name;
 
-pub use file::SettingsError;
+pub use file::{LARGEST, SettingsError};
 pub use pattern::{Pattern, PatternError};
+pub use said::{Said, SaidError};
 pub use watch::{SettingsFile, SettingsFileError};
 
 /// The settings as every request reads them: one atomic load, replaced whole by a reload.

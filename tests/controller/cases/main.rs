@@ -10,6 +10,7 @@ mod definitions;
 mod fields;
 mod leader;
 mod life;
+mod node_side;
 mod safety;
 mod scale;
 mod trouble;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ("safety::what_a_restart_must_not_forget", safety::what_a_restart_must_not_forget),
         ("safety::a_definition_that_is_deleted_loses_nothing", safety::a_definition_that_is_deleted),
         ("trouble::what_etcd_has_forgotten_is_listed_again", trouble::compacted),
+        ("node_side::settings_in_and_the_mirror_out", node_side::in_and_out),
         ("trouble::refused_by_the_cache_it_says_so", trouble::refused),
         ("trouble::who_makes_objects_keeps_nobodys_image_out", trouble::squatters),
         ("trouble::cache_and_api_server_away_and_back", trouble::away_and_back),

@@ -10,6 +10,7 @@ mod cluster;
 mod controller;
 mod crowd;
 mod cut;
+mod node;
 mod world;
 
 pub use answer::Answer;
@@ -20,4 +21,5 @@ pub use crowd::{Crowd, Seen, Used, median_and_worst};
 pub use cut::Cut;
 pub use larder_test_callers::ControlPlane;
 pub use larder_test_callers::wait::until;
+pub use node::{NODE_RIGHTS, Node};
 pub use world::{DEFINITIONS, GROUP, World};

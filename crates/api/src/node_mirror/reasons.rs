@@ -39,6 +39,8 @@ reasons! {
         Stranger = True,
         /// The agent is stopping.
         Stopping = True,
+        /// Nothing is placed on the node; Configured says why.
+        NothingPlaced = True,
     }
 }
 

@@ -1,0 +1,110 @@
+//! The registries file and the UpstreamRegistry objects, as one. Pure.
+//!
+//! What the file says of a registry counts, whole: it is there without an API server, it is what the cluster cache was given too, and endpoints and certificates
+//! of two authors mixed would be neither's. An object that says something else of it is told of, not an error.
+
+use super::Known;
+use larder_proxy::settings::{LARGEST, Settings};
+
+/// What the proxy reads is bounded; this much of it is left to what the engine's own files say of registries.
+const LEFT_FREE: usize = 128 * 1024;
+
+/// Both, and what a person should know.
+pub(crate) fn merged(file: &Settings, known: &Known) -> (Settings, Vec<String>) {
+    let mut settings = file.clone();
+    let mut told = known.left_out.clone();
+    let most = usize::try_from(LARGEST).unwrap_or(usize::MAX).saturating_sub(LEFT_FREE);
+    let mut size = file.to_toml().len();
+    let mut too_large = Vec::new();
+    for (registry, said) in &known.said {
+        if let Some(by_file) = file.registries.get(registry) {
+            if by_file != said {
+                told.push(format!(
+                    "UpstreamRegistry of {registry}: the registries file (registries in the chart's values) says something else of it, and counts; \
+                     take it away there, or say the same here"
+                ));
+            }
+            continue;
+        }
+        let one = Settings { registries: [(registry.clone(), said.clone())].into(), ..Settings::default() };
+        let more = one.to_toml().len();
+        if size.saturating_add(more) > most {
+            too_large.push(registry.as_str());
+            continue;
+        }
+        size += more;
+        settings.registries.insert(registry.clone(), said.clone());
+    }
+    if let Some(first) = too_large.first() {
+        told.push(format!(
+            "all that is said of registries is more than {most} bytes: {} UpstreamRegistry objects, the newest, are not in force ({first} is one); shorten \
+             their ca to the certificates that are needed",
+            too_large.len()
+        ));
+    }
+    (settings, told)
+}
+
+/// As one condition.
+pub(crate) fn condition(told: &[String]) -> Option<String> {
+    const NAMED: usize = 5;
+    let named: Vec<&str> = told.iter().take(NAMED).map(String::as_str).collect();
+    let more = told.len().saturating_sub(NAMED);
+    match named.is_empty() {
+        true => None,
+        false if more == 0 => Some(named.join("; ")),
+        false => Some(format!("{}; and {more} more", named.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larder_oci::Registry;
+    use larder_proxy::settings::RegistrySettings;
+
+    fn registry(name: &str) -> Registry {
+        Registry::parse(name).unwrap()
+    }
+
+    fn skipped() -> RegistrySettings {
+        RegistrySettings { skip: true, ..RegistrySettings::default() }
+    }
+
+    #[test]
+    fn the_file_counts_and_an_object_that_says_something_else_is_told_of() {
+        let by_file = RegistrySettings { insecure: true, ..RegistrySettings::default() };
+        let file = Settings {
+            registries: [(registry("a.example"), by_file.clone()), (registry("b.example"), by_file.clone())].into(),
+            ..Settings::default()
+        };
+        let said = vec![
+            (registry("a.example"), skipped()),
+            (registry("b.example"), by_file.clone()),
+            (registry("c.example"), skipped()),
+        ];
+        let known = Known { said, left_out: vec!["UpstreamRegistry d: wrong".to_owned()], ..Known::default() };
+        let (settings, told) = merged(&file, &known);
+        assert_eq!(settings.registry(&registry("a.example")), by_file);
+        assert_eq!(settings.registry(&registry("c.example")), skipped());
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[1].contains("a.example") && told[1].contains("counts"), "{told:?}");
+        assert_eq!(condition(&told).unwrap(), told.join("; "));
+        let many: Vec<_> = (0..7).map(|number| number.to_string()).collect();
+        assert_eq!(condition(&many).unwrap(), "0; 1; 2; 3; 4; and 2 more");
+        assert_eq!(condition(&[]), None);
+        assert_eq!(merged(&file, &Known::default()), (file, Vec::new()));
+    }
+
+    #[test]
+    fn the_proxy_can_read_it_however_much_is_said() {
+        let large = RegistrySettings { ca_pem: Some("a".repeat(131_072)), ..RegistrySettings::default() };
+        let mut said: Vec<_> = (0..20).map(|number| (registry(&format!("{number}.example")), large.clone())).collect();
+        said.push((registry("small.example"), skipped()));
+        let (settings, told) = merged(&Settings::default(), &Known { said, ..Known::default() });
+        assert!(settings.to_toml().len() < usize::try_from(LARGEST).unwrap() - LEFT_FREE);
+        assert_eq!((settings.registries.len(), told.len()), (7, 1), "{told:?}");
+        assert!(settings.lists(&registry("0.example")) && settings.lists(&registry("small.example")));
+        assert!(told[0].contains("14 UpstreamRegistry objects") && told[0].contains("6.example"), "{told:?}");
+    }
+}
