@@ -1,10 +1,14 @@
 //! A Pod of the API server, as decisions take it. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::decide::Moment;
 use crate::decide::pod::{Ended, IGNORE, Place, Pod, PullPolicy, Use, is_ignored};
+
+mod api;
+
+pub use api::ApiPod;
+use api::{ContainerStatus, PodSpec, PodStatus};
 
 /// What kubelet writes on the Pods that stand for those of its own files.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -45,7 +49,7 @@ fn uses(spec: &PodSpec, status: Option<&PodStatus>) -> Vec<Use> {
         let of_status = status.into_iter().flat_map(statuses).find(|status| status.name == name);
         let image_id = match place {
             Place::Volume => String::new(),
-            _ => of_status.map(|status| status.image_id.clone()).unwrap_or_default(),
+            _ => of_status.and_then(|status| status.image_id.clone()).unwrap_or_default(),
         };
         Some(Use { written, place, policy: policy.and_then(|policy| PullPolicy::parse(policy)), image_id })
     };
@@ -56,6 +60,7 @@ fn uses(spec: &PodSpec, status: Option<&PodStatus>) -> Vec<Use> {
         .chain(
             spec.containers
                 .iter()
+                .flatten()
                 .map(|c| one(Place::Container, &c.name, c.image.as_ref(), c.image_pull_policy.as_ref())),
         )
         .chain(

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api_server::Heard;
 use crate::decide::platforms::Platform;
 use crate::metrics::Metrics;
-use crate::pods;
+use crate::pods::{self, ApiPod};
 use crate::world::{Known, Object, Source, World, now};
 
 use guarded::Guarded;
@@ -50,7 +50,7 @@ pub fn start(
         metrics: Arc::clone(metrics),
     };
     let stop = tasks.shutdown();
-    let pods = watcher(Api::<DeserializeGuard<Pod>>::all(client.clone()), config());
+    let pods = watcher(Api::<DeserializeGuard<ApiPod>>::all(client.clone()), config());
     tasks.spawn("watch-pods", until(stop, watch("Pods").follow(pods, pod)));
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config());
     tasks.spawn("watch-namespaces", until(stop, watch("Namespaces").follow(namespaces, Names::of(namespace))));
@@ -155,16 +155,16 @@ trait Apply<K>: Send {
 }
 
 /// Pods have an order of their own for lists.
-impl<F> Apply<DeserializeGuard<Pod>> for F
+impl<F> Apply<DeserializeGuard<ApiPod>> for F
 where
-    F: FnMut(&mut Known, Event<DeserializeGuard<Pod>>) + Send,
+    F: FnMut(&mut Known, Event<DeserializeGuard<ApiPod>>) + Send,
 {
-    fn apply(&mut self, known: &mut Known, event: Event<DeserializeGuard<Pod>>) {
+    fn apply(&mut self, known: &mut Known, event: Event<DeserializeGuard<ApiPod>>) {
         self(known, event);
     }
 }
 
-fn pod(known: &mut Known, event: Event<DeserializeGuard<Pod>>) {
+fn pod(known: &mut Known, event: Event<DeserializeGuard<ApiPod>>) {
     let now = now();
     let changed = match event {
         Event::Init => {

@@ -85,3 +85,19 @@ fn a_pod_that_was_just_made_and_one_that_says_nothing() {
     assert_eq!(none.uses, []);
     assert_eq!(super::pod(&ApiPod::default()), None);
 }
+
+#[test]
+fn what_nobody_looks_at_is_read_over() {
+    let pod: ApiPod = serde_json::from_value(serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "web", "namespace": "shop", "generation": 3,
+            "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {"f:containers": {}}}}],
+        },
+        "spec": {"nodeName": null, "containers": null, "initContainers": null, "volumes": null, "tolerations": [{"key": "x"}]},
+        "status": {"phase": "Pending", "containerStatuses": null, "conditions": [{"type": "Ready"}]},
+    }))
+    .unwrap();
+    assert_eq!((pod.metadata.managed_fields.clone(), pod.metadata.generation), (None, None));
+    assert!(super::pod(&pod).unwrap().uses.is_empty());
+}

@@ -50,6 +50,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work::telling::worth;
 
     #[test]
     fn two_writes_a_minute_of_which_details_take_one() {
@@ -66,5 +67,30 @@ mod tests {
         assert_eq!(budget.at(&image, Worth::News, after(60)), after(60));
         budget.forget_old(after(65));
         assert!(budget.0.is_empty());
+    }
+
+    #[test]
+    fn the_write_that_is_left_for_a_new_object_says_what_became_of_it() {
+        use larder_api::CachedImageStatus;
+        use larder_api::cached_image::Cached;
+        use larder_api::condition::set;
+
+        let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+        let saying = |reason| {
+            let mut status =
+                CachedImageStatus { digest: Some("sha256:…".to_owned()), ..CachedImageStatus::default() };
+            set(&mut status.conditions, reason, "", None, &time);
+            status
+        };
+        let new = CachedImageStatus::default();
+        for reason in [Cached::Pending, Cached::Queued, Cached::Fetching, Cached::Incomplete] {
+            assert_eq!(worth(&new, &saying(reason)), Worth::Detail, "{reason:?}");
+        }
+        for reason in [Cached::Complete, Cached::Private, Cached::Refused, Cached::Observing] {
+            assert_eq!(worth(&new, &saying(reason)), Worth::News, "{reason:?}");
+        }
+        // Later both are news.
+        assert_eq!(worth(&saying(Cached::Complete), &saying(Cached::Incomplete)), Worth::News);
+        assert_eq!(worth(&saying(Cached::Incomplete), &saying(Cached::Complete)), Worth::News);
     }
 }

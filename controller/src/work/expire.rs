@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::core::DeserializeGuard;
@@ -19,6 +18,7 @@ use crate::decide::brake::Hold;
 use crate::decide::clock::Off;
 use crate::decide::index::Wanted;
 use crate::decide::{Image, Moment, expiring, expiry};
+use crate::pods::ApiPod;
 use crate::world::{Known, Object, now};
 
 /// Pods in a page of the list that is the last word before a deletion.
@@ -233,7 +233,7 @@ struct DueOf {
 }
 
 /// Deletes those of them that may go. Every Pod is looked at once, a page at a time.
-async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<Pod>>, heard: Heard, due: Vec<Due>) -> Expired {
+async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, heard: Heard, due: Vec<Due>) -> Expired {
     let mut done = Expired::default();
     let mut used: BTreeSet<Image> = BTreeSet::new();
     // Where nothing may go a single Pod says what time it is.

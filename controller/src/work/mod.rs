@@ -54,6 +54,9 @@ const PASS: Duration = Duration::from_mins(1);
 /// Between two passes that something set off.
 const PASS_SOON: Duration = Duration::from_secs(1);
 
+/// Passes that are set off have one part in so many of the time, where there are so many images that one takes long.
+const PASS_SHARE: u32 = 4;
+
 /// Between two looks at what is to expire.
 const EXPIRY: Duration = Duration::from_secs(10);
 
@@ -192,6 +195,9 @@ struct Work {
     digests: Beside,
     next_pass: Instant,
     pass_runs: bool,
+    /// When the last pass began, and how long the last one took that ended well.
+    pass_began: Instant,
+    pass_took: Duration,
     next_expiry: Instant,
     expiry_runs: bool,
     /// Until when images are left alone that were due and used.
@@ -270,6 +276,8 @@ impl Work {
             digests: Beside::default(),
             next_pass: begin,
             pass_runs: false,
+            pass_began: begin,
+            pass_took: Duration::ZERO,
             next_expiry: begin + EXPIRY,
             expiry_runs: false,
             spared: BTreeMap::new(),
@@ -365,7 +373,9 @@ impl Work {
     }
 
     fn pass_soon(&mut self) {
-        self.next_pass = self.next_pass.min(Instant::now() + PASS_SOON);
+        // With many images a pass takes its time, and is not all that is done while they are deleted one by one.
+        let soon = (self.pass_took * PASS_SHARE).clamp(PASS_SOON, PASS);
+        self.next_pass = self.next_pass.min(Instant::now() + soon);
     }
 
     fn wakes_at(&self) -> Instant {

@@ -30,6 +30,7 @@ impl Work {
             return;
         }
         self.pass_runs = true;
+        self.pass_began = Instant::now();
         let (cache, observe) = (self.shared.cache.clone(), self.shared.settings.observe);
         self.write(list(cache, observe), |result| Done::Listed { result });
     }
@@ -93,9 +94,10 @@ impl Work {
             self.shared.metrics.passed("observed");
             let deleted = self.shared.world.known().deleted.iter().cloned().collect();
             self.settle(deleted);
-            return;
+        } else {
+            self.act_on(as_of, &seen);
         }
-        self.act_on(as_of, &seen);
+        self.pass_took = self.pass_began.elapsed();
     }
 
     /// For which machines images were kept before this process knew of any: some may have no node just now. Of images for which somebody names platforms

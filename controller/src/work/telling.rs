@@ -238,10 +238,14 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus) -> Wo
         let one = |c: &larder_api::Condition| (c.type_.clone(), c.status.clone(), passing(&c.reason));
         status.conditions.iter().map(one).collect()
     };
-    let is_first = before.conditions.is_empty()
-        && !after.conditions.iter().any(|c| matches!(c.reason.as_str(), "Pending" | "Queued" | "Fetching"));
-    let is_news = !before.conditions.is_empty() && truths(before) != truths(after);
-    if is_first || is_news || before.digest != after.digest { Worth::News } else { Worth::Detail }
+    if before.conditions.is_empty() {
+        // Its object was written only just now, which leaves one write for a minute: whatever is on the way would take the place of the word that it is there.
+        // That Pods run a digest which comes right behind the tag is on the way as well.
+        let is_on_the_way = |reason: &str| matches!(reason, "Pending" | "Queued" | "Fetching" | "Incomplete");
+        let waits = after.conditions.iter().any(|condition| is_on_the_way(&condition.reason));
+        return if waits { Worth::Detail } else { Worth::News };
+    }
+    if truths(before) != truths(after) || before.digest != after.digest { Worth::News } else { Worth::Detail }
 }
 
 /// The image of a status's object as it is in the control API.

@@ -33,7 +33,8 @@ pub(crate) fn a_thousand_pods() -> Result<()> {
     let cluster = Cluster::start()?;
     let images = cluster.push_tiny(u64::from(IMAGES));
     let mut crowd = Crowd::on(&cluster.plane, 50)?;
-    let controller = cluster.controller(&["--concurrency", "16"])?;
+    // What the cache does takes its time, and is another matter.
+    let controller = cluster.controller(&["--mode", "observe"])?;
     controller.until_it_leads()?;
     crowd.grow(&images, PODS)?;
     let with_objects = |crowd: &Crowd| -> Result<()> {
