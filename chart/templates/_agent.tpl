@@ -4,6 +4,9 @@
 {{- $values := .root.Values -}}
 {{- $ports := $values.ports -}}
 {{- $agent := .node.agent -}}
+{{- $speaks := include "larder.agentSpeaks" . -}}
+{{- $own := "[]" -}}
+{{- if $speaks -}}{{- $own = "[{name: LARDER_NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]" -}}{{- end -}}
 - name: agent
   image: {{ include "larder.image" .root | quote }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
@@ -39,11 +42,14 @@
     - {{ printf "--engine-restart-command=%s" $agent.engineRestart.command | quote }}
     - --engine-restart-limit={{ int $agent.engineRestart.limitSeconds }}
     {{- end }}
+    {{- if $speaks }}
+    - --kubernetes=true
+    {{- end }}
     - --log-format={{ .node.logFormat }}
     {{- range $agent.extraArgs }}
     - {{ . | quote }}
     {{- end }}
-  {{- with include "larder.environment" (dict "node" .node "own" "[]" "more" $agent.extraEnv) }}
+  {{- with include "larder.environment" (dict "node" .node "own" $own "more" $agent.extraEnv) }}
   {{- . | nindent 2 }}
   {{- end }}
   {{- if and $values.metrics.enabled $values.metrics.agent.enabled }}
@@ -125,6 +131,11 @@
     - name: registries
       mountPath: /etc/larder
       readOnly: true
+    {{- if $speaks }}
+    - name: kubernetes
+      mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+      readOnly: true
+    {{- end }}
 {{- end -}}
 
 {{- /* A profile. A pool that overrides the type of the rest has inherited the name of a file that its own type does not want. */ -}}

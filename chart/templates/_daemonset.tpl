@@ -33,7 +33,7 @@ spec:
         {{- merge (dict) $appArmor $certificates .node.podAnnotations $values.commonAnnotations $agentFirst | toYaml | nindent 8 }}
     spec:
       serviceAccountName: {{ include "larder.serviceAccount" .root | quote }}
-      # Nobody here speaks to Kubernetes.
+      # The agent alone speaks to Kubernetes, and has its token by a volume (`kubernetes`) that the proxy does not have.
       automountServiceAccountToken: false
       {{- if include "larder.cache" .root }}
       # Where the cluster cache is, without DNS.
@@ -86,6 +86,9 @@ spec:
         - name: registries
           configMap:
             name: {{ include "larder.fullname" .root }}-registries
+        {{- if include "larder.agentSpeaks" $containers }}
+        {{- include "larder.kubernetesVolume" . | nindent 8 }}
+        {{- end }}
         {{- with include "larder.upstreamCaVolume" $containers }}
         {{- . | nindent 8 }}
         {{- end }}

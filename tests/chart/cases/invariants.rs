@@ -137,7 +137,15 @@ fn daemonset(object: &Object) -> Result<()> {
     let mut paths = pod.volumes().iter().filter(|volume| volume.get("hostPath").is_some());
     ensure!(paths.all(|volume| volume["name"] == "store"), "a path of the node that is not the store's");
     let mut projected = pod.volumes().iter().filter(|volume| volume.get("projected").is_some());
-    ensure!(projected.all(|volume| volume["name"] == "cluster-cache"), "a token that is not for the cluster cache");
+    let known = |volume: &Value| volume["name"] == "cluster-cache" || volume["name"] == "kubernetes";
+    ensure!(projected.all(known), "a token that is neither for the cluster cache nor the agent's");
+    // The proxy faces the network. What it could show the API server is not in its container.
+    let speaks = !pod.container("agent")?.flag("--kubernetes").is_empty();
+    for container in pod.containers() {
+        let mounts = container.get("/volumeMounts").to_string();
+        let has = mounts.contains("serviceaccount") || mounts.contains("\"kubernetes\"");
+        ensure!(has == (speaks && container.name() == "agent"), "{}: a token for the API server", container.name());
+    }
     // Addresses of Services are of use for whoever names one, and for nobody else.
     let by_variable = pod.container("proxy")?.flag("--cache-address").iter().any(|address| address.starts_with("$("));
     ensure!(spec["enableServiceLinks"] == json!(by_variable), "enableServiceLinks is {}", spec["enableServiceLinks"]);
@@ -198,7 +206,9 @@ fn proxy(proxy: Container<'_>) -> Result<()> {
 
 /// It is privileged, so it faces nobody and keeps away from what the network brought.
 fn agent(agent: Container<'_>) -> Result<()> {
-    ensure!(agent.mounts() == [("run", false), ("registries", true)], "agent: mounts {:?}", agent.mounts());
+    let expected: &[(&str, bool)] = &[("run", false), ("registries", true), ("kubernetes", true)];
+    let without = usize::from(agent.flag("--kubernetes").is_empty());
+    ensure!(agent.mounts() == expected[..3 - without], "agent: mounts {:?}", agent.mounts());
     if agent.get("/securityContext/privileged") == &json!(false) {
         ensure!(agent.get("/securityContext/capabilities/drop") == &json!(["ALL"]), "agent: default capabilities");
     }

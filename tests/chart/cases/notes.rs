@@ -14,6 +14,7 @@ fn are_true(helm: &Helm) -> Result<()> {
     let (pending, emptied, alone) =
         ("If its Pod stays Pending", "Its images go when its Pod is replaced", "what it pulled itself");
     let (safe, none, old) = ("kubectl get cachedimages", "There is no controller", "want Kubernetes 1.30");
+    let mirrors = "kubectl get nodemirrors";
     for (values, says, does_not_say) in [
         ("{}".to_owned(), vec![nobody], vec![crio, edited, openshift]),
         ("image: {registry: harbor.corp.example}".to_owned(), vec![], vec![nobody]),
@@ -43,7 +44,9 @@ fn are_true(helm: &Helm) -> Result<()> {
         ),
         ("{}".to_owned(), vec![safe], vec![none]),
         ("cache: {enabled: false}".to_owned(), vec![none, "cache.enabled"], vec![safe, old]),
-        ("controller: {enabled: false}".to_owned(), vec![], vec![none, safe]),
+        ("controller: {enabled: false}".to_owned(), vec![mirrors], vec![none, safe]),
+        ("serviceAccount: {create: false}".to_owned(), vec![safe, "would have the agents' rights"], vec![none, mirrors]),
+        ("agent: {kubernetes: false}".to_owned(), vec![safe], vec![none, mirrors, "do not speak"]),
     ] {
         let notes = helm.notes(&values)?;
         for words in says {

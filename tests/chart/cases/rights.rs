@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use larder_test_chart::helm::Helm;
-use larder_test_chart::objects::Object;
+use larder_test_chart::objects::{Object, objects};
 use larder_test_chart::repository;
 use serde_json::Value;
 
@@ -15,17 +15,25 @@ use crate::golden::{Golden, Test};
 pub(crate) const TESTS: &[Test] = &[("rights", rights)];
 pub(crate) const PAGE: &[crate::Test] = &[("rights::the_page_is_all", the_page_is_all)];
 
-/// Sections of the page, and whose Pods they are about.
-const SECTIONS: [(&str, &str); 3] =
-    [("## The agent of a node", "node"), ("## The cluster cache", "cache"), ("## The controller", "controller")];
+/// Sections of the page, whose Pods they are about, and the file for whoever has no chart.
+const SECTIONS: [(&str, &str, &str); 3] = [
+    ("## The agent of a node", "node", "node"),
+    ("## The cluster cache", "cache", "cluster-cache"),
+    ("## The controller", "controller", "controller"),
+];
 
 /// One verb on one kind of thing: whose, where, what, which of it, the verb.
 type Right = [String; 4];
 
 /// What the chart gives to the account of a component.
 fn given(objects: &[Object], whose: &str) -> Result<BTreeSet<Right>> {
+    rights_of(&objects.iter().filter(|one| component(one) == whose).collect::<Vec<_>>())
+}
+
+/// What the roles among them give.
+fn rights_of(objects: &[&Object]) -> Result<BTreeSet<Right>> {
     let mut all = BTreeSet::new();
-    for role in objects.iter().filter(|one| ["ClusterRole", "Role"].contains(&one.kind()) && component(one) == whose) {
+    for role in objects.iter().filter(|one| ["ClusterRole", "Role"].contains(&one.kind())) {
         let place = if role.kind() == "Role" { "its namespace" } else { "cluster" };
         for rule in role.0["rules"].as_array().context("no rules")? {
             let words = |key: &str| -> Vec<&str> {
@@ -49,10 +57,10 @@ fn given(objects: &[Object], whose: &str) -> Result<BTreeSet<Right>> {
 }
 
 /// The tables of the page: `| where | what | which | verbs | why |`, with a reason in each row.
-fn told() -> Result<Vec<(&'static str, BTreeSet<Right>)>> {
+fn told() -> Result<Vec<(&'static str, &'static str, BTreeSet<Right>)>> {
     let page = fs::read_to_string(repository().join("docs/rights.md")).context("read docs/rights.md")?;
     let mut told = Vec::new();
-    for (title, whose) in SECTIONS {
+    for (title, whose, file) in SECTIONS {
         let (_, rest) = page.split_once(&format!("{title}\n")).with_context(|| format!("no section {title:?}"))?;
         let section = rest.split("\n## ").next().unwrap_or_default();
         let mut rights = BTreeSet::new();
@@ -67,7 +75,7 @@ fn told() -> Result<Vec<(&'static str, BTreeSet<Right>)>> {
                 ensure!(rights.insert([place, thing, names, verb.to_owned()]), "said twice: {verb} in {row}");
             }
         }
-        told.push((whose, rights));
+        told.push((whose, file, rights));
     }
     Ok(told)
 }
@@ -80,13 +88,13 @@ fn rights(helm: &Helm, case: &Golden) -> Result<()> {
             |name: &str| name.split(", ").map(|one| one.rsplit_once('-').map_or(one, |(_, last)| last)).collect();
         rights.into_iter().map(|[place, thing, names, verb]| [place, thing, suffix(&names), verb]).collect()
     };
-    for (whose, told) in told()? {
+    for (whose, _, told) in told()? {
         let (given, told) = (by_whose_name(given(&all, whose)?), by_whose_name(told));
         let unknown: Vec<_> = given.difference(&told).collect();
         ensure!(unknown.is_empty(), "docs/rights.md has no reason why {whose} may {unknown:?}");
     }
     for role in all.iter().filter(|one| ["ClusterRole", "Role"].contains(&one.kind())) {
-        let known = SECTIONS.iter().any(|(_, whose)| component(role) == *whose);
+        let known = SECTIONS.iter().any(|(_, whose, _)| component(role) == *whose);
         let to_read = role.name() == "larder-view";
         ensure!(known || to_read || role.0["rules"] == serde_json::json!([]), "{} is nobody's", role.name());
         let labels = role.0["metadata"]["labels"].to_string();
@@ -116,8 +124,15 @@ fn rights(helm: &Helm, case: &Golden) -> Result<()> {
 fn the_page_is_all(helm: &Helm) -> Result<()> {
     let defaults = Golden::all()?.into_iter().find(|case| case.name() == "defaults").context("no defaults")?;
     let all = defaults.objects(helm)?;
-    for (whose, told) in told()? {
+    for (whose, file, told) in told()? {
         let given = given(&all, whose)?;
+        // Whoever installs without the chart reads a file.
+        let file = fs::read_to_string(repository().join(format!("docs/{file}-rights.yaml")))?;
+        let of_file = rights_of(&objects(&file)?.iter().collect::<Vec<_>>())?;
+        let only = |rights: &BTreeSet<Right>| -> BTreeSet<(String, String)> {
+            rights.iter().map(|[_, thing, _, verb]| (thing.clone(), verb.clone())).collect()
+        };
+        ensure!(only(&of_file) == only(&told), "docs/{file}-rights.yaml is not what the page says of {whose}");
         ensure!(
             given == told,
             "{whose}: not on the page {:?}, not given {:?}",

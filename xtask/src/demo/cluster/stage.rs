@@ -18,6 +18,9 @@ use crate::{image, workspace};
 pub(super) const APPLICATION: &str = "shop";
 const IMAGE: &str = "shop/frontend:v1";
 
+/// Which images are safe, how their registries are, how the nodes are.
+pub(super) const KINDS: &str = "ci,upr,nm";
+
 pub(super) struct Stage {
     pub(super) cluster: Cluster,
     /// `/etc` of each node before anything was installed.
@@ -57,14 +60,51 @@ impl Stage {
         Ok(self.cluster.origin()?.reference(IMAGE))
     }
 
-    /// What a person would write into a file of values: only the registry with its own authority and a private address.
+    /// What a person would write into a file of values: the registry with its own authority and a private address. And what makes a demo of it: what the cluster itself
+    /// is made of comes from no registry here, so only the application's namespace counts, and nobody wants to wait for hours until registries are looked at.
     pub(super) fn values(&self) -> Result<Value> {
         let ca = std::fs::read_to_string(self.cluster.authority())?;
         let registry = self.reference()?;
         let registry = registry.split('/').next().unwrap_or_default();
         // And that nothing depends on how full the machine's own disk is.
         let store = json!({"reserve": "0"});
-        Ok(json!({"registries": {registry: {"ca": ca}}, "store": store, "cache": {"store": store}}))
+        let controller = json!({"namespaces": "kubernetes.io/metadata.name=default", "monitoring": {"interval": "5s"}});
+        Ok(json!({
+            "registries": {registry: {"ca": ca}}, "store": store, "cache": {"store": store}, "controller": controller,
+        }))
+    }
+
+    /// Deletes the application's image where it came from.
+    pub(super) fn delete_upstream(&self) -> Result<()> {
+        let origin = self.cluster.origin()?;
+        let (repository, _) = IMAGE.split_once(':').context("the image has a tag")?;
+        origin.delete(&format!("{repository}@{}", origin.digest(IMAGE)?))
+    }
+
+    /// What a person asks for, as it is printed.
+    pub(super) fn overview(&self) -> Result<String> {
+        self.cluster.kubectl(&["get", KINDS])
+    }
+
+    /// Waits until a condition of the application's image has this reason.
+    pub(super) fn wait_until_image_is(&self, condition: &str, reason: &str) -> Result<()> {
+        let image = json!(self.reference()?);
+        until(&format!("{condition} of the image is {reason}"), Duration::from_mins(2), || {
+            let list = self.cluster.get(&["cachedimages"])?;
+            let mut items = list.get("items").and_then(Value::as_array).into_iter().flatten();
+            let object = items.find(|item| item.pointer("/spec/image") == Some(&image)).context("no object yet")?;
+            let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+            let mut conditions = conditions.filter(|it| it.get("type") == Some(&json!(condition)));
+            ensure!(conditions.any(|it| it.get("reason") == Some(&json!(reason))), "{}", object["status"]);
+            Ok(())
+        })
+    }
+
+    /// Takes away what an uninstall leaves for whoever installs again: definitions with their objects, the claim with its images.
+    pub(super) fn take_the_rest_away(&self) -> Result<()> {
+        let definitions = ["cachedimages.larder.dev", "upstreamregistries.larder.dev"];
+        self.cluster.kubectl(&[&["delete", "crd", "--timeout=60s"], &definitions[..]].concat())?;
+        Release::of(&self.cluster).delete_namespace()
     }
 
     /// A Deployment of one Pod, whose image is asked for each time that it starts.
@@ -163,6 +203,7 @@ impl Stage {
              kubectl -n {NAMESPACE} exec daemonset/larder-node -c agent -- /usr/local/bin/larder-node status\n  \
              kubectl -n {NAMESPACE} logs larder-cache-0   # the cluster cache\n  \
              kubectl get pods -o wide                     # the application\n  \
+             kubectl get {KINDS}                        # is it safe?\n  \
              docker stop registry.larder.test             # its registry\n\nPress Enter to end it."
         );
         let read = std::io::stdin().read_line(&mut String::new())?;

@@ -7,16 +7,21 @@ use larder_test_kind::Release;
 use larder_test_kind::release::NAMESPACE;
 
 use super::super::story::{Story, Told, seconds, short};
-use super::stage::Stage;
+use super::stage::{KINDS, Stage};
 
 pub(super) fn tell(story: &mut Story, stage: &Stage, keep: bool) -> Result<()> {
-    story.step("helm install, without a value but for the registry's own authority", |told| install(stage, told))?;
-    story
-        .step("An application starts; its image comes from the registry, through Larder", |told| start(stage, told))?;
+    story.step(
+        "helm install, with the registry's own authority, and a controller that looks every five seconds",
+        |told| install(stage, told),
+    )?;
+    story.step("An application starts; its image comes from the registry, through Larder, and is safe", |told| {
+        start(stage, told)
+    })?;
     story.step("The registry stops, and the Pod has to go to nodes that never had its image", |told| {
         lose(stage, told)
     })?;
-    story.step("The registry is back, with a new image under the same tag", |told| moved(stage, told))?;
+    story.step("The registry is back, without the image: somebody deleted it", |told| deleted(stage, told))?;
+    story.step("A new image is pushed under the same tag", |told| moved(stage, told))?;
     if !keep {
         story.step("helm uninstall", |told| uninstall(stage, told))?;
     }
@@ -41,6 +46,8 @@ fn install(stage: &Stage, told: &Told) -> Result<()> {
     ));
     Release::of(&stage.cluster).wait_for_cache()?;
     told.saw(format!("and the cluster cache has its certificate and its volume, {} after", seconds(began.elapsed())));
+    let rollout = ["rollout", "status", "deployment/larder-controller", "--namespace", NAMESPACE, "--timeout=120s"];
+    stage.cluster.kubectl(&rollout)?;
     let status = ["exec", "daemonset/larder-node", "--namespace", NAMESPACE, "--container", "agent", "--"];
     told.quote(&stage.cluster.kubectl(&[&status[..], &["/usr/local/bin/larder-node", "status"]].concat())?);
     Ok(())
@@ -55,7 +62,9 @@ fn start(stage: &Stage, told: &Told) -> Result<()> {
     let (larder, engines) = (stage.asked_by("larder/")?, stage.asked_by("containerd/")? + stage.asked_by("cri-o/")?);
     ensure!(larder > 0 && engines == 0, "the registry was asked {larder} times by larder, {engines} by engines");
     told.saw(format!("the registry was asked {larder} times, each time by larder"));
-    Ok(())
+    stage.wait_until_image_is("Cached", "Complete")?;
+    stage.wait_until_image_is("UpstreamAvailable", "Present")?;
+    overview(stage, told)
 }
 
 fn lose(stage: &Stage, told: &Told) -> Result<()> {
@@ -74,14 +83,33 @@ fn lose(stage: &Stage, told: &Told) -> Result<()> {
     moved?;
     ensure!(stage.asked_by("larder/")? == asked, "the registry was asked");
     told.saw("from the cluster cache, which had the image from when the first node pulled it");
+    stage.wait_until_image_is("UpstreamAvailable", "Unreachable")?;
+    overview(stage, told)
+}
+
+fn deleted(stage: &Stage, told: &Told) -> Result<()> {
+    let (_, image) = stage.running()?;
+    stage.cluster.origin()?.restart()?;
+    stage.delete_upstream()?;
+    stage.wait_until_image_is("UpstreamAvailable", "Gone")?;
+    stage.cluster.kubectl(&["rollout", "restart", "deployment/shop"])?;
+    stage.wait_for_application()?;
+    ensure!(stage.running()?.1 == image, "it runs another image");
+    told.saw("a new Pod starts all the same: what Pods use is kept, whatever becomes of it elsewhere");
+    overview(stage, told)
+}
+
+/// What a person sees who asks whether he is safe.
+fn overview(stage: &Stage, told: &Told) -> Result<()> {
+    told.note(format!("kubectl get {KINDS}"));
+    told.quote(&stage.overview()?);
     Ok(())
 }
 
 fn moved(stage: &Stage, told: &Told) -> Result<()> {
-    stage.cluster.origin()?.restart()?;
     let digest = stage.push("tomorrow's frontend")?;
     let began = Instant::now();
-    // While the registry was away the proxy stopped waiting for it; it looks again by itself.
+    // While the registry was away, and while the image was, the answer to that was believed for a while; it is asked again by itself.
     loop {
         stage.cluster.kubectl(&["rollout", "restart", "deployment/shop"])?;
         stage.wait_for_application()?;
@@ -101,7 +129,8 @@ fn uninstall(stage: &Stage, told: &Told) -> Result<()> {
     stage.cluster.kubectl(&pods)?;
     stage.must_be_as_before().context("helm uninstall left something behind")?;
     told.saw("every file below /etc of every node is byte for byte what it was");
-    // The claim with the images is left by helm, as the nodes' stores are.
-    Release::of(&stage.cluster).delete_namespace()?;
+    // What is left by helm: the claim with the images, as the nodes' stores are, and what people may have written.
+    told.saw("the images, and the objects of kubectl get ci,upr, stay for whoever installs again; nothing holds up deleting them");
+    stage.take_the_rest_away()?;
     Ok(())
 }
