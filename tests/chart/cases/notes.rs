@@ -45,7 +45,11 @@ fn are_true(helm: &Helm) -> Result<()> {
         ("{}".to_owned(), vec![safe], vec![none]),
         ("cache: {enabled: false}".to_owned(), vec![none, "cache.enabled"], vec![safe, old]),
         ("controller: {enabled: false}".to_owned(), vec![mirrors], vec![none, safe]),
-        ("serviceAccount: {create: false}".to_owned(), vec![safe, "would have the agents' rights"], vec![none, mirrors]),
+        (
+            "serviceAccount: {create: false}".to_owned(),
+            vec![safe, "would have the agents' rights"],
+            vec![none, mirrors],
+        ),
         ("agent: {kubernetes: false}".to_owned(), vec![safe], vec![none, mirrors, "do not speak"]),
     ] {
         let notes = helm.notes(&values)?;

@@ -117,6 +117,7 @@ fn life(cluster: &Cluster) -> Result<()> {
     ensure!(found.pointer("/status/usedBy/count") == Some(&json!(1)), "{found:#}");
     ensure!(row(cluster, &image)?.contains("True"), "{}", row(cluster, &image)?);
     only_larder_asked(&image.requests()?)?;
+    every_node_says_so(cluster)?;
 
     another_one_leads(cluster)?;
     let second = fresh(cluster, "controlled-second")?;
@@ -163,6 +164,25 @@ fn from_a_release_without_one(cluster: &Cluster, release: &Release<'_>, namespac
     cluster.kubectl(&rollout)?;
     release.wait()?;
     release.wait_for_cache()
+}
+
+/// Each node has its NodeMirror, which says that its engine was seen to ask, and is its Node's.
+fn every_node_says_so(cluster: &Cluster) -> Result<()> {
+    until("every node is configured", Duration::from_mins(2), || {
+        let list = cluster.get(&["nodemirrors"])?;
+        let items = list.get("items").and_then(Value::as_array).context("no list")?;
+        for node in cluster.nodes() {
+            let name = json!(node.name());
+            let mirror = items.iter().find(|item| item.pointer("/metadata/name") == Some(&name));
+            let mirror = mirror.with_context(|| format!("{} has no NodeMirror: {list:#}", node.name()))?;
+            let owner = mirror.pointer("/metadata/ownerReferences/0/name");
+            ensure!(owner == Some(&name), "{} is owned by {owner:?}", node.name());
+            let conditions = mirror.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+            let mut configured = conditions.filter(|it| it.get("type") == Some(&json!("Configured")));
+            ensure!(configured.any(|it| it.get("status") == Some(&json!("True"))), "{mirror:#}");
+        }
+        Ok(())
+    })
 }
 
 /// Somebody else goes on when the one that works is gone at once.
