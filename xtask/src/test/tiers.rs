@@ -177,8 +177,10 @@ fn controller(arguments: &Arguments) -> Result<Outcome> {
     let mut command = workspace::cargo();
     let larder_cache = workspace::build_program("larder-cache", "dev")?;
     let larder_controller = workspace::build_program("larder-controller", "dev")?;
+    let larder_node = workspace::build_program("larder-node", "dev")?;
     command.args(["test", "--package", "larder-test-controller"]);
     command.env("LARDER_CACHE_PROGRAM", larder_cache).env("LARDER_CONTROLLER", larder_controller);
+    command.env("LARDER_NODE", larder_node);
     if let Some(filter) = filter(arguments) {
         command.args(["--", filter]);
     }
