@@ -3,6 +3,7 @@
 //! An agent that starts reads it at once, and runs from it until the API server says something, however long that takes. It is on the node's disk and not
 //! in `/run`, for the day on which a whole cluster is switched on again. Nobody reads it but root; it is checked as anything else is.
 
+use super::said::OfRegistry;
 use super::{Known, Reading};
 use crate::config::Engine as Config;
 use anyhow::Context as _;
@@ -43,9 +44,9 @@ const VERSION: u32 = 1;
 
 impl Written {
     fn of(known: &Known) -> Self {
-        let one = |(registry, settings): &(Registry, _)| One {
+        let one = |(registry, words): &(Registry, OfRegistry)| One {
             registry: registry.to_string(),
-            settings: text(registry, settings),
+            settings: text(registry, words),
         };
         Self {
             version: VERSION,
@@ -62,15 +63,17 @@ impl Written {
             let settings = Settings::parse_toml(&one.settings, Path::new("/"));
             let settings =
                 settings.inspect_err(|error| tracing::warn!(%registry, %error, "not known from before")).ok()?;
-            Some((registry.clone(), settings.registries.get(&registry)?.clone()))
+            let words = OfRegistry { settings: settings.registries.get(&registry)?.clone(), skipped: settings.deny };
+            Some((registry, words))
         });
         let named = self.named.iter().filter_map(|name| Registry::parse(name).ok());
         Known { said: said.collect(), named: named.collect(), left_out: Vec::new(), objects: self.objects }
     }
 }
 
-fn text(registry: &Registry, settings: &larder_proxy::settings::RegistrySettings) -> String {
-    Settings { registries: [(registry.clone(), settings.clone())].into(), ..Settings::default() }.to_toml()
+fn text(registry: &Registry, OfRegistry { settings, skipped }: &OfRegistry) -> String {
+    let registries = [(registry.clone(), settings.clone())].into();
+    Settings { registries, deny: skipped.clone(), ..Settings::default() }.to_toml()
 }
 
 /// What an agent before this one knew, before anything is known of the node's engine.
@@ -191,7 +194,7 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use larder_proxy::settings::RegistrySettings;
+    use larder_proxy::settings::{Pattern, RegistrySettings};
 
     fn host() -> (tempfile::TempDir, RootedHost) {
         let root = tempfile::tempdir().unwrap();
@@ -206,8 +209,11 @@ mod tests {
         assert_eq!(path, Path::new("/var/lib/larder/node-kubernetes.json"));
         assert_eq!(read_in(&host, &path), None);
         let registry = |name: &str| Registry::parse(name).unwrap();
-        let skipped = RegistrySettings { skip: true, ..RegistrySettings::default() };
-        let said = vec![(registry("[::1]:5000"), skipped.clone()), (registry("a.example"), skipped)];
+        let parts = OfRegistry {
+            settings: RegistrySettings::default(),
+            skipped: vec![Pattern::parse("[::1]:5000/team/**").unwrap()],
+        };
+        let said = vec![(registry("[::1]:5000"), parts), (registry("a.example"), OfRegistry::left_to_the_engine())];
         let known = Known { said, named: [registry("b.example:5000")].into(), left_out: Vec::new(), objects: 7 };
         // The second time the folders are there.
         for _ in 0..2 {

@@ -4,7 +4,7 @@
 //! of two authors mixed would be neither's. An object that says something else of it is told of, not an error.
 
 use super::Known;
-use larder_proxy::settings::{LARGEST, Settings};
+use larder_proxy::settings::{LARGEST, RegistrySettings, Settings};
 
 /// What the proxy reads is bounded; this much of it is left to what the engine's own files say of registries.
 const LEFT_FREE: usize = 128 * 1024;
@@ -18,7 +18,7 @@ pub(crate) fn merged(file: &Settings, known: &Known) -> (Settings, Vec<String>) 
     let mut too_large = Vec::new();
     for (registry, said) in &known.said {
         if let Some(by_file) = file.registries.get(registry) {
-            if by_file != said {
+            if *by_file != said.settings || !said.skipped.is_empty() {
                 told.push(format!(
                     "UpstreamRegistry of {registry}: the registries file (registries in the chart's values) says something else of it, and counts; \
                      take it away there, or say the same here"
@@ -26,14 +26,18 @@ pub(crate) fn merged(file: &Settings, known: &Known) -> (Settings, Vec<String>) 
             }
             continue;
         }
-        let one = Settings { registries: [(registry.clone(), said.clone())].into(), ..Settings::default() };
+        // One of which parts are skipped, and nothing else is said, is not named: see `said::Words::Nothing`.
+        let is_named = said.settings != RegistrySettings::default();
+        let registries = is_named.then(|| (registry.clone(), said.settings.clone())).into_iter().collect();
+        let one = Settings { registries, deny: said.skipped.clone(), ..Settings::default() };
         let more = one.to_toml().len();
         if size.saturating_add(more) > most {
             too_large.push(registry.as_str());
             continue;
         }
         size += more;
-        settings.registries.insert(registry.clone(), said.clone());
+        settings.registries.extend(one.registries);
+        settings.deny.extend(one.deny);
     }
     if let Some(first) = too_large.first() {
         told.push(format!(
@@ -60,15 +64,16 @@ pub(crate) fn condition(told: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::said::OfRegistry;
     use larder_oci::Registry;
-    use larder_proxy::settings::RegistrySettings;
+    use larder_proxy::settings::Pattern;
 
     fn registry(name: &str) -> Registry {
         Registry::parse(name).unwrap()
     }
 
-    fn skipped() -> RegistrySettings {
-        RegistrySettings { skip: true, ..RegistrySettings::default() }
+    fn of(settings: RegistrySettings) -> OfRegistry {
+        OfRegistry { settings, skipped: Vec::new() }
     }
 
     #[test]
@@ -79,14 +84,14 @@ mod tests {
             ..Settings::default()
         };
         let said = vec![
-            (registry("a.example"), skipped()),
-            (registry("b.example"), by_file.clone()),
-            (registry("c.example"), skipped()),
+            (registry("a.example"), OfRegistry::left_to_the_engine()),
+            (registry("b.example"), of(by_file.clone())),
+            (registry("c.example"), OfRegistry::left_to_the_engine()),
         ];
         let known = Known { said, left_out: vec!["UpstreamRegistry d: wrong".to_owned()], ..Known::default() };
         let (settings, told) = merged(&file, &known);
         assert_eq!(settings.registry(&registry("a.example")), by_file);
-        assert_eq!(settings.registry(&registry("c.example")), skipped());
+        assert_eq!(settings.registry(&registry("c.example")), OfRegistry::left_to_the_engine().settings);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[1].contains("a.example") && told[1].contains("counts"), "{told:?}");
         assert_eq!(condition(&told).unwrap(), told.join("; "));
@@ -97,10 +102,21 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_skipped_makes_no_private_address_reachable() {
+        let pattern = Pattern::parse("a.example/team/**").unwrap();
+        let words = OfRegistry { settings: RegistrySettings::default(), skipped: vec![pattern.clone()] };
+        let known = Known { said: vec![(registry("a.example"), words)], ..Known::default() };
+        let (settings, told) = merged(&Settings::default(), &known);
+        assert_eq!((settings.deny.as_slice(), told.len()), ([pattern].as_slice(), 0));
+        assert!(!settings.lists(&registry("a.example")));
+    }
+
+    #[test]
     fn the_proxy_can_read_it_however_much_is_said() {
         let large = RegistrySettings { ca_pem: Some("a".repeat(131_072)), ..RegistrySettings::default() };
-        let mut said: Vec<_> = (0..20).map(|number| (registry(&format!("{number}.example")), large.clone())).collect();
-        said.push((registry("small.example"), skipped()));
+        let mut said: Vec<_> =
+            (0..20).map(|number| (registry(&format!("{number}.example")), of(large.clone()))).collect();
+        said.push((registry("small.example"), OfRegistry::left_to_the_engine()));
         let (settings, told) = merged(&Settings::default(), &Known { said, ..Known::default() });
         assert!(settings.to_toml().len() < usize::try_from(LARGEST).unwrap() - LEFT_FREE);
         assert_eq!((settings.registries.len(), told.len()), (7, 1), "{told:?}");

@@ -3,14 +3,13 @@
 //! Invariant: an object that cannot be used is about its registry alone: that is reached as before, or else left to the engine, as a registry of the
 //! file is whose certificates are damaged. It is not served by the defaults, for what was meant to be said of it may be that it must not be.
 
-use super::said::{self, Words};
+use super::said::{self, OfRegistry, Words};
 use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 use larder_api::UpstreamRegistry;
 use larder_api::upstream_registry::name;
 use larder_oci::Registry;
-use larder_proxy::settings::RegistrySettings;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many objects are looked at, the oldest ones.
@@ -22,7 +21,7 @@ const MOST_NAMED: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     /// Of which registries something is said, the oldest object first.
-    pub(crate) said: Vec<(Registry, RegistrySettings)>,
+    pub(crate) said: Vec<(Registry, OfRegistry)>,
     /// Those of which nothing is.
     pub(crate) named: BTreeSet<Registry>,
     /// What cannot be used, a sentence each.
@@ -32,8 +31,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(super) fn of(&self, registry: &Registry) -> Option<&RegistrySettings> {
-        self.said.iter().find(|(known, _)| known == registry).map(|(_, settings)| settings)
+    pub(super) fn of(&self, registry: &Registry) -> Option<&OfRegistry> {
+        self.said.iter().find(|(known, _)| known == registry).map(|(_, words)| words)
     }
 
     pub(super) fn is_nothing(&self) -> bool {
@@ -130,7 +129,7 @@ impl Objects {
             }
             let Some(registry) = &kept.registry else { continue };
             match &kept.words {
-                Some(Words::Something(settings)) => known.said.push((registry.clone(), settings.clone())),
+                Some(Words::Something(words)) => known.said.push((registry.clone(), words.clone())),
                 Some(Words::Nothing) if known.named.len() < MOST_NAMED => drop(known.named.insert(registry.clone())),
                 Some(Words::Nothing) => unnamed += 1,
                 Some(Words::Wrong(_)) | None => {}
@@ -172,20 +171,23 @@ fn kept(object: DeserializeGuard<UpstreamRegistry>, before: &Known) -> Kept {
         let wrong = format!("it is not looked at: the object of {registry} is named {}", name::of(&registry));
         return Kept { created, registry: None, words: None, wrong: Some(short(&wrong)) };
     }
-    match said::of(&object.spec) {
+    match said::of(&registry, &object.spec) {
         Words::Wrong(wrong) => wrong_one(created, Some(registry), &wrong, before),
-        words => Kept { created, registry: Some(registry), words: Some(words), wrong: None },
+        words => {
+            let wrong = said::passed_over(&object.spec);
+            Kept { created, registry: Some(registry), words: Some(words), wrong }
+        }
     }
 }
 
 fn wrong_one(created: i64, registry: Option<Registry>, wrong: &str, before: &Known) -> Kept {
-    let left_to_the_engine = RegistrySettings { skip: true, ..RegistrySettings::default() };
+    let left_to_the_engine = OfRegistry::left_to_the_engine();
     let Some(of) = &registry else {
         return Kept { created, registry: None, words: None, wrong: Some(format!("{}; mend it", short(wrong))) };
     };
     let known = before.of(of).filter(|known| **known != left_to_the_engine);
     let (words, until) = match known {
-        Some(settings) => (settings.clone(), "is reached as before"),
+        Some(words) => (words.clone(), "is reached as before"),
         None => (left_to_the_engine, "is left to the engine, as without Larder"),
     };
     let wrong = format!("{}; mend it: until then {of} {until}", short(wrong));
@@ -241,7 +243,10 @@ mod tests {
         ];
         assert_eq!(listed(&mut objects, all.clone(), &before), News::Something);
         let known = objects.known();
-        assert!(known.of(&registry("a.example")).unwrap().insecure && known.of(&registry("b.example:5000")).is_none());
+        assert!(
+            known.of(&registry("a.example")).unwrap().settings.insecure
+                && known.of(&registry("b.example:5000")).is_none()
+        );
         assert_eq!(known.named, BTreeSet::from([registry("b.example:5000")]));
         assert_eq!((known.left_out.len(), known.objects), (0, 2));
         // A new status is an event too.
@@ -258,7 +263,7 @@ mod tests {
         let bad = |name: &str| object(name, &json!({ "registry": name, "endpoints": ["nonsense"] }));
         listed(&mut objects, vec![good, bad("b.example")], &before);
         let known = objects.known();
-        assert!(known.of(&registry("b.example")).unwrap().skip, "it was never right");
+        assert!(known.of(&registry("b.example")).unwrap().settings.skip, "it was never right");
         assert!(known.left_out.first().unwrap().contains("b.example is left to the engine"), "{:?}", known.left_out);
         objects.apply(Event::Apply(bad("a.example")), &known);
         let after = objects.known();
@@ -286,7 +291,7 @@ mod tests {
         let known = objects.known();
         insta::assert_snapshot!(known.left_out.join("\n"));
         assert_eq!(known.said.len(), 2, "an object that has the name of a registry is about it");
-        assert!(known.of(&registry("c.example")).unwrap().skip);
+        assert!(known.of(&registry("c.example")).unwrap().settings.skip);
     }
 
     #[test]
