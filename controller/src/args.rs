@@ -70,6 +70,9 @@ pub(crate) struct RunArgs {
     /// The control API of the cluster cache: port 7445 of its Service, as a rule.
     #[arg(long, env = "LARDER_CACHE", help_heading = "Cluster cache", value_name = "URL")]
     pub(crate) cache: Url,
+    /// A name whose addresses are those of the cache's replicas, if the URL's is that of a Service in front of them: each is asked how registries are doing.
+    #[arg(long, env = "LARDER_CACHE_REPLICAS", help_heading = "Cluster cache", value_name = "NAME")]
+    pub(crate) cache_replicas: Option<String>,
     /// Certificates (PEM) that vouch for it. Read again when they change.
     #[arg(long, env = "LARDER_CACHE_CA", help_heading = "Cluster cache", value_name = "FILE")]
     pub(crate) cache_ca: Option<PathBuf>,

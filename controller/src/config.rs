@@ -40,6 +40,7 @@ const SHORTEST_LEASE: Duration = Duration::from_secs(3);
 fn checked(args: &RunArgs) -> anyhow::Result<Config> {
     let cache = ClusterCacheConfig {
         url: args.cache.clone(),
+        replicas: args.cache_replicas.clone(),
         ca: args.cache_ca.clone(),
         token: args.cache_token_file.clone(),
         holder: args.holder.clone(),

@@ -10,6 +10,7 @@ pub mod events;
 pub mod leader;
 pub mod metrics;
 pub mod pods;
+pub mod registries;
 pub mod watches;
 pub mod work;
 pub mod world;

@@ -41,6 +41,7 @@ pub struct Metrics {
     leads: Gauge<i64, AtomicI64>,
     queues: Family<Queue, Gauge<i64, AtomicI64>>,
     images: Family<Reason, Gauge<i64, AtomicI64>>,
+    registries: Family<Reason, Gauge<i64, AtomicI64>>,
     known: Family<Kind, Gauge<i64, AtomicI64>>,
     held: Gauge<i64, AtomicI64>,
     expiry_held: Gauge<i64, AtomicI64>,
@@ -78,6 +79,8 @@ impl Default for Metrics {
         );
         let images = Family::default();
         register!(images, "images", "CachedImages by the reason of each of their conditions");
+        let registries = Family::default();
+        register!(registries, "registries", "UpstreamRegistries by the reason of each of their conditions");
         let known = Family::default();
         register!(known, "known", "Objects that are known of");
         let held = Gauge::default();
@@ -111,6 +114,7 @@ impl Default for Metrics {
             leads,
             queues,
             images,
+            registries,
             known,
             held,
             expiry_held,
@@ -154,10 +158,12 @@ impl Metrics {
 
     /// How many images have each reason; those that are not named have none.
     pub fn images<'a>(&self, counts: impl IntoIterator<Item = (&'static str, &'a str, usize)>) {
-        self.images.clear();
-        for (condition, reason, count) in counts {
-            self.images.get_or_create(&Reason { condition, reason: reason.to_owned() }).set(number(count));
-        }
+        replace(&self.images, counts);
+    }
+
+    /// How many registries have each reason; those that are not named have none.
+    pub fn registries<'a>(&self, counts: impl IntoIterator<Item = (&'static str, &'a str, usize)>) {
+        replace(&self.registries, counts);
     }
 
     /// How many pins are held back.
@@ -216,6 +222,16 @@ impl Metrics {
     }
 }
 
+fn replace<'a>(
+    family: &Family<Reason, Gauge<i64, AtomicI64>>,
+    counts: impl IntoIterator<Item = (&'static str, &'a str, usize)>,
+) {
+    family.clear();
+    for (condition, reason, count) in counts {
+        family.get_or_create(&Reason { condition, reason: reason.to_owned() }).set(number(count));
+    }
+}
+
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -233,6 +249,7 @@ mod tests {
             leads: _,
             queues,
             images,
+            registries,
             known,
             held: _,
             expiry_held: _,
@@ -248,6 +265,7 @@ mod tests {
         } = &metrics;
         let _ = queues.get_or_create(&Queue { queue: "ready" });
         let _ = images.get_or_create(&Reason { condition: "Cached", reason: "Complete".to_owned() });
+        let _ = registries.get_or_create(&Reason { condition: "Reachable", reason: "Answers".to_owned() });
         let _ = known.get_or_create(&Kind { kind: "pods" });
         let _ = unreadable.get_or_create(&Kind { kind: "pods" });
         for counters in [writes, watch_errors] {

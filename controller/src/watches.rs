@@ -16,6 +16,7 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use larder_api::UpstreamRegistry;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::Tasks;
 use tokio::sync::Notify;
@@ -25,6 +26,7 @@ use crate::api_server::Heard;
 use crate::decide::platforms::Platform;
 use crate::metrics::Metrics;
 use crate::pods::{self, ApiPod};
+use crate::registries::Upstream;
 use crate::world::{Known, Object, Source, World, now};
 
 use guarded::Guarded;
@@ -44,6 +46,7 @@ pub fn start(
     let config = || watcher::Config::default().page_size(PAGE);
     let watch = |kind: &'static str| Watch {
         kind,
+        is_optional: false,
         is_open: heard.open(&kind.to_lowercase()),
         world: Arc::clone(world),
         readiness: readiness.clone(),
@@ -58,6 +61,9 @@ pub fn start(
     tasks.spawn("watch-nodes", until(stop, watch("Nodes").follow(nodes, Names::of(node))));
     let images = watcher(Api::<Guarded>::all(client.clone()), config());
     tasks.spawn("watch-images", until(stop, watch("CachedImages").follow(images, Names::of(image))));
+    let registries = watcher(Api::<DeserializeGuard<UpstreamRegistry>>::all(client.clone()), config());
+    let watch_registries = Watch { is_optional: true, ..watch("UpstreamRegistries") };
+    tasks.spawn("watch-registries", until(stop, watch_registries.follow(registries, Names::of(registry))));
 }
 
 fn until<W: Future<Output = ()> + Send>(
@@ -75,6 +81,8 @@ struct Watch {
     kind: &'static str,
     /// Told whenever the API server has answered with a watch.
     is_open: Arc<Notify>,
+    /// Without this kind everything else goes on.
+    is_optional: bool,
     world: Arc<World>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -127,6 +135,9 @@ impl Watch {
                     if code == Some(404) {
                         // There is no such kind any more, or not yet: nothing follows from not seeing any.
                         self.world.change(|known| apply.lost(known));
+                        if self.is_optional {
+                            waits = None;
+                        }
                     }
                     // A watch that is too old begins anew, and that is all.
                     if code != Some(410) {
@@ -280,6 +291,29 @@ fn node(known: &mut Known, seen: Seen<'_, PartialObjectMeta<Node>>) {
         }
         Seen::Gone(name, _) => known.node_gone(name),
         Seen::Listed(complete) => known.listed.nodes = complete,
+    }
+}
+
+fn registry(known: &mut Known, seen: Seen<'_, DeserializeGuard<UpstreamRegistry>>) {
+    match seen {
+        Seen::Is(object, source) => match object.0 {
+            Ok(object) => {
+                if let Some(object) = Upstream::of(object) {
+                    known.registry(object, source);
+                }
+            }
+            // What was said of it before holds.
+            Err(error) => {
+                let name = error.metadata.name.as_deref().unwrap_or_default();
+                tracing::warn!(kind = "UpstreamRegistry", name, "skipped, it cannot be read: {}", error.error);
+            }
+        },
+        Seen::Gone(name, _) => known.registry_gone(name),
+        // Where there is no such kind (any more) there is nothing to wait for; what was said of registries holds.
+        Seen::Listed(is_known) => {
+            known.registries.is_known = is_known;
+            known.listed.registries = true;
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod gone;
 mod objects;
+mod tallies;
 #[cfg(test)]
 mod tests;
 mod unreadable;
@@ -15,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use kube::ResourceExt as _;
+use larder_api::cached_image::{Cached, UpstreamAvailable};
+use larder_api::condition::{get, is_true};
 use larder_api::{CachedImage, CachedImageSpec, CachedImageStatus, Time};
 use tokio::sync::Notify;
 
@@ -24,9 +27,11 @@ use crate::decide::filter::Filters;
 use crate::decide::index::Index;
 use crate::decide::platforms::{Platform, Remembered};
 use crate::decide::{Image, Moment};
+use crate::registries::{Registries, Upstream};
 
 use gone::Gone;
 pub use objects::Objects;
+pub use tallies::{Counted, Tallies, Tally};
 pub use unreadable::Unreadable;
 
 /// A `CachedImage`, as far as it is looked at.
@@ -76,11 +81,16 @@ impl Object {
 
     /// Whether `other` is of before. The API server's versions are numbers of etcd's.
     fn is_newer_than(&self, other: &Self) -> bool {
-        let number = |version: &str| version.parse::<u64>().ok();
-        match (number(&self.resource_version), number(&other.resource_version)) {
-            (Some(this), Some(that)) => this > that,
-            _ => self.resource_version != other.resource_version,
-        }
+        is_newer(&self.resource_version, &other.resource_version)
+    }
+}
+
+/// Whether a version of an object is of later than another one. They are numbers of etcd's.
+pub(crate) fn is_newer(this: &str, that: &str) -> bool {
+    let number = |version: &str| version.parse::<u64>().ok();
+    match (number(this), number(that)) {
+        (Some(this), Some(that)) => this > that,
+        _ => this != that,
     }
 }
 
@@ -97,7 +107,7 @@ pub enum Source {
 
 /// Which lists are complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "four lists, each complete or not")]
+#[expect(clippy::struct_excessive_bools, reason = "five lists, each complete or not")]
 pub struct Listed {
     /// Pods.
     pub pods: bool,
@@ -107,13 +117,15 @@ pub struct Listed {
     pub nodes: bool,
     /// `CachedImages`; false again while there is no such kind.
     pub images: bool,
+    /// `UpstreamRegistries`; true as well where there is no such kind: then nobody says anything of registries.
+    pub registries: bool,
 }
 
 impl Listed {
     /// All of them.
     pub fn everything(self) -> bool {
-        let Self { pods, namespaces, nodes, images } = self;
-        pods && namespaces && nodes && images
+        let Self { pods, namespaces, nodes, images, registries } = self;
+        pods && namespaces && nodes && images && registries
     }
 }
 
@@ -132,6 +144,12 @@ pub struct Known {
     pub objects: Objects,
     /// Names of objects, by image. Several may be of one image: people may call theirs as they like.
     pub by_image: BTreeMap<Image, BTreeSet<String>>,
+    /// What people say of registries.
+    pub registries: Registries,
+    /// What they say changed since somebody looked.
+    pub registries_changed: bool,
+    /// How many images there are of each.
+    pub tallies: Tallies,
     /// Which lists are complete.
     pub listed: Listed,
     /// Images of which something changed since somebody looked.
@@ -202,12 +220,16 @@ impl Known {
         self.index.record(&object.image, first.as_ref().map(moment), last.as_ref().map(moment));
         self.by_image.entry(object.image.clone()).or_default().insert(object.name.clone());
         self.deleted.remove(&object.image);
-        self.changed.insert(object.image.clone());
-        if let Some(before) = self.objects.insert(Arc::new(object)) {
+        let image = object.image.clone();
+        self.changed.insert(image.clone());
+        let before = self.objects.insert(Arc::new(object));
+        self.tally(&image);
+        if let Some(before) = before {
             let image = &before.image;
             if self.objects.get(&before.name).is_some_and(|now| now.image != *image) {
                 self.unlink(&before.name, image);
                 self.changed.insert(image.clone());
+                self.tally(image);
             }
         }
     }
@@ -237,6 +259,7 @@ impl Known {
                 self.is_deleted_anew = true;
             }
         }
+        self.tally(image);
         self.changed.insert(image.clone());
     }
 
@@ -246,8 +269,46 @@ impl Known {
         // What was read of it before is not what it says now; that it is there is no reason to let anything go.
         if let Some(before) = self.objects.remove(name) {
             self.unlink(name, &before.image);
+            self.tally(&before.image);
             self.changed.insert(before.image.clone());
         }
+    }
+
+    /// A state of what people say of a registry.
+    pub fn registry(&mut self, object: Upstream, source: Source) {
+        if self.registries.object(object, source == Source::Answer) {
+            self.registries_say_otherwise();
+        }
+    }
+
+    /// Nobody says anything of a registry any more.
+    pub fn registry_gone(&mut self, name: &str) {
+        if self.registries.gone(name) {
+            self.registries_say_otherwise();
+        }
+    }
+
+    /// Which images are skipped may be others now.
+    fn registries_say_otherwise(&mut self) {
+        self.registries_changed = true;
+        let images: Vec<Image> = self.by_image.keys().cloned().collect();
+        for image in images {
+            self.tally(&image);
+        }
+    }
+
+    /// Counts an image as it is now.
+    fn tally(&mut self, image: &Image) {
+        let is_wanted = self.by_image.contains_key(image) && self.registries.rules.skipped(image).is_none();
+        let counted = is_wanted.then(|| {
+            let conditions = || self.objects_of(image).map(|object| &object.status.conditions);
+            let is_gone = |conditions| get::<UpstreamAvailable>(conditions) == Some(UpstreamAvailable::Gone);
+            Counted {
+                is_cached: conditions().any(|conditions| is_true::<Cached>(conditions)),
+                is_gone: conditions().any(|conditions| is_gone(conditions)),
+            }
+        });
+        self.tallies.count(image, counted);
     }
 
     fn unlink(&mut self, name: &str, image: &Image) {
@@ -277,6 +338,9 @@ impl World {
             platforms: BTreeMap::new(),
             objects: Objects::default(),
             by_image: BTreeMap::new(),
+            registries: Registries::default(),
+            registries_changed: false,
+            tallies: Tallies::default(),
             listed: Listed::default(),
             changed: BTreeSet::new(),
             deleted: BTreeSet::new(),

@@ -44,8 +44,8 @@ use crate::fetch::FetchLimits;
 use crate::followed;
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::origin::{
-    Limits as OriginLimits, Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, SystemResolver,
-    platform_roots,
+    Limits as OriginLimits, Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, Standings,
+    SystemResolver, platform_roots,
 };
 use crate::pins::Pins;
 use crate::pull::{Limits as PullLimits, Puller};
@@ -320,12 +320,19 @@ fn gate(tokens: Option<Arc<StaticTokens>>, callers: Option<Arc<dyn Callers>>, an
 
 impl OpenControl {
     /// Starts serving it, and making pins complete.
-    fn start(self, pins: Arc<dyn Pins>, puller: &Puller, tls: Option<Arc<rustls::ServerConfig>>, tasks: &Tasks) {
+    fn start(
+        self,
+        pins: Arc<dyn Pins>,
+        puller: &Puller,
+        standings: Arc<Standings>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        tasks: &Tasks,
+    ) {
         let Self { listening, tokens, callers, holders } = self;
         let keeper = Keeper::new(pins, puller.clone());
         tasks.spawn("pins", Arc::clone(&keeper).run(tasks.shutdown().clone()));
         tracing::info!(address = ?listening.address(), "control API");
-        let control = Control { keeper, gate: gate(tokens, callers, Vec::new()), holders, tls };
+        let control = Control { keeper, standings, gate: gate(tokens, callers, Vec::new()), holders, tls };
         tasks.spawn_fallible("control", control.serve(listening, tasks.shutdown().clone()));
     }
 }
@@ -456,12 +463,13 @@ impl Opened {
         }
         let kept = service.is_some().then(|| store.keep(&tasks));
         let stored = store.start(&tasks, &readiness, &metrics);
+        let standings = Arc::<Standings>::default();
         let origin = Origin::new(OriginConfig {
             settings: Arc::clone(&shared),
             resolver: Arc::new(SystemResolver::new(HOSTS)),
             proxies: ProxyEnvironment::new(&proxies),
             roots,
-            observer: Arc::new(OriginMetrics::new(Arc::clone(&metrics))),
+            observer: Arc::new(OriginMetrics::new(Arc::clone(&metrics), Arc::clone(&standings))),
             limits: limits.origin,
         })?;
         let via = origin.identity().to_owned();
@@ -473,7 +481,7 @@ impl Opened {
         let puller = Arc::new(Puller::new(stored, source, shared, Arc::clone(&metrics), limits.pull));
         if let (Some(control), Some(Keep { pins, .. })) = (control.flatten(), &kept) {
             let tls = service.as_ref().and_then(|service: &Service| service.tls.clone());
-            control.start(Arc::clone(pins), &puller, tls, &tasks);
+            control.start(Arc::clone(pins), &puller, standings, tls, &tasks);
         }
         let keeping = kept.map(|Keep { pins, times, journal }| puller.keep_pulled(pins, times, journal));
         if let Some(keeping) = keeping.clone() {

@@ -8,7 +8,7 @@ use larder_oci::{Digest, ImageReference};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::CacheError;
+use super::error::{CacheError, Code};
 
 /// The longest words that are shown to a person, in characters.
 const WORDS: usize = 500;
@@ -29,9 +29,18 @@ impl Said {
             return Ok(self.body);
         }
         if self.status.is_client_error() {
-            return Err(CacheError::Refused { status: self.status.as_u16(), reason: self.words() });
+            return Err(CacheError::Refused { status: self.status.as_u16(), code: self.code(), reason: self.words() });
         }
         Err(CacheError::Strange { reason: format!("status {}", self.status.as_u16()) })
+    }
+
+    /// The same, to a program.
+    fn code(&self) -> Option<Code> {
+        #[derive(Deserialize)]
+        struct Coded {
+            code: Code,
+        }
+        serde_json::from_slice::<Coded>(&self.body).ok().map(|coded| coded.code)
     }
 
     /// What it says of an error, to a person.
@@ -55,7 +64,7 @@ impl Said {
 }
 
 /// A text of somebody else, to be shown.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let mut characters = text.chars().map(|character| if character.is_control() { ' ' } else { character });
     let mut short: String = characters.by_ref().take(WORDS).collect();
     if characters.next().is_some() {
@@ -100,6 +109,8 @@ pub struct Pin {
     pub state: PinState,
     /// Why it is not complete, if it is known.
     pub error: Option<String>,
+    /// The same, to a program.
+    pub code: Option<Code>,
     /// What the reference means.
     pub digest: Option<Digest>,
     /// What is kept until that is complete.
@@ -123,6 +134,8 @@ struct Written {
     #[serde(default)]
     error: Option<String>,
     #[serde(default)]
+    code: Option<Code>,
+    #[serde(default)]
     digest: Option<String>,
     #[serde(default)]
     until_then: Option<String>,
@@ -132,7 +145,7 @@ struct Written {
     blobs: Amount,
 }
 
-fn strange(what: &str) -> impl Fn(serde_json::Error) -> CacheError {
+pub(super) fn strange(what: &str) -> impl Fn(serde_json::Error) -> CacheError {
     move |error| CacheError::Strange {
         reason: format!("{what}, line {}, column {}: {}", error.line(), error.column(), shown(&error.to_string())),
     }
@@ -145,7 +158,8 @@ fn digest(text: Option<String>) -> Result<Option<Digest>, CacheError> {
 
 impl Written {
     fn checked(self, holder: &str) -> Result<Pin, CacheError> {
-        let Self { holder: its, image, platforms, put_at, state, error, digest: root, until_then, bytes, blobs } = self;
+        let Self { holder: its, image, platforms, put_at, state, error, code, digest: root, until_then, bytes, blobs } =
+            self;
         if its != holder {
             return Err(CacheError::Strange { reason: format!("a pin of {:?}, not of {holder:?}", shown(&its)) });
         }
@@ -156,6 +170,7 @@ impl Written {
             platforms: platforms.iter().take(64).map(|platform| shown(platform)).collect(),
             state,
             error: error.map(|text| shown(&text)),
+            code,
             digest: digest(root)?,
             until_then: digest(until_then)?,
             bytes,
@@ -206,10 +221,10 @@ pub(super) fn as_of(body: &[u8]) -> Result<u64, CacheError> {
     serde_json::from_slice::<Begun>(body).map(|begun| begun.as_of).map_err(strange("the beginning of a declaration"))
 }
 
-/// What a registry says of a tag.
+/// What a registry says of a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revalidation {
-    /// What the tag means at its registry; `None`: it did not say.
+    /// What the reference means at its registry; `None`: it did not say.
     pub upstream: Option<Digest>,
     /// What the cache holds for it.
     pub held: Option<Digest>,
@@ -295,7 +310,11 @@ mod tests {
         let refused = said(StatusCode::BAD_REQUEST, &json!({"error": format!("no\n\u{1b}[31m{}", "x".repeat(9000))}));
         let words = refused.words();
         assert!(words.starts_with("no  [31mxx") && words.chars().count() == WORDS + 1, "{words}");
-        assert!(matches!(refused.of(&[StatusCode::OK]), Err(CacheError::Refused { status: 400, .. })));
+        assert!(matches!(refused.of(&[StatusCode::OK]), Err(CacheError::Refused { status: 400, code: None, .. })));
+        for (code, expected) in [("private", Code::Private), ("what is new", Code::Other)] {
+            let refused = said(StatusCode::FORBIDDEN, &json!({"error": "no", "code": code})).of(&[StatusCode::OK]);
+            assert!(matches!(refused, Err(CacheError::Refused { code: Some(code), .. }) if code == expected));
+        }
         let registry =
             said(StatusCode::UNAUTHORIZED, &json!({"errors": [{"code": "UNAUTHORIZED", "message": "who?"}]}));
         assert_eq!(registry.words(), "who?");

@@ -10,6 +10,8 @@ use url::{Host, Url};
 pub struct ClusterCacheConfig {
     /// `https://larder-cache.larder.svc:7445`; plain http only on this machine.
     pub url: Url,
+    /// A name whose addresses are those of its replicas, where the URL's is that of a Service in front of them.
+    pub replicas: Option<String>,
     /// Certificates that its own is checked against.
     pub ca: Option<PathBuf>,
     /// Holds the token that it knows us by.
@@ -81,8 +83,13 @@ mod tests {
 
     fn said(url: &str, ca: bool, holder: &str) -> Result<(), String> {
         let ca = ca.then(|| "/ca.pem".into());
-        let config =
-            ClusterCacheConfig { url: url.parse().unwrap(), ca, token: "/token".into(), holder: holder.to_owned() };
+        let config = ClusterCacheConfig {
+            url: url.parse().unwrap(),
+            replicas: None,
+            ca,
+            token: "/token".into(),
+            holder: holder.to_owned(),
+        };
         config.check().map_err(|error| error.to_string())
     }
 

@@ -15,6 +15,23 @@ pub enum Fault {
     Question,
 }
 
+/// Why something is not given or kept, in a word of the control API's (docs/control-api.md). Words that are not known here are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// It needs credentials.
+    Private,
+    /// The registry does not have it.
+    NotFound,
+    /// Settings or rules of the cache do not allow it.
+    NotPermitted,
+    /// It is there for none of the platforms.
+    NoPlatform,
+    /// Anything else.
+    #[serde(other)]
+    Other,
+}
+
 /// Why it did not.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CacheError {
@@ -52,6 +69,8 @@ pub enum CacheError {
     Refused {
         /// The HTTP status.
         status: u16,
+        /// Why, in a word of the control API's.
+        code: Option<Code>,
         /// Its words.
         reason: String,
     },

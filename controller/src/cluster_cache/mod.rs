@@ -11,6 +11,7 @@ mod answer;
 mod config;
 mod error;
 mod files;
+mod registries;
 mod transport;
 
 use std::fmt;
@@ -23,7 +24,8 @@ use larder_oci::{Digest, ImageReference};
 
 pub use answer::{Amount, Pin, PinState, Revalidation};
 pub use config::{ClusterCacheConfig, ConfigError};
-pub use error::{CacheError, Fault};
+pub use error::{CacheError, Code, Fault};
+pub use registries::Heard;
 
 use answer::Page;
 use transport::{Question, Transport};
@@ -148,14 +150,11 @@ impl ClusterCache {
         said.of(&[StatusCode::OK]).map(drop)
     }
 
-    /// Asks the registry what a tag means now, by HEAD. `None`: a digest means what it means, nobody was asked.
-    pub async fn revalidate(&self, image: &ImageReference) -> Result<Option<Revalidation>, CacheError> {
-        if image.digest.is_some() {
-            return Ok(None);
-        }
+    /// Asks the registry what a reference means now, by HEAD: of a digest, whether it is still there.
+    pub async fn revalidate(&self, image: &ImageReference) -> Result<Revalidation, CacheError> {
         let question = Question::new(Method::POST, format!("revalidations/{image}")).asking_a_registry();
         let said = self.transport.ask(&question).await?;
-        answer::revalidation(&said.of(&[StatusCode::OK])?).map(Some)
+        answer::revalidation(&said.of(&[StatusCode::OK])?)
     }
 }
 

@@ -34,6 +34,9 @@ const LARGEST: usize = 4 << 20;
 /// Replicas that one question is put to.
 const MOST_REPLICAS: usize = 3;
 
+/// Replicas that are asked what they have seen of registries.
+const MOST_HEARD: usize = 16;
+
 /// For resolving the name.
 const NAME: Duration = Duration::from_secs(2);
 
@@ -132,11 +135,45 @@ impl Transport {
         Err(CacheError::Away { url: self.config.url.to_string(), reason })
     }
 
+    /// Asks every replica, each its own question, at the same time. The name of the cache may stand for one address behind which there are several replicas:
+    /// then it is one of them that is asked, mostly the same.
+    pub(super) async fn ask_each(
+        &self,
+        question: impl Fn(SocketAddr) -> Question,
+    ) -> Result<Vec<(SocketAddr, Result<Said, CacheError>)>, CacheError> {
+        let access = self.files.access(false).await?;
+        let mut addresses = self.resolved(self.config.replicas.as_deref()).await?;
+        addresses.truncate(MOST_HEARD);
+        let one = async |address: SocketAddr| {
+            let question = question(address);
+            let asked = timeout(question.limit(&self.limits), self.ask_one(&access, address, &question)).await;
+            let reason = match asked {
+                Ok(Ok(said)) => return (address, Ok(said)),
+                Ok(Err(words)) => format!("{address}: {words}"),
+                Err(_) => format!("{address}: no answer in time"),
+            };
+            (address, Err(CacheError::Away { url: self.config.url.to_string(), reason }))
+        };
+        Ok(futures_util::future::join_all(addresses.into_iter().map(one)).await)
+    }
+
     /// Who is asked, in order.
     async fn addresses(&self) -> Result<Vec<SocketAddr>, CacheError> {
+        let mut found = self.resolved(None).await?;
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(position) = found.iter().position(|address| Some(*address) == last) {
+            found.rotate_left(position);
+        }
+        found.truncate(MOST_REPLICAS);
+        Ok(found)
+    }
+
+    /// The addresses of a name, or else of the cache's own.
+    async fn resolved(&self, name: Option<&str>) -> Result<Vec<SocketAddr>, CacheError> {
         let away = |reason: String| CacheError::Away { url: self.config.url.to_string(), reason };
         let port = self.config.url.port_or_known_default().unwrap_or(443);
-        let mut found: Vec<SocketAddr> = match self.config.url.host() {
+        let host = name.map(Host::Domain).or_else(|| self.config.url.host());
+        let mut found: Vec<SocketAddr> = match host {
             Some(Host::Ipv4(address)) => vec![(IpAddr::V4(address), port).into()],
             Some(Host::Ipv6(address)) => vec![(IpAddr::V6(address), port).into()],
             Some(Host::Domain(name)) => match timeout(NAME, tokio::net::lookup_host((name, port))).await {
@@ -148,11 +185,6 @@ impl Transport {
         };
         found.sort_unstable();
         found.dedup();
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(position) = found.iter().position(|address| Some(*address) == last) {
-            found.rotate_left(position);
-        }
-        found.truncate(MOST_REPLICAS);
         Ok(found)
     }
 

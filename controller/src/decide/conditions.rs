@@ -67,6 +67,8 @@ pub enum Pin {
 pub enum NotPinned {
     /// `--mode observe`
     Observing,
+    /// A person says that its registry, or a part of it, is left alone: where.
+    Skipped(String),
     /// A bound.
     OverBound(OverBound),
     /// The object says something that nobody can do: what.
@@ -109,6 +111,7 @@ pub fn cached(pin: &Pin, beside: Beside, not_pinned: Option<&NotPinned>) -> Cond
     }
     if let (Some(why), Pin::None | Pin::NoAnswer(_)) = (not_pinned, pin) {
         return match why {
+            NotPinned::Skipped(words) => Condition::new(False, "Refused", words.clone()),
             NotPinned::OverBound(over) => Condition::new(False, "OverLimit", over.to_string()),
             NotPinned::Observing | NotPinned::Invalid(_) => Condition::new(
                 False,

@@ -3,7 +3,7 @@
 //!
 //! An image's time within the interval is its name's own fraction, so neither a restart, nor new images, nor another
 //! interval make many fall together. What is overdue waits for its next time, for the same reason. Whatever a registry's
-//! quota does not allow waits for the quota, in order.
+//! quota does not allow waits for the quota, in order, and takes no more of it than comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,8 +19,10 @@ pub const A_SECOND: u32 = 10;
 pub struct Quota {
     /// Requests that remain.
     pub remaining: u64,
-    /// When there are all of them again.
+    /// When there are all of them again, at the latest.
     pub reset: Moment,
+    /// How often one of them comes back, if it says so.
+    pub refill: Option<Duration>,
 }
 
 /// The first time of an image's own after `now`.
@@ -75,11 +77,22 @@ impl Rounds {
         }
     }
 
-    /// What a registry said of its quota.
-    pub fn quota(&mut self, registry: &str, quota: Quota) {
+    /// What a registry said of its quota, and how much of it is left to pulls: half of the most that remained, unless it is said.
+    pub fn quota(&mut self, registry: &str, quota: Quota, keep: Option<u64>) {
         let pace = &mut self.registries.entry(registry.into()).or_default().pace;
-        pace.reserve = pace.reserve.max(quota.remaining.div_ceil(2));
+        pace.reserve = keep.unwrap_or_else(|| pace.reserve.max(quota.remaining.div_ceil(2)));
         pace.quota = Some(quota);
+    }
+
+    /// A registry wants to be left in peace until then.
+    pub fn rest(&mut self, registry: &str, until: Moment) {
+        let pace = &mut self.registries.entry(registry.into()).or_default().pace;
+        pace.next = pace.next.max(until);
+    }
+
+    /// The image of a registry whose time comes next.
+    pub fn soonest(&self, registry: &str) -> Option<&Image> {
+        self.registries.get(registry)?.due.first().map(|(_, image)| image)
     }
 
     /// Those that are looked at now. Each has its next time already: whoever fails to look does so in the next round.
@@ -143,12 +156,15 @@ impl Pace {
         let least = Duration::from_secs(1) / A_SECOND;
         let gap = match &self.quota {
             None => least,
-            Some(Quota { remaining, reset }) => match remaining.saturating_sub(self.reserve) {
-                0 => {
+            Some(Quota { remaining, reset, refill }) => match (remaining.saturating_sub(self.reserve), refill) {
+                // What comes back may go. Where a check costs nothing, as mostly, it would never be anybody's turn otherwise: the reset is as far away
+                // as it was with each answer that tells it.
+                (0, Some(refill)) => least.max(*refill),
+                (0, None) => {
                     self.next = *reset;
                     return false;
                 }
-                some => (reset.since(now) / u32::try_from(some).unwrap_or(u32::MAX)).max(least),
+                (some, _) => (reset.since(now) / u32::try_from(some).unwrap_or(u32::MAX)).max(least),
             },
         };
         if self.next > now {

@@ -2,7 +2,7 @@
 //!
 //! Registries take turns: the one with the fewest under way, of those the one that had its turn longest ago. Within a
 //! registry what most nodes need goes first, but every fourth turn is for what has waited longest. No registry has more
-//! than half of the places, so that one that hangs leaves room for the rest. What failed rests, and comes back behind
+//! than half of the places, so that one that hangs leaves room for the rest, unless a person says how many. What failed rests, and comes back behind
 //! those that wait. So an image before which `n` of its registry have waited longer is fetched within `4 (n + 1)` turns of
 //! its registry, whatever else comes and fails: a property in the tests.
 
@@ -68,6 +68,16 @@ struct Registry {
     under_way: usize,
     turns: u64,
     last_turn: u64,
+    limit: Limit,
+}
+
+/// What holds for one registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limit {
+    /// Images at a time, where a person says so.
+    pub at_a_time: Option<usize>,
+    /// Nothing is begun before that: what is left of its quota is for pulls.
+    pub not_before: Option<Moment>,
 }
 
 impl Turns {
@@ -130,6 +140,9 @@ impl Turns {
                 self.enter(&image, State { place: At::Ready, arrived, ..state });
             }
         }
+        for registry in self.registries.values_mut() {
+            registry.limit.not_before = registry.limit.not_before.filter(|at| *at > now);
+        }
         let mut next = Vec::new();
         while self.under_way < self.at_most
             && let Some(image) = self.pick()
@@ -141,7 +154,18 @@ impl Turns {
 
     /// When [`Self::next`] may have something to say that it has not now, if nothing else happens.
     pub fn wakes_at(&self) -> Option<Moment> {
-        self.resting.first().map(|(at, _)| *at)
+        let held = self.registries.values().filter(|registry| !registry.by_age.is_empty());
+        let held = held.filter_map(|registry| registry.limit.not_before);
+        self.resting.first().map(|(at, _)| *at).into_iter().chain(held).min()
+    }
+
+    /// What holds for a registry from now on.
+    pub fn limit(&mut self, registry: &str, limit: Limit) {
+        match self.registries.get_mut(registry) {
+            Some(known) => known.limit = limit,
+            None if limit == Limit::default() => {}
+            None => self.registries.entry(registry.into()).or_default().limit = limit,
+        }
     }
 
     /// It is there.
@@ -203,12 +227,16 @@ impl Turns {
     }
 
     fn pick(&mut self) -> Option<Image> {
-        let most = self.per_registry();
+        let usual = self.per_registry();
+        let may = |registry: &Registry| {
+            let Limit { at_a_time, not_before } = registry.limit;
+            registry.under_way < at_a_time.unwrap_or(usual).max(1) && not_before.is_none()
+        };
         let turn = self.taken + 1;
         let (_, registry) = self
             .registries
             .iter_mut()
-            .filter(|(_, registry)| registry.under_way < most && !registry.by_age.is_empty())
+            .filter(|(_, registry)| !registry.by_age.is_empty() && may(registry))
             .min_by_key(|(_, registry)| (registry.under_way, registry.last_turn))?;
         registry.turns += 1;
         registry.last_turn = turn;

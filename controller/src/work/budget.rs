@@ -1,4 +1,4 @@
-//! How often an image's object may be written: twice a minute, and the second time only for what somebody waits for.
+//! How often an object may be written in a minute, and that some of that is for what somebody waits for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -6,56 +6,68 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::telling::Worth;
-use crate::decide::Image;
 
 /// In this time.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// Writes of one image.
-const MOST: usize = 2;
+/// Writes of an image's object, and those of them that details may take.
+pub(super) const OF_AN_IMAGE: (usize, usize) = (2, 1);
 
-/// What was written lately.
-#[derive(Debug, Default)]
-pub(super) struct Budget(BTreeMap<Image, VecDeque<Instant>>);
+/// The same of a registry's. There are few of them, and an outage is to be seen within seconds, its end as well.
+pub(super) const OF_A_REGISTRY: (usize, usize) = (12, 3);
 
-impl Budget {
+/// What was written lately, of images or of registries.
+#[derive(Debug)]
+pub(super) struct Budget<K> {
+    most: usize,
+    details: usize,
+    writes: BTreeMap<K, VecDeque<Instant>>,
+}
+
+impl<K: Ord + Clone> Budget<K> {
+    /// So many writes of each in a minute, and of details.
+    pub(super) fn of((most, details): (usize, usize)) -> Self {
+        Self { most, details, writes: BTreeMap::new() }
+    }
+
     /// When something of this worth may be written.
-    pub(super) fn at(&mut self, image: &Image, worth: Worth, now: Instant) -> Instant {
-        let Some(writes) = self.0.get_mut(image) else { return now };
+    pub(super) fn at(&mut self, key: &K, worth: Worth, now: Instant) -> Instant {
+        let Some(writes) = self.writes.get_mut(key) else { return now };
         while writes.front().is_some_and(|at| *at + WINDOW <= now) {
             writes.pop_front();
         }
         // A detail leaves room for news.
-        let room = if worth == Worth::News { MOST } else { MOST - 1 };
+        let room = if worth == Worth::News { self.most } else { self.details };
         let Some(excess) = writes.len().checked_sub(room) else { return now };
         writes.get(excess).map_or(now, |at| *at + WINDOW)
     }
 
     /// It was.
-    pub(super) fn spent(&mut self, image: &Image, now: Instant) {
-        self.0.entry(image.clone()).or_default().push_back(now);
+    pub(super) fn spent(&mut self, key: &K, now: Instant) {
+        self.writes.entry(key.clone()).or_default().push_back(now);
     }
 
     /// Its object was deleted by a person, and what is written from now on is of another one.
-    pub(super) fn forget(&mut self, image: &Image) {
-        self.0.remove(image);
+    pub(super) fn forget(&mut self, key: &K) {
+        self.writes.remove(key);
     }
 
     /// Of those that were not written lately nothing is remembered.
     pub(super) fn forget_old(&mut self, now: Instant) {
-        self.0.retain(|_, writes| writes.back().is_some_and(|at| *at + WINDOW > now));
+        self.writes.retain(|_, writes| writes.back().is_some_and(|at| *at + WINDOW > now));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::Image;
     use crate::work::telling::worth;
 
     #[test]
     fn two_writes_a_minute_of_which_details_take_one() {
         let image = Image::parse("alpine:3").unwrap();
-        let (mut budget, start) = (Budget::default(), Instant::now());
+        let (mut budget, start) = (Budget::of(OF_AN_IMAGE), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(budget.at(&image, Worth::Detail, start), start);
         budget.spent(&image, start);
@@ -66,7 +78,7 @@ mod tests {
         assert_eq!(budget.at(&image, Worth::Detail, after(6)), after(65));
         assert_eq!(budget.at(&image, Worth::News, after(60)), after(60));
         budget.forget_old(after(65));
-        assert!(budget.0.is_empty());
+        assert!(budget.writes.is_empty());
     }
 
     #[test]

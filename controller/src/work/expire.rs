@@ -110,7 +110,7 @@ impl Work {
         if self.spared.contains_key(image) {
             return None;
         }
-        let rules = &self.shared.settings.rules;
+        let rules = &self.rules;
         // No Pod makes an end come earlier, so most are done with.
         let may_be_due = |object: &Object| {
             let object = expiry::Object { was_used: false, ..telling::of_object(object, expiry::Use::default()) };
@@ -139,7 +139,7 @@ impl Work {
         now: Moment,
     ) {
         let used = telling::use_of(wanted);
-        let rules = &self.shared.settings.rules;
+        let rules = &self.rules;
         let ends = objects.iter().filter_map(|object| {
             match expiry::until(image, &telling::of_object(object, used), used, rules, now) {
                 expiry::Until::Expires(at) => Some(at),

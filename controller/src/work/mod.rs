@@ -4,7 +4,8 @@
 //! first. It reacts to what [changed](crate::world) (an image at a time), and compares everything with everything in a pass once a minute, which is what
 //! finally counts: it puts what is missing, deletes what nobody wants (held back by the [`brake`](crate::decide::brake)), and declares the set complete.
 //!
-//! `objects` makes and tells objects, `expire` deletes them, `pinning` and `pass` are the cache's side, `monitoring` asks registries; `telling` and `budget` decide what is written when.
+//! `objects` makes and tells objects, `expire` deletes them, `pinning` and `pass` are the cache's side, `monitoring` asks registries, of which `registries` has the objects;
+//! `telling`, `registry_status` and `budget` decide what is written when.
 
 mod beside;
 mod budget;
@@ -14,6 +15,8 @@ mod monitoring;
 mod objects;
 mod pass;
 mod pinning;
+mod registries;
+mod registry_status;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +50,7 @@ use beside::Beside;
 use budget::Budget;
 use expire::Expired;
 use looks::Looks;
+use registries::Registries;
 
 /// Between two passes.
 const PASS: Duration = Duration::from_mins(1);
@@ -143,7 +147,9 @@ enum Done {
     /// The set was declared.
     Declared { result: Result<(), CacheError> },
     /// A registry was asked.
-    Checked { image: Image, result: Result<Option<Revalidation>, CacheError> },
+    Checked { image: Image, result: Result<Revalidation, CacheError> },
+    /// Something of registries.
+    Registries(registries::Ended),
     /// What is to expire was looked at.
     Expired { result: Expired },
     /// The lead was lost on the way.
@@ -181,7 +187,10 @@ struct Work {
     ends: Looks<Image>,
     /// Their objects are being written.
     writing: BTreeSet<Image>,
-    budget: Budget,
+    budget: Budget<Image>,
+    registries: Registries,
+    /// How long images are kept, by what people say of registries.
+    rules: Rules,
     pins: Pins,
     turns: Turns,
     brake: Brake,
@@ -257,14 +266,16 @@ impl Work {
         };
         Self {
             api: Api::all(client.clone()),
-            events: Events::new(client, &shared.identity),
+            events: Events::new(client.clone(), &shared.identity),
             leadership,
             jobs: FuturesUnordered::new(),
             progress: tokio::sync::mpsc::channel(256),
             looks: Looks::new(),
             ends: Looks::new(),
             writing: BTreeSet::new(),
-            budget: Budget::default(),
+            budget: Budget::of(budget::OF_AN_IMAGE),
+            registries: Registries::new(client),
+            rules: shared.settings.rules.clone(),
             pins: Pins::default(),
             turns,
             brake: Brake::new(shared.identity.clone()),
@@ -292,12 +303,13 @@ impl Work {
 
     async fn run(&mut self) -> Result<std::convert::Infallible, NotLeading> {
         let shared = Arc::clone(&self.shared);
-        self.look_at_everything();
+        self.registries_changed();
         loop {
             self.take_changes();
             self.take_turns();
             self.look();
             self.check();
+            self.look_at_registries();
             self.begin_pass();
             self.begin_expiry();
             self.count();
@@ -321,6 +333,7 @@ impl Work {
             Done::Declared { result } => self.declared(result),
             Done::Checked { image, result } => self.checked(&image, result),
             Done::Expired { result } => self.expired(result),
+            Done::Registries(ended) => self.registries_ended(ended),
             Done::NotLeading => return Err(NotLeading),
         }
         Ok(())
@@ -338,14 +351,17 @@ impl Work {
     }
 
     fn take_changes(&mut self) {
-        let (changed, was_deleted) = {
+        let (changed, was_deleted, said_otherwise) = {
             let mut known = self.shared.world.known();
             let changed: Vec<(Image, bool)> = std::mem::take(&mut known.changed)
                 .into_iter()
                 .map(|image| (image.clone(), known.by_image.contains_key(&image)))
                 .collect();
-            (changed, known.is_deleted_anew)
+            (changed, known.is_deleted_anew, std::mem::take(&mut known.registries_changed))
         };
+        if said_otherwise {
+            self.registries_changed();
+        }
         for (image, has_object) in changed {
             if has_object {
                 self.look_soon(image);
@@ -387,7 +403,8 @@ impl Work {
         let asks = self.pins.trouble.is_none();
         let turns = self.turns.wakes_at().filter(|_| asks).map(at);
         let rounds = self.rounds.wakes_at().filter(|_| asks).map(at);
-        let soonest = [first_look, passes, expires, turns, rounds, self.tell_of_trouble];
+        let registries = Some(self.registries.wakes_at());
+        let soonest = [first_look, passes, expires, turns, rounds, registries, self.tell_of_trouble];
         let latest = Instant::now() + PASS;
         // Never in a circle without a pause.
         soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)

@@ -1,11 +1,11 @@
-//! What registries say of tags now: asked through the cache by HEAD, spread over the interval.
+//! What registries say of images now: asked through the cache by HEAD, spread over the interval.
 
 use larder_api::cached_image::UpToDate;
 use larder_api::condition::get;
 
 use super::telling;
 use super::{Done, QUESTIONS, Work};
-use crate::cluster_cache::{CacheError, Revalidation};
+use crate::cluster_cache::{CacheError, Code, Revalidation};
 use crate::decide::Image;
 use crate::decide::conditions::Upstream;
 use crate::world::now;
@@ -17,22 +17,26 @@ impl Work {
             return;
         }
         for image in self.rounds.take(now()) {
-            let Some(reference) = telling::reference(&image) else { continue };
-            let questions = self.questions.entry(image.registry().into()).or_default();
-            if *questions >= QUESTIONS {
-                // It does not answer, and the rest of the cluster needs the cache as well: another time, which the image has already.
-                continue;
-            }
-            *questions += 1;
-            let cache = self.shared.cache.clone();
-            self.write(async move { cache.revalidate(&reference).await }, move |result| Done::Checked {
-                image,
-                result,
-            });
+            // It may not answer, and the rest of the cluster needs the cache as well: then another time, which the image has already.
+            self.ask(image);
         }
     }
 
-    pub(super) fn checked(&mut self, image: &Image, result: Result<Option<Revalidation>, CacheError>) {
+    /// Asks for one of them, if there is room at its registry. Whether it is asked.
+    pub(super) fn ask(&mut self, image: Image) -> bool {
+        let Some(reference) = telling::reference(&image) else { return false };
+        let questions = self.questions.entry(image.registry().into()).or_default();
+        if *questions >= QUESTIONS {
+            return false;
+        }
+        *questions += 1;
+        let cache = self.shared.cache.clone();
+        self.write(async move { cache.revalidate(&reference).await }, move |result| Done::Checked { image, result });
+        true
+    }
+
+    pub(super) fn checked(&mut self, image: &Image, result: Result<Revalidation, CacheError>) {
+        self.registry_was_asked(image.registry());
         if let Some(questions) = self.questions.get_mut(image.registry()) {
             *questions = questions.saturating_sub(1);
             if *questions == 0 {
@@ -40,7 +44,7 @@ impl Work {
             }
         }
         let said = match result {
-            Ok(Some(said)) => match (said.upstream, said.verdict.as_deref()) {
+            Ok(said) => match (said.upstream, said.verdict.as_deref()) {
                 (Some(digest), _) => Upstream::Has(digest),
                 (None, Some("not_found")) => Upstream::Gone,
                 (None, Some("denied")) => Upstream::Denied,
@@ -48,8 +52,7 @@ impl Work {
                 (None, Some("server_error")) => Upstream::Failing(said.error.unwrap_or_default()),
                 (None, _) => Upstream::NoAnswer(said.error.unwrap_or_else(|| "it does not say why".to_owned())),
             },
-            Ok(None) => return,
-            Err(CacheError::Refused { status: 403, reason }) if reason.contains("credentials") => Upstream::Denied,
+            Err(CacheError::Refused { code: Some(Code::Private), .. }) => Upstream::Denied,
             Err(error) => {
                 self.cache_said(Some(&error));
                 tracing::debug!(%image, "not checked: {error}");

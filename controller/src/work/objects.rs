@@ -86,7 +86,7 @@ impl Work {
             let used = telling::use_of(wanted.as_ref());
             // Deleted by hand: first its pin goes, then it comes back.
             let is_leaving = known.deleted.contains(image);
-            let wants = expiry::wants_object(image, used, &shared.settings.rules, now);
+            let wants = expiry::wants_object(image, used, &self.rules, now);
             drop(known);
             self.rounds.unwatch(image);
             self.ends.remove(image);
@@ -189,17 +189,25 @@ impl Work {
             wanted,
             pin,
             digests: &beside,
-            not_pinned: self.shared.settings.observe.then_some(NotPinned::Observing),
+            not_pinned: self.not_pinned(&object.image),
+            registry: self.registries.reachable(object.image.registry()),
             upstream,
             checked,
             platforms: match platforms {
                 Platforms::All => Vec::new(),
                 Platforms::These(these) => these.iter().map(ToString::to_string).collect(),
             },
-            rules: &self.shared.settings.rules,
+            rules: &self.rules,
             now,
         };
         telling::status(&facts)
+    }
+
+    fn not_pinned(&self, image: &Image) -> Option<NotPinned> {
+        if self.shared.settings.observe {
+            return Some(NotPinned::Observing);
+        }
+        self.shared.world.known().registries.rules.skipped(image).map(NotPinned::Skipped)
     }
 
     fn make(&mut self, image: Image) {

@@ -126,8 +126,9 @@ impl Work {
         let (wishes, deleted, unreadable, is_listed) = {
             let shared = Arc::clone(&self.shared);
             let known = shared.world.known();
+            let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
             let mut wishes = Vec::with_capacity(known.by_image.len());
-            for image in known.by_image.keys() {
+            for image in known.by_image.keys().filter(|image| !is_skipped(image)) {
                 let objects: Vec<Arc<Object>> = known.objects_of(image).cloned().collect();
                 let wanted = known.index.image(image, now);
                 self.keep_digests(image, &objects, wanted.as_ref(), now);

@@ -45,9 +45,19 @@ impl Work {
         platforms: &Platforms,
         now: Moment,
     ) {
+        let (skipped, interval) = {
+            let known = self.shared.world.known();
+            let rules = &known.registries.rules;
+            (rules.skipped(image).is_some(), rules.interval(image, self.shared.settings.monitoring))
+        };
+        if skipped {
+            self.rounds.unwatch(image);
+            self.turns.give_up(image);
+            return;
+        }
         self.keep_digests(image, objects, wanted, now);
-        if !image.is_digest() && !self.shared.settings.observe {
-            self.rounds.watch(image, self.shared.settings.monitoring, now);
+        if !self.shared.settings.observe {
+            self.rounds.watch(image, interval, now);
         }
         // Before the list nobody knows what is there; a mass of requests for what is would be all that comes of it.
         if self.shared.settings.observe || !self.pins.is_listed {
@@ -134,6 +144,7 @@ impl Work {
                     sleep(Duration::from_secs(1)).await;
                     pin = cache.get(&reference).await?.ok_or_else(|| CacheError::Refused {
                         status: 404,
+                        code: None,
                         reason: "somebody deleted the pin while it was fetched".to_owned(),
                     })?;
                 }

@@ -8,7 +8,7 @@ use larder_api::condition::{Reason, get, set};
 use larder_api::{CachedImageStatus, Time};
 use larder_oci::Digest;
 
-use crate::cluster_cache::{Pin, PinState};
+use crate::cluster_cache::{Code, Pin, PinState};
 use crate::decide::conditions::{self, Beside, Condition, NotPinned, Upstream};
 use crate::decide::expiry::{self, Rules, Until};
 use crate::decide::health::Reachable;
@@ -32,6 +32,8 @@ pub(super) struct Facts<'a> {
     pub(super) digests: &'a BTreeMap<Digest, bool>,
     pub(super) not_pinned: Option<NotPinned>,
     pub(super) upstream: &'a Upstream,
+    /// Whether its registry can be reached, by all that is asked of it.
+    pub(super) registry: Reachable,
     pub(super) checked: Option<Moment>,
     pub(super) platforms: Vec<String>,
     pub(super) rules: &'a Rules,
@@ -71,7 +73,7 @@ pub(super) fn use_of(wanted: Option<&Wanted>) -> expiry::Use {
 
 /// The status as it should be.
 pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
-    let Facts { object, wanted, pin, digests, not_pinned, upstream, checked, platforms, rules, now } = facts;
+    let Facts { object, wanted, pin, digests, not_pinned, upstream, registry, checked, platforms, rules, now } = facts;
     let before = &object.status;
     let pinned = pin.ok().flatten();
     let kept = pinned.and_then(|pin| pin.held().map(ToString::to_string)).or_else(|| match pin {
@@ -129,7 +131,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
     // Nobody asked since this process leads: what the registry said to the one before is the best that is known.
     let is_known_from_before = matches!(upstream, Upstream::NotAsked) && before.upstream_checked.is_some();
     if !is_known_from_before || get::<UpstreamAvailable>(&before.conditions).is_none() {
-        let said = conditions::upstream_available(&object.image, upstream, Reachable::Unknown, held.is_some());
+        let said = conditions::upstream_available(&object.image, upstream, *registry, held.is_some());
         write::<UpstreamAvailable>(&mut status, object, &said, &time);
     }
     let was_compared = matches!(get::<UpToDate>(&before.conditions), Some(UpToDate::Same | UpToDate::Moved));
@@ -202,9 +204,11 @@ fn cached(
                 PinState::Queued => conditions::Pin::Queued,
                 PinState::Fetching => conditions::Pin::Fetching(pin.bytes.fetched, pin.bytes.known),
                 PinState::Complete => conditions::Pin::Complete(pin.bytes.known),
+                PinState::Waiting if pin.code == Some(Code::NotFound) && pin.until_then.is_none() => {
+                    conditions::Pin::NotFound(words)
+                }
                 PinState::Waiting => conditions::Pin::Waiting(words),
-                // The cache says it in these words, and in no other way.
-                PinState::Refused if words.contains("private images") => conditions::Pin::Private(words),
+                PinState::Refused if pin.code == Some(Code::Private) => conditions::Pin::Private(words),
                 PinState::Refused => conditions::Pin::Refused(words),
             }
         }

@@ -290,7 +290,7 @@ fn private_images_and_addresses_that_a_pull_would_not_reach_are_refused() {
     let cache = Cache::of(&origin);
     let (status, pin) = cache.ask("PUT", &format!("/v1/pins/{}?wait=30", pinned(&origin, "v1")), "");
     assert_eq!((status, &pin["state"]), (202, &json!("refused")), "{pin}");
-    assert!(pin["error"].as_str().unwrap().contains("private images"), "{pin}");
+    assert!(pin["error"].as_str().unwrap().contains("private images") && pin["code"] == "private", "{pin}");
     // A registry on this machine that no settings name, and one at the address of a cloud's metadata.
     let other = Origin::start();
     other.push("team/app", "v1", &image(5));
@@ -337,6 +337,79 @@ fn a_tag_that_moved_is_seen_and_the_old_image_stays_until_the_new_one_is_there()
     origin.stop();
     assert_eq!(revalidate()["upstream"], Value::Null);
     assert!(cache.gives(&origin, &new, "amd64") && cache.gives(&origin, &new, "arm64"));
+}
+
+#[test]
+fn a_digest_that_its_registry_has_deleted_is_seen_and_kept() {
+    let origin = Origin::start();
+    let image = image(13);
+    origin.push("team/app", "v1", &image);
+    let cache = Cache::of(&origin);
+    let by_digest = format!("{}/team/app@{}", origin.registry(), image.index);
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/me/{by_digest}?wait=60"), "").0, 200);
+    let revalidate = || cache.ask("POST", &format!("/v1/revalidations/{by_digest}"), "");
+    origin.clear_log();
+    let (status, said) = revalidate();
+    let digest = json!(image.index.as_str());
+    assert_eq!(
+        (status, &said["upstream"], &said["held"], &said["same"]),
+        (200, &digest, &digest, &json!(true)),
+        "{said}"
+    );
+    let asked = origin.log();
+    assert!(!asked.is_empty() && asked.iter().all(|access| access.method == "HEAD"), "no pull quota: {asked:?}");
+    // One that does not know HEAD.
+    origin.behave(Matcher::path("manifests").method("HEAD"), Behaviour::Status(405, vec![]));
+    assert_eq!(revalidate().1["upstream"], digest);
+    origin.behave_well();
+    origin.delete("team/app");
+    let (status, said) = revalidate();
+    assert_eq!((status, &said["upstream"], &said["verdict"]), (200, &Value::Null, &json!("not_found")), "{said}");
+    assert!(cache.gives(&origin, &image, "amd64"));
+    // Nobody has it, and it was never here.
+    let (_, pin) = cache.ask("PUT", &format!("/v1/pins/me/{}/team/none:v1?wait=30", origin.registry()), "");
+    assert_eq!((&pin["state"], &pin["code"]), (&json!("waiting"), &json!("not_found")), "{pin}");
+}
+
+#[test]
+fn how_registries_are_is_what_was_seen_of_them() {
+    let origin = Origin::start();
+    let image = image(14);
+    origin.push("team/app", "v1", &image);
+    let cache = Cache::of(&origin);
+    let registries = |after: &str| cache.ask("GET", &format!("/v1/registries{after}"), "").1;
+    assert_eq!(registries("")["registries"], json!([]), "nobody was asked");
+    let said = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/{}?wait=60", pinned(&origin, "v1")), "").0, 200);
+    let page = registries("");
+    let seen = &page["registries"][0];
+    assert_eq!(seen["registry"], json!(origin.registry().to_string()));
+    assert!(seen["answered"]["in_a_row"].as_u64().unwrap() > 2 && seen["failed"]["in_a_row"] == json!(0), "{page}");
+    assert!(seen["latency"].is_u64() && seen["failure"].is_null() && seen["peace"].is_null(), "{page}");
+    // Only what is new.
+    let after = format!("?after={}", page["next"].as_str().unwrap());
+    assert_eq!(registries(&after)["registries"], json!([]));
+    let headers = vec![
+        said("ratelimit-limit", "100;w=21600"),
+        said("ratelimit-remaining", "0;w=21600"),
+        said("retry-after", "60"),
+    ];
+    origin.behave(Matcher::all(), Behaviour::Status(429, headers));
+    let revalidate = || cache.ask("POST", &format!("/v1/revalidations/{}/team/app:v1", origin.registry()), "");
+    assert_eq!(revalidate().1["verdict"], json!("rate_limited"));
+    let seen = &registries(&after)["registries"][0];
+    assert_eq!((&seen["quota"]["remaining"], &seen["quota"]["limit"]), (&json!(0), &json!(100)), "{seen}");
+    assert!(seen["peace"].as_u64().unwrap() > 30_000, "{seen}");
+    // Away: another one, which is not left in peace.
+    let other = Origin::start();
+    let cache = Cache::of(&other);
+    other.stop();
+    let (status, _) = cache.ask("POST", &format!("/v1/revalidations/{}/team/app:v1", other.registry()), "");
+    assert_eq!(status, 200);
+    let (_, page) = cache.ask("GET", "/v1/registries", "");
+    let seen = &page["registries"][0];
+    assert_eq!((&seen["answered"]["times"], &seen["failure"]["why"]), (&json!(0), &json!("unreachable")), "{page}");
+    assert!(seen["failed"]["in_a_row"].as_u64().unwrap() > 0 && seen["failure"]["error"].is_string(), "{page}");
 }
 
 #[test]

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
-use larder_oci::ImageReference;
+use larder_oci::{ImageReference, Registry};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::keeper::{Progress, State};
+use crate::origin::{Row, Standing};
 use crate::pins::{AsOf, Holder, KeptPin, MAXIMUM_PAGE, PinName, Place, Platform, Platforms};
 
 /// Pins in a page, unless somebody says otherwise.
@@ -45,6 +47,8 @@ pub(super) enum Request {
     ForgetHolder { holder: Holder },
     /// `POST /v1/revalidations/IMAGE`
     Revalidate { image: ImageReference },
+    /// `GET /v1/registries`
+    Registries { after: Option<String> },
 }
 
 impl Request {
@@ -55,7 +59,11 @@ impl Request {
             Self::BeginDeclaration { holder } | Self::Declare { holder, .. } | Self::ForgetHolder { holder } => {
                 Some(holder)
             }
-            Self::Get { .. } | Self::List { .. } | Self::Declared { .. } | Self::Revalidate { .. } => None,
+            Self::Get { .. }
+            | Self::List { .. }
+            | Self::Declared { .. }
+            | Self::Revalidate { .. }
+            | Self::Registries { .. } => None,
         }
     }
 }
@@ -65,11 +73,17 @@ impl Request {
 pub(super) struct Wrong {
     pub(super) status: StatusCode,
     pub(super) message: String,
+    /// The same to a program, where one has to tell this error from others of its status.
+    pub(super) code: Option<&'static str>,
 }
 
 impl Wrong {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), code: None }
+    }
+
+    pub(super) fn with_code(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     fn bad(message: impl Into<String>) -> Self {
@@ -78,7 +92,8 @@ impl Wrong {
 }
 
 const PATHS: &str = "there are PUT, GET and DELETE /v1/pins/HOLDER/IMAGE, GET /v1/pins, POST /v1/holders/HOLDER/declarations, \
-    PUT /v1/holders/HOLDER/declarations/AS_OF, GET and DELETE /v1/holders/HOLDER and POST /v1/revalidations/IMAGE; see docs/control-api.md";
+    PUT /v1/holders/HOLDER/declarations/AS_OF, GET and DELETE /v1/holders/HOLDER, POST /v1/revalidations/IMAGE and GET /v1/registries; \
+    see docs/control-api.md";
 
 /// What `method path?query` asks for. `path` and `query` are as they came, percent-encoded.
 pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Request, Wrong> {
@@ -116,11 +131,12 @@ pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<
         if *method != Method::POST {
             return Err(not_allowed());
         }
-        let image = image_of(image)?;
-        if image.digest.is_some() {
-            return Err(Wrong::bad("a digest means what it means: name a tag to revalidate"));
+        Request::Revalidate { image: image_of(image)? }
+    } else if rest == "registries" {
+        if *method != Method::GET {
+            return Err(not_allowed());
         }
-        Request::Revalidate { image }
+        Request::Registries { after: query.take("after") }
     } else if let Some(rest) = rest.strip_prefix("holders/") {
         let segments: Vec<&str> = rest.split('/').collect();
         match (method, segments.as_slice()) {
@@ -252,6 +268,8 @@ pub(super) struct PinView {
     pub(super) state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
     /// What the reference means; absent while that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
@@ -271,7 +289,7 @@ struct Amount {
 impl PinView {
     pub(super) fn new(kept: KeptPin, going_on: Option<(State, &Progress)>) -> Self {
         let KeptPin { pin, complete, older } = kept;
-        let (state, error) = match (complete, going_on.as_ref().map(|(state, _)| state)) {
+        let (state, reason) = match (complete, going_on.as_ref().map(|(state, _)| state)) {
             // What is looked at again is whole all the same.
             (true, _) => ("complete", None),
             (false, None | Some(State::Queued)) => ("queued", None),
@@ -310,11 +328,89 @@ impl PinView {
             platforms,
             put_at: pin.put_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             state,
-            error,
+            error: reason.as_ref().map(|reason| reason.words.clone()),
+            code: reason.as_ref().map(|reason| reason.code.as_str()),
             digest: pin.content.map(|content| content.root.to_string()),
             until_then: older.map(|content| content.root.to_string()),
             bytes,
             blobs,
+        }
+    }
+}
+
+/// A registry as it is shown. Times are milliseconds that have passed since, so that nobody's clock matters.
+#[derive(Debug, Serialize)]
+pub(super) struct RegistryView {
+    registry: String,
+    /// Answers, whatever they were but 5xx.
+    answered: RowView,
+    failed: RowView,
+    /// The last failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureView>,
+    /// Milliseconds until it answers: the median of the last questions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<QuotaView>,
+    /// For how many milliseconds more it is left in peace, after a 429.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peace: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct RowView {
+    times: u64,
+    in_a_row: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_ago: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_ago: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureView {
+    endpoint: String,
+    why: &'static str,
+    error: String,
+}
+
+#[derive(Debug, Serialize)]
+struct QuotaView {
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    /// Seconds.
+    window: Option<u64>,
+    ago: u64,
+}
+
+impl RegistryView {
+    pub(super) fn new(registry: &Registry, standing: &Standing, now: Instant) -> Self {
+        let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let ago = |at: Instant| whole(now.saturating_duration_since(at));
+        let row = |row: Row| RowView {
+            times: row.times,
+            in_a_row: row.in_a_row,
+            first_ago: row.since_and_at.map(|(since, _)| ago(since)),
+            last_ago: row.since_and_at.map(|(_, at)| ago(at)),
+        };
+        Self {
+            registry: registry.to_string(),
+            answered: row(standing.answered),
+            failed: row(standing.failed),
+            failure: standing.failure.as_ref().map(|(endpoint, why, error)| FailureView {
+                endpoint: endpoint.clone(),
+                why: why.as_str(),
+                error: error.clone(),
+            }),
+            latency: standing.latency().map(whole),
+            quota: standing.quota.map(|(quota, at)| QuotaView {
+                limit: quota.limit,
+                remaining: quota.remaining,
+                window: quota.window.map(|window| window.as_secs()),
+                ago: ago(at),
+            }),
+            peace: standing.peace.filter(|until| *until > now).map(|until| whole(until - now)),
         }
     }
 }
@@ -370,6 +466,8 @@ mod tests {
             ("GET", "/v1/pins?limit=1&limit=2", "400", "twice"),
             ("GET", "/v1/pins?after=x", "400", "after"),
             ("POST", "/v1/revalidations/alpine@sha256:0", "400", "sha256"),
+            ("POST", "/v1/registries", "405", "POST"),
+            ("GET", "/v1/registries?since=1", "400", "since"),
             ("PUT", "/v1/holders/me/declarations/soon", "400", "as_of"),
             ("PUT", "/v1/holders/me", "405", "PUT"),
             ("DELETE", "/v1/holders/pull", "400", "nobody's"),

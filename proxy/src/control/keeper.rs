@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::plan::{Plan, plan};
 use super::writings::Writings;
 use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
-use crate::pull::{Puller, Unkept};
+use crate::pull::{Code, Puller, Reason, Unkept};
 use crate::store::Name;
 
 /// Images that are made complete at once, of them those of one registry, and blobs of each. One that is slow, or means to be, leaves room for the rest.
@@ -63,9 +63,9 @@ pub(super) enum State {
     /// Under way.
     Fetching,
     /// It failed, for this reason, and is tried again.
-    Waiting(String),
+    Waiting(Reason),
     /// It is refused, for this reason, until a person changes something; it is looked at again now and then.
-    Refused(String),
+    Refused(Reason),
 }
 
 struct Entry {
@@ -282,10 +282,8 @@ impl Keeper {
                 Put::Superseded => return Ok(()),
                 Put::Incomplete(missing) if tries > KEPT_TRIES => {
                     let first = missing.first().map_or_else(String::new, Digest::to_string);
-                    return Err(Unkept::Later(format!(
-                        "fetched, and {} of it not kept by the store: {first}",
-                        missing.len()
-                    )));
+                    let words = format!("fetched, and {} of it not kept by the store: {first}", missing.len());
+                    return Err(Unkept::later(Code::Store, words));
                 }
                 Put::Incomplete(_) if tries > 0 => sleep(KEPT_AGAIN).await,
                 Put::Complete | Put::Incomplete(_) => {}
@@ -408,17 +406,16 @@ async fn in_turn<T>(
         Some(Ok(done)) => done.map(Some),
         Some(Err(_)) => {
             let minutes = TURN.as_secs() / 60;
-            Err(Unkept::Later(format!(
-                "not there after {minutes} minutes: others go first, and it goes on from where it is"
-            )))
+            let words = format!("not there after {minutes} minutes: others go first, and it goes on from where it is");
+            Err(Unkept::later(Code::Slow, words))
         }
     }
 }
 
 fn unanswered(error: &PinsError) -> Unkept {
     match error {
-        PinsError::TooLarge(_) => Unkept::Refused(error.to_string()),
-        PinsError::Store(_) | PinsError::Unanswered(_) => Unkept::Later(error.to_string()),
+        PinsError::TooLarge(_) => Unkept::refused(Code::TooLarge, error.to_string()),
+        PinsError::Store(_) | PinsError::Unanswered(_) => Unkept::later(Code::Store, error.to_string()),
     }
 }
 

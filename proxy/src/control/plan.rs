@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use larder_oci::{Children, Digest, ImageReference, ManifestReference};
 
 use crate::pins::{Content, MAXIMUM_DIGESTS, Platforms};
-use crate::pull::{Puller, Unkept};
+use crate::pull::{Code, Puller, Unkept};
 use crate::store::Name;
 
 /// An index in an index in an index is something that nobody makes.
@@ -29,10 +29,11 @@ pub(super) async fn plan(puller: &Puller, image: &ImageReference, platforms: &Pl
     let mut waiting = VecDeque::from([(root.bytes, 0)]);
     while let Some((document, depth)) = waiting.pop_front() {
         let children = larder_oci::children(&document)
-            .map_err(|error| Unkept::Later(format!("a manifest of {image} is not one: {error}")))?;
+            .map_err(|error| Unkept::later(Code::Broken, format!("a manifest of {image} is not one: {error}")))?;
         for digest in wanted(&children, platforms, image)? {
             if depth >= DEEPEST || digests.len() >= MAXIMUM_DIGESTS {
-                return Err(Unkept::Refused(format!("{image} reaches more manifests than any image has")));
+                let words = format!("{image} reaches more manifests than any image has");
+                return Err(Unkept::refused(Code::TooLarge, words));
             }
             if digests.insert(digest.clone()) {
                 let found = puller.find(&name, &ManifestReference::Digest(digest)).await?;
@@ -47,7 +48,8 @@ pub(super) async fn plan(puller: &Puller, image: &ImageReference, platforms: &Pl
             }
         }
         if digests.len() > MAXIMUM_DIGESTS {
-            return Err(Unkept::Refused(format!("{image} reaches more than {MAXIMUM_DIGESTS} digests")));
+            let words = format!("{image} reaches more than {MAXIMUM_DIGESTS} digests");
+            return Err(Unkept::refused(Code::TooLarge, words));
         }
     }
     let content = Content { root: root.digest, digests, bytes };
@@ -66,10 +68,9 @@ fn wanted(children: &Children, platforms: &Platforms, image: &ImageReference) ->
         let there: BTreeSet<&str> =
             children.manifests.iter().filter_map(|manifest| manifest.platform.as_deref()).collect();
         let there: Vec<&str> = there.into_iter().take(20).collect();
-        return Err(Unkept::Refused(format!(
-            "{image} is there for none of the platforms that are wanted; it is there for {}",
-            there.join(", ")
-        )));
+        let words =
+            format!("{image} is there for none of the platforms that are wanted; it is there for {}", there.join(", "));
+        return Err(Unkept::refused(Code::NoPlatform, words));
     }
     Ok(wanted)
 }

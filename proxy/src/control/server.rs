@@ -22,9 +22,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{self, PinView, Request, Wrong};
+use super::api::{self, PinView, RegistryView, Request, Wrong};
 use super::holders::{self, HolderOf};
 use super::keeper::{Keeper, State};
+use crate::origin::Standings;
 use crate::pins::{Declared, Holder, KeptPin, PinName, PinsError};
 use crate::pull::Unkept;
 use crate::server::gate::{self, Gate, TurnedAway};
@@ -65,6 +66,7 @@ impl Listening {
 /// The control API.
 pub(crate) struct Control {
     pub(crate) keeper: Arc<Keeper>,
+    pub(crate) standings: Arc<Standings>,
     pub(crate) gate: Gate,
     pub(crate) holders: Vec<HolderOf>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
@@ -77,7 +79,11 @@ struct Reply {
 
 impl From<Wrong> for Reply {
     fn from(wrong: Wrong) -> Self {
-        Self { status: wrong.status, json: json!({ "error": wrong.message }) }
+        let mut json = json!({ "error": wrong.message });
+        if let (Some(code), Value::Object(json)) = (wrong.code, &mut json) {
+            json.insert("code".to_owned(), code.into());
+        }
+        Self { status: wrong.status, json }
     }
 }
 
@@ -186,10 +192,16 @@ impl Control {
             if let Some(holder) = request.writes_for()
                 && let Some(reason) = holders::refusal(&self.holders, caller.who(), holder)
             {
-                return Err(Wrong::new(StatusCode::FORBIDDEN, reason));
+                return Err(Wrong::new(StatusCode::FORBIDDEN, reason).with_code("holder"));
             }
             let body = read(body).await?;
-            tracing::info!(caller = caller.name, method = %parts.method, path = parts.uri.path(), "control");
+            match request {
+                // Asked every few seconds.
+                Request::Registries { .. } => tracing::trace!(caller = caller.name, "control: registries"),
+                _ => {
+                    tracing::info!(caller = caller.name, method = %parts.method, path = parts.uri.path(), "control");
+                }
+            }
             self.answer(request, &body).await
         };
         let Reply { status, json } = reply.await.unwrap_or_else(Into::into);
@@ -243,12 +255,21 @@ impl Control {
                 }
                 Ok(Reply { status: StatusCode::NO_CONTENT, json: Value::Null })
             }
+            Request::Registries { after } => {
+                let now = Instant::now();
+                let show = |registry: &_, standing: &_| RegistryView::new(registry, standing, now);
+                let (registries, next) = self.standings.since(after.as_deref(), show);
+                ok(json!({ "registries": registries, "next": next }))
+            }
             Request::Revalidate { image } => {
                 let name = Name { registry: image.registry.clone(), repository: image.repository.clone() };
-                let tag = image.tag.clone().unwrap_or_else(larder_oci::Tag::latest);
-                let said = self.keeper.puller().revalidate(&name, &tag).await.map_err(|unkept| match unkept {
-                    Unkept::Refused(reason) => Wrong::new(StatusCode::FORBIDDEN, reason),
-                    Unkept::Later(reason) => Wrong::new(StatusCode::SERVICE_UNAVAILABLE, reason),
+                let reference = image.manifest_reference();
+                let said = self.keeper.puller().revalidate(&name, &reference).await.map_err(|unkept| {
+                    let (status, reason) = match unkept {
+                        Unkept::Refused(reason) => (StatusCode::FORBIDDEN, reason),
+                        Unkept::Later(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+                    };
+                    Wrong::new(status, reason.words).with_code(reason.code.as_str())
                 })?;
                 let (upstream, verdict, error) = match said.upstream {
                     Ok(digest) => (Some(digest), None, None),

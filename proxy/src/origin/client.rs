@@ -66,6 +66,8 @@ pub(crate) struct Failed {
     pub(crate) failure: Option<Failure>,
     /// Somebody answered there, though not in the language that was asked: whoever that is lives.
     pub(crate) spoke: bool,
+    /// The certificate that was shown is not trusted.
+    pub(crate) untrusted: bool,
 }
 
 /// Everything that asks one registry, with the connections to it.
@@ -170,7 +172,7 @@ impl Client {
             }
             Err(_) => {
                 let failure = (began.elapsed() >= PATIENCE).then_some(Failure::Silent);
-                (Err(Failed { error: SourceError::Timeout, failure, spoke: false }), RequestOutcome::Timeout)
+                (Err(Failed { failure, ..Failed::innocent(SourceError::Timeout) }), RequestOutcome::Timeout)
             }
         };
         (self.told)(wanted.kind, outcome);
@@ -232,7 +234,7 @@ impl Client {
 impl Failed {
     /// The host that was asked answers; that is all that the breaker wants to know.
     fn innocent(error: SourceError) -> Self {
-        Self { error, failure: None, spoke: false }
+        Self { error, failure: None, spoke: false, untrusted: false }
     }
 }
 
@@ -251,9 +253,10 @@ fn not_answered(error: &legacy::Error, url: &Url) -> Failed {
     let reason = format!("{} did not answer: {innermost}", shown(url));
     // It spoke, but not HTTP.
     if error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_parse) {
-        return Failed { error: SourceError::Protocol { reason }, failure: Some(Failure::NotConnected), spoke: true };
+        let failed = Failed::innocent(SourceError::Protocol { reason });
+        return Failed { failure: Some(Failure::NotConnected), spoke: true, ..failed };
     }
-    Failed { error: SourceError::Unreachable { reason }, failure: Some(Failure::NotConnected), spoke: false }
+    Failed { failure: Some(Failure::NotConnected), ..Failed::innocent(SourceError::Unreachable { reason }) }
 }
 
 fn not_connected(error: &ConnectError) -> Failed {
@@ -261,12 +264,13 @@ fn not_connected(error: &ConnectError) -> Failed {
         ConnectError::Forbidden(forbidden) => Failed::innocent(SourceError::Refused { reason: forbidden.to_string() }),
         ConnectError::Timeout => {
             let error = SourceError::Unreachable { reason: error.to_string() };
-            Failed { error, failure: Some(Failure::Silent), spoke: false }
+            Failed { failure: Some(Failure::Silent), ..Failed::innocent(error) }
         }
         _ => Failed {
             error: SourceError::Unreachable { reason: error.to_string() },
             failure: Some(Failure::NotConnected),
             spoke: matches!(error, ConnectError::Tls { spoke: true, .. }),
+            untrusted: matches!(error, ConnectError::Tls { untrusted: true, .. }),
         },
     }
 }

@@ -55,6 +55,8 @@ pub(crate) enum ConnectError {
         reason: String,
         /// The other side said something that is no TLS.
         spoke: bool,
+        /// Its certificate is none that is trusted.
+        untrusted: bool,
     },
 }
 
@@ -123,10 +125,10 @@ fn not_trusted(
     told: &AtomicBool,
 ) -> ConnectError {
     let (reason, spoke) = (error.to_string(), is_no_tls(error));
-    let is_certificate = reason.contains("certificate");
+    let is_certificate = is_no_certificate(error);
     let advice = "; if the proxy opens TLS, --upstream-ca has to name its certificates";
     let advice = if proxied && is_certificate { advice } else { "" };
-    let error = ConnectError::Tls { host, reason: format!("{reason}{advice}"), spoke };
+    let error = ConnectError::Tls { host, reason: format!("{reason}{advice}"), spoke, untrusted: is_certificate };
     if is_certificate && !told.swap(true, Ordering::Relaxed) {
         tracing::warn!("{error}");
     }
@@ -135,12 +137,23 @@ fn not_trusted(
 
 /// Whether what came was something else than TLS.
 fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    of_tls(error).is_some_and(|error| matches!(error, rustls::Error::InvalidMessage(_)))
+}
+
+/// Whether what came was a certificate that is not trusted.
+fn is_no_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    of_tls(error).is_some_and(|error| {
+        matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+    })
+}
+
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return matches!(error, rustls::Error::InvalidMessage(_));
+        return Some(error);
     }
     // An IO error does not name the one that it wraps as its source.
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    wrapped.is_some_and(|error| is_no_tls(error)) || error.source().is_some_and(is_no_tls)
+    wrapped.and_then(|error| of_tls(error)).or_else(|| error.source().and_then(of_tls))
 }
 
 /// Connections without TLS: straight, or through the corporate proxy.

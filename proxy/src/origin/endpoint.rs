@@ -16,9 +16,9 @@ use zeroize::Zeroize as _;
 
 use super::body;
 use super::breaker::Failure;
-use super::client::{Answer, Client, Wanted, check_hop, shown};
+use super::client::{Answer, Client, Failed, Wanted, check_hop, shown};
 use super::health::{Change, Health, Side};
-use super::observe::{Observer, RequestKind};
+use super::observe::{Heard, Observer, RequestKind, Trouble, Word};
 use super::pacing::{self, Pace};
 use super::probe;
 use super::token::{AtHand, Grant, TokenChallenge, Tokens};
@@ -133,6 +133,7 @@ impl Endpoint {
             Ok(answer) => {
                 let failure = failure_of(answer.own_status);
                 self.record(Side::Registry, failure, began);
+                self.tell_answer(Side::Registry, wanted, &answer, began);
                 if let Some(quota) = pacing::rate_limit(&answer.own_headers) {
                     self.pace().heard(quota);
                     self.observer.rate_limit(&self.registry, quota);
@@ -142,6 +143,7 @@ impl Endpoint {
             Err(failed) => {
                 if failed.failure.is_some() {
                     self.record(Side::Registry, failed.failure, began);
+                    self.tell_failed(Side::Registry, wanted, &failed);
                 }
                 Err(failed.error)
             }
@@ -196,12 +198,14 @@ impl Endpoint {
             Err(failed) => {
                 if failed.failure.is_some() {
                     self.record(Side::TokenServer, failed.failure, began);
+                    self.tell_failed(Side::TokenServer, &wanted, &failed);
                 }
                 return Err(failed.error);
             }
         };
         let failure = failure_of(answer.own_status);
         self.record(Side::TokenServer, failure, began);
+        self.tell_answer(Side::TokenServer, &wanted, &answer, began);
         match answer.status.as_u16() {
             200 => {
                 let body = body::read(answer.body, LARGEST_TOKEN, until).await?;
@@ -241,6 +245,8 @@ impl Endpoint {
     fn leave_in_peace(&self, kind: RequestKind, answer: &Answer) -> SourceError {
         let wait = pacing::retry_after(&answer.headers, SystemTime::now());
         self.health().leave_in_peace(kind, Instant::now() + wait);
+        let side = if kind == RequestKind::Token { Side::TokenServer } else { Side::Registry };
+        self.tell(side, Word::Limited(wait));
         // Nothing is asked until then, so this is said once each time, and explains what is stale or refused meanwhile.
         tracing::warn!(registry = %self.registry, endpoint = self.shown(), kind = kind.as_str(), seconds = wait.as_secs(),
             "the registry limits the rate of requests; it is left in peace that long, what is held is served");
@@ -271,12 +277,48 @@ impl Endpoint {
             let began = Instant::now();
             let wanted = Wanted { kind: RequestKind::Probe, method: Method::GET, url, headers: HeaderMap::new() };
             let failure = match self.client.ask(&wanted, None, began + PROBE_LIMIT).await {
-                Ok(answer) => failure_of(answer.own_status),
-                Err(failed) => failed.failure,
+                Ok(answer) => {
+                    self.tell_answer(side, &wanted, &answer, began);
+                    failure_of(answer.own_status)
+                }
+                Err(failed) => {
+                    if failed.failure.is_some() {
+                        self.tell_failed(side, &wanted, &failed);
+                    }
+                    failed.failure
+                }
             };
             self.record(side, failure, began);
         }
         !self.health().is_open()
+    }
+
+    /// Whoever wants to know how the registry is doing hears that it answered. Of a 429 it hears in [`Self::leave_in_peace`].
+    fn tell_answer(&self, side: Side, wanted: &Wanted, answer: &Answer, began: Instant) {
+        let status = answer.own_status;
+        let word = if failure_of(status).is_some() {
+            Word::Failed(Trouble::Failing, format!("{} answered {}", shown(&wanted.url), status.as_u16()))
+        } else if status == StatusCode::TOO_MANY_REQUESTS {
+            return;
+        } else {
+            let is_only_that = side == Side::Registry && wanted.kind != RequestKind::Blob && !answer.elsewhere;
+            Word::Answered { took: is_only_that.then(|| began.elapsed()) }
+        };
+        self.tell(side, word);
+    }
+
+    fn tell_failed(&self, side: Side, wanted: &Wanted, failed: &Failed) {
+        let trouble = if failed.untrusted { Trouble::Untrusted } else { Trouble::Unreachable };
+        let message = match side {
+            Side::Registry => failed.error.to_string(),
+            Side::TokenServer => format!("{}, which gives its tokens: {}", shown(&wanted.url), failed.error),
+        };
+        self.tell(side, Word::Failed(trouble, message));
+    }
+
+    fn tell(&self, side: Side, word: Word) {
+        let heard = Heard { endpoint: self.shown(), is_token_server: side == Side::TokenServer, word };
+        self.observer.heard(&self.registry, heard);
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

@@ -6,7 +6,7 @@
 //!
 //! A question (`question`; `manifest`, `blob`, `listing`) goes to a registry (`upstream`), waits there for its turn (`queue`), is put to
 //! one endpoint after the other (`endpoint`: `token`, `health` with `breaker` and `pacing`, `probe`), and out (`client`: redirects;
-//! `connect`: `resolve`, `tls`, `proxy_environment`).
+//! `connect`: `resolve`, `tls`, `proxy_environment`). How each registry is doing by all that is its `standing`.
 
 pub(crate) mod address;
 pub(crate) mod blob;
@@ -25,6 +25,7 @@ pub(crate) mod proxy_environment;
 pub(crate) mod question;
 mod queue;
 mod resolve;
+mod standing;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -44,11 +45,12 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 pub(crate) use listing::{FILTERS, known_parameters};
-pub use observe::{Lane, Observer, RequestKind, RequestOutcome, Unobserved};
+pub use observe::{Heard, Lane, Observer, RequestKind, RequestOutcome, Trouble, Unobserved, Word};
 pub use pacing::RateLimit;
 pub use proxy_environment::{ProxyEnvironment, ProxyVariables};
 pub use queue::QueueLimits;
 pub use resolve::{Resolve, SystemResolver};
+pub(crate) use standing::{Row, Standing, Standings};
 pub use tls::platform_roots;
 
 use blob::{GetBlob, HeadBlob};

@@ -69,11 +69,64 @@ pub enum RequestOutcome {
     Refused,
 }
 
+/// What a question to a registry met, for whoever wants to know how that registry is doing. What storage behind it does, and what our own rules forbid,
+/// says nothing about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// Where it was asked: scheme, host and port.
+    pub endpoint: String,
+    /// It was the server that gives tokens for it.
+    pub is_token_server: bool,
+    /// How that ended.
+    pub word: Word,
+}
+
+/// How a question ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// It answered, whatever it was but 429 and 5xx.
+    Answered {
+        /// After so long, if nothing else was waited for.
+        took: Option<Duration>,
+    },
+    /// 429: it wants to be left in peace for so long.
+    Limited(Duration),
+    /// It did not.
+    Failed(Trouble, String),
+}
+
+/// How a registry fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// Nobody answers there, or not in time.
+    Unreachable,
+    /// Its certificate is not trusted.
+    Untrusted,
+    /// It answers with errors.
+    Failing,
+}
+
+impl Trouble {
+    /// The word for it in the control API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Untrusted => "untrusted",
+            Self::Failing => "failing",
+        }
+    }
+}
+
 /// Is told what happens on the wire. Called from within requests: must not block.
 pub trait Observer: Send + Sync + 'static {
     /// One HTTP request ended, at the registry or wherever it led: redirects and tokens count as requests of their own.
     fn request(&self, registry: &Registry, kind: RequestKind, outcome: RequestOutcome) {
         let _ = (registry, kind, outcome);
+    }
+
+    /// A registry was asked at one of its endpoints, and this is what came of it.
+    fn heard(&self, registry: &Registry, heard: Heard) {
+        let _ = (registry, heard);
     }
 
     /// A registry told its quota.

@@ -1,22 +1,24 @@
-//! What happens on the wire towards origins, as metrics.
+//! What happens on the wire towards origins, as metrics and as how each registry is doing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use larder_oci::Registry;
+use tokio::time::Instant;
 
 use crate::metrics::{Metrics, OriginLabels};
-use crate::origin::{Lane, Observer, RateLimit, RequestKind, RequestOutcome};
+use crate::origin::{Heard, Lane, Observer, RateLimit, RequestKind, RequestOutcome, Standings};
 
 /// Counts what the origin tells.
 #[derive(Debug)]
 pub(super) struct OriginMetrics {
     metrics: Arc<Metrics>,
+    standings: Arc<Standings>,
 }
 
 impl OriginMetrics {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+    pub(super) fn new(metrics: Arc<Metrics>, standings: Arc<Standings>) -> Self {
+        Self { metrics, standings }
     }
 }
 
@@ -30,7 +32,12 @@ impl Observer for OriginMetrics {
         self.metrics.count_origin_request(&labels);
     }
 
+    fn heard(&self, registry: &Registry, heard: Heard) {
+        self.standings.heard(registry, heard, Instant::now());
+    }
+
     fn rate_limit(&self, registry: &Registry, quota: RateLimit) {
+        self.standings.quota(registry, quota, Instant::now());
         let labels = self.metrics.registry_labels(registry);
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         if let Some(limit) = quota.limit {

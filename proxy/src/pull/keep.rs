@@ -24,10 +24,67 @@ use crate::store::Name;
 pub(crate) enum Unkept {
     /// It is private, or the rules say no: later it will be the same, unless a person changes something.
     #[error("{0}")]
-    Refused(String),
+    Refused(Reason),
     /// It may be otherwise later.
     #[error("{0}")]
-    Later(String),
+    Later(Reason),
+}
+
+impl Unkept {
+    /// It stays so.
+    pub(crate) fn refused(code: Code, words: impl Into<String>) -> Self {
+        Self::Refused(Reason { code, words: words.into() })
+    }
+
+    /// It may be otherwise later.
+    pub(crate) fn later(code: Code, words: impl Into<String>) -> Self {
+        Self::Later(Reason { code, words: words.into() })
+    }
+}
+
+/// Why, to a program and to a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{words}")]
+pub(crate) struct Reason {
+    pub(crate) code: Code,
+    pub(crate) words: String,
+}
+
+/// Why, to a program: the control API's `code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// It needs credentials.
+    Private,
+    /// Settings or our own rules do not allow it.
+    NotPermitted,
+    /// It is there for none of the platforms.
+    NoPlatform,
+    /// It is more than any image is.
+    TooLarge,
+    /// What the registry says, or does, instead.
+    Origin(Verdict),
+    /// It came, and was not what it should be, or not all of it.
+    Broken,
+    /// The store does not take it.
+    Store,
+    /// It takes long, and others are first.
+    Slow,
+}
+
+impl Code {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::NotPermitted => "not_permitted",
+            Self::NoPlatform => "no_platform",
+            Self::TooLarge => "too_large",
+            Self::Origin(verdict) => verdict.as_str(),
+            Self::Broken => "broken",
+            Self::Store => "store",
+            Self::Slow => "slow",
+        }
+    }
 }
 
 /// A manifest or index.
@@ -36,10 +93,10 @@ pub(crate) struct Found {
     pub(crate) bytes: Bytes,
 }
 
-/// What the origin says of a tag, and what is held.
+/// What the origin says of a reference, and what is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Revalidated {
-    /// What the origin says that it means now; else what it says instead, and in words.
+    /// What the origin says that the reference means now; else what it says instead, and in words.
     pub(crate) upstream: Result<Digest, (Verdict, String)>,
     /// What it is given as while the origin is away.
     pub(crate) held: Option<Digest>,
@@ -61,7 +118,9 @@ impl Puller {
         let Some(given) = given.filter(|_| reply.status == StatusCode::OK) else {
             return Err(shared.why_not(name, &reply, &format!("the manifest {reference}")));
         };
-        let bytes = document(reply.body).await.map_err(|reason| Unkept::Later(format!("{reference}: {reason}")))?;
+        let bytes = document(reply.body)
+            .await
+            .map_err(|reason| Unkept::later(Code::Broken, format!("{reference}: {reason}")))?;
         if let (ManifestReference::Tag(tag), true) = (reference, given.confirmed) {
             shared.put_tag(name, tag, given.digest.clone(), None).await;
         }
@@ -72,7 +131,8 @@ impl Puller {
     pub(crate) async fn keep_blob(&self, name: &Name, digest: &Digest, arrived: impl Fn(u64)) -> Result<(), Unkept> {
         let health = self.shared.store.health();
         if !health.writable() && self.shared.held(name, digest).await.is_none() {
-            return Err(Unkept::Later(format!("the store takes nothing now: it is {}", health.as_str())));
+            let words = format!("the store takes nothing now: it is {}", health.as_str());
+            return Err(Unkept::later(Code::Store, words));
         }
         let reply = self.blob(name, digest, None, Method::GET).await;
         if reply.status != StatusCode::OK {
@@ -82,63 +142,107 @@ impl Puller {
         while let Some(piece) = live.next().await {
             match piece {
                 Ok(bytes) => arrived(bytes.len() as u64),
-                Err(error) => return Err(Unkept::Later(format!("the blob {digest} broke off: {error}"))),
+                Err(error) => {
+                    return Err(Unkept::later(Code::Broken, format!("the blob {digest} broke off: {error}")));
+                }
             }
         }
         Ok(())
     }
 
-    /// Asks the origin for a tag with a HEAD, which costs no pull quota, and writes down what it says if that is held.
-    pub(crate) async fn revalidate(&self, name: &Name, tag: &Tag) -> Result<Revalidated, Unkept> {
+    /// Asks the origin for a reference with a HEAD, which costs no pull quota; what it says of a tag is written down if that is held.
+    pub(crate) async fn revalidate(&self, name: &Name, reference: &ManifestReference) -> Result<Revalidated, Unkept> {
+        if !self.shared.permits(name) {
+            return Err(not_permitted());
+        }
+        match reference {
+            ManifestReference::Tag(tag) => self.revalidate_tag(name, tag).await,
+            ManifestReference::Digest(digest) => self.revalidate_digest(name, digest).await,
+        }
+    }
+
+    /// Whether the origin still has it, whatever we hold.
+    async fn revalidate_digest(&self, name: &Name, digest: &Digest) -> Result<Revalidated, Unkept> {
+        let (shared, deadline) = (&self.shared, Instant::now() + self.answer);
+        let held = shared.held(name, digest).await.map(|_| digest.clone());
+        let said = match shared.head_by_digest(name, digest, deadline).await {
+            // Registries that do not know HEAD must be asked for the bytes.
+            Err(SourceError::Protocol { .. }) => {
+                let reference = ManifestReference::Digest(digest.clone());
+                let body = shared.get_manifest_of_the_origin(name, &reference, deadline).await;
+                body.map(|body| (Some(body.digest), None))
+            }
+            head => head.map(|head| (head.digest, head.unconfirmed)),
+        };
+        let upstream = match said {
+            Ok((_, Some(_))) => Err((Verdict::Unreachable, ONLY_HEARD.to_owned())),
+            Ok((Some(other), None)) if other != *digest => {
+                Err((Verdict::ServerError, format!("{} says that this is {other}", name.registry)))
+            }
+            Ok((_, None)) => Ok(digest.clone()),
+            Err(error) => Err(no_word(&error, held.is_some())?),
+        };
+        Ok(Revalidated { upstream, held })
+    }
+
+    async fn revalidate_tag(&self, name: &Name, tag: &Tag) -> Result<Revalidated, Unkept> {
         let shared = &self.shared;
-        if !shared.permits(name) || referrers::is_reserved(tag) {
+        if referrers::is_reserved(tag) {
             return Err(not_permitted());
         }
         let held = shared.cached(name, tag).await.map(|cached| cached.digest().clone());
         // Not as one whose patience is short because something is cached: whoever asks so wants the origin's word.
         let upstream = match shared.ask(name, tag, false, Instant::now() + self.answer).await {
             Ok(named) if named.unconfirmed.is_none() => Ok(named.digest),
-            Ok(_) => {
-                let words = "only the cluster cache's memory answers, not the registry";
-                Err((Verdict::Unreachable, words.to_owned()))
-            }
-            Err(error @ SourceError::NeedsCredentials { .. }) if held.is_none() => {
-                return Err(Unkept::Refused(format!("{error}: {PRIVATE}")));
-            }
-            Err(error) => Err((error.verdict(), error.to_string())),
+            Ok(_) => Err((Verdict::Unreachable, ONLY_HEARD.to_owned())),
+            Err(error) => Err(no_word(&error, held.is_some())?),
         };
         Ok(Revalidated { upstream, held })
     }
 }
 
+/// What the origin says instead of what was asked; what was never public is refused.
+fn no_word(error: &SourceError, is_held: bool) -> Result<(Verdict, String), Unkept> {
+    if matches!(error, SourceError::NeedsCredentials { .. }) && !is_held {
+        return Err(Unkept::refused(Code::Private, format!("{error}: {PRIVATE}")));
+    }
+    Ok((error.verdict(), error.to_string()))
+}
+
+const ONLY_HEARD: &str = "only the cluster cache's memory answers, not the registry";
+
 const PRIVATE: &str = "private images are not kept yet; the engine pulls them with its own credentials";
 
 fn not_permitted() -> Unkept {
-    Unkept::Refused("the settings do not allow it: see allow, deny and skip in the registries file".to_owned())
+    let words = "the settings do not allow it: see allow, deny and skip in the registries file";
+    Unkept::refused(Code::NotPermitted, words)
 }
 
 impl Shared {
     fn why_not(&self, name: &Name, reply: &Reply, what: &str) -> Unkept {
         let said = reply.headers.get(hop::ORIGIN).and_then(|value| value.to_str().ok()).and_then(Verdict::parse);
         let registry = &name.registry;
+        let by_origin = |verdict: Verdict, words: String| Unkept::later(Code::Origin(verdict), words);
         match said {
             Some(Verdict::Denied) if self.denied.contains(name) => {
-                Unkept::Refused(format!("{registry} wants credentials for {}: {PRIVATE}", name.repository))
+                let words = format!("{registry} wants credentials for {}: {PRIVATE}", name.repository);
+                Unkept::refused(Code::Private, words)
             }
-            Some(Verdict::Denied) => Unkept::Later(format!("{registry} does not give {what} to anyone")),
-            Some(Verdict::NotFound) => Unkept::Later(format!("{registry} does not have {what}")),
-            Some(Verdict::RateLimited) => Unkept::Later(format!("{registry} limits the rate of requests")),
-            Some(Verdict::ServerError) => {
-                Unkept::Later(format!("{registry} is in trouble: it answered an error for {what}"))
+            Some(said @ Verdict::Denied) => by_origin(said, format!("{registry} does not give {what} to anyone")),
+            Some(said @ Verdict::NotFound) => by_origin(said, format!("{registry} does not have {what}")),
+            Some(said @ Verdict::RateLimited) => by_origin(said, format!("{registry} limits the rate of requests")),
+            Some(said @ Verdict::ServerError) => {
+                by_origin(said, format!("{registry} is in trouble: it answered an error for {what}"))
             }
-            Some(Verdict::Timeout) => Unkept::Later(format!("{registry} did not answer in time for {what}")),
-            Some(Verdict::Unreachable) => Unkept::Later(format!("{registry} cannot be reached for {what}")),
+            Some(said @ Verdict::Timeout) => by_origin(said, format!("{registry} did not answer in time for {what}")),
+            Some(said @ Verdict::Unreachable) => by_origin(said, format!("{registry} cannot be reached for {what}")),
             _ if reply.outcome.result == "refused" && reply.status == StatusCode::NOT_FOUND => {
-                Unkept::Refused(format!(
+                let words = format!(
                     "our own rules do not let {what} of {registry} be fetched: an address, plain HTTP, or a policy (the log says which)"
-                ))
+                );
+                Unkept::refused(Code::NotPermitted, words)
             }
-            _ => Unkept::Later(format!("{what} cannot be given now: {}", reply.outcome.result)),
+            _ => Unkept::later(Code::Store, format!("{what} cannot be given now: {}", reply.outcome.result)),
         }
     }
 }

@@ -185,14 +185,24 @@ impl Shared {
             return Ok(ManifestBody { digest: digest.clone(), media_type, bytes });
         }
         let deadline = Instant::now() + self.limits.background;
-        let body = self.source.get_manifest(name, reference, deadline).await;
-        let body = self.learn(name, body)?;
+        let body = self.get_manifest_of_the_origin(name, reference, deadline).await?;
         let (shared, name, stored) = (Arc::clone(&self), name.clone(), body.clone());
         let storing = tokio::spawn(async move { shared.keep_manifest(&name, &stored).await });
         if timeout(STORING, storing).await.is_err() {
             tracing::debug!(digest = %body.digest, "the store takes its time");
         }
         Ok(body)
+    }
+
+    /// The same, whatever we hold, and stored by nobody.
+    pub(super) async fn get_manifest_of_the_origin(
+        &self,
+        name: &Name,
+        reference: &ManifestReference,
+        deadline: Instant,
+    ) -> Result<ManifestBody, SourceError> {
+        let body = self.source.get_manifest(name, reference, deadline).await;
+        self.learn(name, body)
     }
 
     async fn keep_manifest(&self, name: &Name, body: &ManifestBody) {

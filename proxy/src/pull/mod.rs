@@ -68,7 +68,7 @@ use sent::SentOn;
 use uses::Uses;
 
 pub use elsewhere::{Follows, Redirects, Sent};
-pub(crate) use keep::Unkept;
+pub(crate) use keep::{Code, Reason, Unkept};
 pub use limits::Limits;
 pub use table::{Asked, Conditions, Decision, decide};
 pub use uses::{KeepPulled, Keeping};

@@ -15,6 +15,7 @@ const WAIT: Duration = Duration::from_mins(1);
 fn client(cache: &Cache) -> Result<ClusterCache> {
     let config = ClusterCacheConfig {
         url: cache.url().parse()?,
+        replicas: None,
         ca: Some(cache.authority_file()),
         token: cache.token_file(),
         holder: "me".to_owned(),
@@ -54,10 +55,10 @@ pub(crate) fn pins_over_tls() -> Result<()> {
         all.dedup();
         ensure!(all.len() == tags, "{} of {tags} are listed", all.len());
         // What a tag means, and what does not say.
-        let said = client.revalidate(&first).await?.context("it has a tag")?;
+        let said = client.revalidate(&first).await?;
         ensure!(said.upstream.as_ref() == Some(&image.index) && said.verdict.is_none(), "{said:?}");
         origin.behave(Matcher::path("/v2/team/app/manifests/"), Behaviour::Status(404, vec![]));
-        let said = client.revalidate(&first).await?.context("it has a tag")?;
+        let said = client.revalidate(&first).await?;
         ensure!(said.upstream.is_none() && said.verdict.as_deref() == Some("not_found"), "{said:?}");
         origin.behave_well();
         // Everything else goes, so that the rest can be declared.
@@ -102,6 +103,7 @@ pub(crate) fn pins_over_tls() -> Result<()> {
     let stranger = Cache::start(&[])?;
     let config = ClusterCacheConfig {
         url: stranger.url().parse()?,
+        replicas: None,
         ca: Some(cache.authority_file()),
         token: cache.token_file(),
         holder: "me".to_owned(),
@@ -112,6 +114,7 @@ pub(crate) fn pins_over_tls() -> Result<()> {
     // One that does not know us says so, with the file to look at.
     let config = ClusterCacheConfig {
         url: stranger.url().parse()?,
+        replicas: None,
         ca: Some(stranger.authority_file()),
         token: cache.token_file(),
         holder: "me".to_owned(),

@@ -11,6 +11,7 @@ pub(crate) fn pins(cluster: &Cluster) -> Result<Vec<String>> {
 
     let config = ClusterCacheConfig {
         url: cluster.cache.url().parse()?,
+        replicas: None,
         ca: Some(cluster.cache.authority_file()),
         token: cluster.cache.token_file(),
         holder: "larder-controller".to_owned(),

@@ -11,6 +11,7 @@ mod fields;
 mod leader;
 mod life;
 mod node_side;
+mod registries;
 mod safety;
 mod scale;
 mod trouble;
@@ -56,6 +57,8 @@ fn main() -> ExitCode {
         ("safety::a_definition_that_is_deleted_loses_nothing", safety::a_definition_that_is_deleted),
         ("trouble::what_etcd_has_forgotten_is_listed_again", trouble::compacted),
         ("node_side::settings_in_and_the_mirror_out", node_side::in_and_out),
+        ("registries::an_outage_shows_and_so_do_its_end_and_the_quota", registries::from_traffic),
+        ("registries::people_say_what_is_skipped_and_for_how_long_it_is_kept", registries::as_people_say),
         ("trouble::refused_by_the_cache_it_says_so", trouble::refused),
         ("trouble::who_makes_objects_keeps_nobodys_image_out", trouble::squatters),
         ("trouble::cache_and_api_server_away_and_back", trouble::away_and_back),

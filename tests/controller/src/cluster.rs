@@ -41,7 +41,7 @@ impl Cluster {
         plane.apply(
             "{apiVersion: v1, kind: Node, metadata: {name: one, labels: {kubernetes.io/os: linux, kubernetes.io/arch: amd64}}}",
         )?;
-        for kind in ["cachedimages", "leases", "pods"] {
+        for kind in ["cachedimages", "upstreamregistries", "leases", "pods"] {
             until("the kind is served", || plane.kubectl(&["get", kind, "--all-namespaces"], ""))?;
         }
         let origin = Origin::start();

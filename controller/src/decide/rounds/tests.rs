@@ -77,7 +77,7 @@ fn half_of_a_quota_is_used_evenly_and_the_rest_is_for_pulls() {
         rounds.watch(&of_one(n), HOUR, start());
     }
     let reset = start().after(HOUR);
-    rounds.quota("r.example.com", Quota { remaining: 100, reset });
+    rounds.quota("r.example.com", Quota { remaining: 100, reset, refill: None }, None);
     let seen = minutes(&mut rounds, start(), 60);
     let all: usize = seen.iter().sum();
     assert!((45..=50).contains(&all), "{all}");
@@ -91,7 +91,7 @@ fn without_quota_there_is_nothing_until_the_reset() {
         rounds.watch(&of_one(n), HOUR, start());
     }
     let reset = start().after(Duration::from_mins(30));
-    rounds.quota("r.example.com", Quota { remaining: 1, reset });
+    rounds.quota("r.example.com", Quota { remaining: 1, reset, refill: None }, None);
     rounds.watch(&Image::parse("other.example.com/a").unwrap(), HOUR, start());
     let seen = minutes(&mut rounds, start(), 30);
     assert!(seen.iter().sum::<usize>() <= 1, "only the other registry's: {seen:?}");
@@ -99,6 +99,39 @@ fn without_quota_there_is_nothing_until_the_reset() {
     let seen = minutes(&mut rounds, reset, 30);
     assert!(seen.iter().sum::<usize>() >= 59, "{seen:?}");
     assert!(seen.iter().all(|of_minute| *of_minute <= 60 * A_SECOND as usize));
+}
+
+#[test]
+fn what_is_kept_for_pulls_is_kept_and_what_comes_back_may_be_used() {
+    let mut rounds = Rounds::default();
+    for n in 0..600 {
+        rounds.watch(&of_one(n), HOUR, start());
+    }
+    let reset = start().after(HOUR);
+    rounds.quota("r.example.com", Quota { remaining: 100, reset, refill: None }, Some(90));
+    let all: usize = minutes(&mut rounds, start(), 60).iter().sum();
+    assert!((8..=10).contains(&all), "{all}");
+    let (refill, reset) = (Some(Duration::from_mins(3)), start().after(HOUR * 2));
+    rounds.quota("r.example.com", Quota { remaining: 3, reset, refill }, Some(90));
+    let all: usize = minutes(&mut rounds, start().after(HOUR), 60).iter().sum();
+    assert!((19..=21).contains(&all), "{all}");
+}
+
+#[test]
+fn a_registry_that_wants_peace_is_left_in_peace_and_the_others_are_not() {
+    let mut rounds = Rounds::default();
+    let other = Image::parse("other.example.com/a").unwrap();
+    let interval = Duration::from_mins(1);
+    rounds.watch(&of_one(1), interval, start());
+    rounds.watch(&other, interval, start());
+    assert_eq!(rounds.soonest("r.example.com"), Some(&of_one(1)));
+    let until = start().after(Duration::from_mins(5));
+    rounds.rest("r.example.com", until);
+    for second in 0..300 {
+        assert!(!rounds.take(start().after(Duration::from_secs(second))).contains(&of_one(1)), "{second}");
+    }
+    let after: Vec<Image> = (0..61).flat_map(|second| rounds.take(until.after(Duration::from_secs(second)))).collect();
+    assert!(after.contains(&of_one(1)) && after.contains(&other));
 }
 
 #[test]

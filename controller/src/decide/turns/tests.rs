@@ -60,6 +60,36 @@ fn one_registry_has_no_more_than_half_of_the_places() {
 }
 
 #[test]
+fn a_registry_has_the_places_that_a_person_gives_it() {
+    let mut turns = turns(4);
+    for name in 0..9 {
+        turns.wait(&image(0, name), nodes(100));
+        turns.wait(&image(1, name), nodes(100));
+    }
+    turns.limit("r0.example.com", Limit { at_a_time: Some(1), not_before: None });
+    turns.limit("r1.example.com", Limit { at_a_time: Some(9), not_before: None });
+    let of = |next: &[Image], registry: &str| next.iter().filter(|image| image.registry() == registry).count();
+    let next = turns.next(second(0));
+    assert_eq!((of(&next, "r0.example.com"), of(&next, "r1.example.com")), (1, 3));
+}
+
+#[test]
+fn what_is_left_to_pulls_is_not_fetched_until_then() {
+    let mut turns = turns(4);
+    turns.wait(&image(0, 1), nodes(1));
+    turns.wait(&image(1, 1), nodes(1));
+    turns.limit("r0.example.com", Limit { at_a_time: None, not_before: Some(second(30)) });
+    assert_eq!(turns.next(second(0)), [image(1, 1)]);
+    assert_eq!(turns.wakes_at(), Some(second(30)));
+    assert_eq!(turns.next(second(30)), [image(0, 1)]);
+    assert_eq!(turns.wakes_at(), None, "nobody wakes for what is over");
+    turns.wait(&image(0, 2), nodes(1));
+    turns.limit("r0.example.com", Limit { at_a_time: None, not_before: Some(second(60)) });
+    turns.limit("r0.example.com", Limit::default());
+    assert_eq!(turns.next(second(31)), [image(0, 2)], "its quota is back");
+}
+
+#[test]
 fn what_failed_rests_and_longer_each_time() {
     let mut turns = turns(1);
     turns.wait(&image(0, 0), nodes(1));

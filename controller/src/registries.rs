@@ -1,0 +1,215 @@
+//! `UpstreamRegistries` as the API server has them, and what they say.
+//!
+//! An object that says something that nobody can do says nothing but that: the rest of it holds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::{Resource as _, ResourceExt as _};
+use larder_api::upstream_registry::Accepted;
+use larder_api::{UpstreamRegistry, UpstreamRegistrySpec, UpstreamRegistryStatus};
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::FIELD_MANAGER;
+use crate::decide::registry::{Part, Registries as Rules, Said};
+use crate::world::is_newer;
+
+/// An `UpstreamRegistry`, as far as it is looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.uid`
+    pub uid: String,
+    /// `metadata.resourceVersion`
+    pub resource_version: String,
+    /// `metadata.generation`
+    pub generation: Option<i64>,
+    /// The controller made it, and nobody has edited it.
+    pub is_ours_alone: bool,
+    /// Whether what it says is in force, and if not, why.
+    pub accepted: (Accepted, String),
+    /// `spec`
+    pub spec: UpstreamRegistrySpec,
+    /// `status`
+    pub status: UpstreamRegistryStatus,
+}
+
+impl Upstream {
+    /// As it came.
+    pub fn of(object: UpstreamRegistry) -> Option<Self> {
+        let is_spec = |subresource: &Option<String>| subresource.is_none();
+        let mut writers = object.managed_fields().iter().filter(|entry| is_spec(&entry.subresource)).peekable();
+        let is_ours_alone = writers.peek().is_some()
+            && writers.all(|entry| {
+                entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+            });
+        let accepted = accepted(&object);
+        let meta = object.meta();
+        Some(Self {
+            name: meta.name.clone()?,
+            uid: meta.uid.clone()?,
+            resource_version: meta.resource_version.clone()?,
+            generation: meta.generation,
+            is_ours_alone,
+            accepted,
+            status: object.status.unwrap_or_default(),
+            spec: object.spec,
+        })
+    }
+
+    /// Whether it is of its registry: one of another name is not looked at.
+    pub fn counts(&self) -> bool {
+        self.accepted.0 != Accepted::WrongName
+    }
+
+    /// The registry's name, in full.
+    pub fn registry(&self) -> Option<Box<str>> {
+        self.spec.registry().ok().map(|registry| Box::from(registry.as_str()))
+    }
+
+    /// What it says, as far as that can be understood.
+    fn said(&self) -> Said {
+        let UpstreamRegistrySpec { skip, pacing, prefixes, .. } = &self.spec;
+        let interval = sensible(self.spec.monitoring_interval().ok().flatten());
+        let expiry = sensible(self.spec.expiry().ok().flatten());
+        let number = |value: Option<i32>| value.and_then(|value| u64::try_from(value).ok());
+        let at_a_time = number(pacing.as_ref().and_then(|pacing| pacing.images_at_a_time));
+        let part = |prefix: &larder_api::upstream_registry::Prefix| Part {
+            skip: prefix.skip,
+            interval: sensible(prefix.monitoring_interval().ok().flatten()),
+            expiry: sensible(prefix.expiry().ok().flatten()),
+        };
+        Said {
+            skip: *skip,
+            interval,
+            expiry,
+            images_at_a_time: at_a_time.and_then(|number| usize::try_from(number).ok()),
+            keep_quota: number(pacing.as_ref().and_then(|pacing| pacing.keep_quota_percent)),
+            prefixes: prefixes.iter().map(|prefix| (prefix.prefix.clone(), part(prefix))).collect(),
+        }
+    }
+}
+
+/// Nothing is asked without a pause, and nothing is kept for no time at all.
+fn sensible(span: Option<Duration>) -> Option<Duration> {
+    span.map(|span| span.max(Duration::from_secs(1)))
+}
+
+/// Whether what its spec says is in force.
+fn accepted(object: &UpstreamRegistry) -> (Accepted, String) {
+    let spec = &object.spec;
+    let invalid = |words: String| (Accepted::Invalid, words);
+    let registry = match spec.registry() {
+        Ok(registry) => registry,
+        Err(error) => return invalid(format!("spec.registry {:?}: {error}", spec.registry)),
+    };
+    if !object.has_the_name_of_its_registry() {
+        let name = larder_api::upstream_registry::name::of(&registry);
+        return (
+            Accepted::WrongName,
+            format!(
+                "the object of {registry} is called {name}: this one is not looked at; make that one and delete this"
+            ),
+        );
+    }
+    if let Some(words) = spec.ca.as_deref().and_then(wrong_certificates) {
+        return (Accepted::InvalidCertificates, words);
+    }
+    let spans = [("spec.monitoringInterval", spec.monitoring_interval()), ("spec.expiry", spec.expiry())];
+    let of_prefixes = spec.prefixes.iter().flat_map(|prefix| {
+        [("monitoringInterval", prefix.monitoring_interval()), ("expiry", prefix.expiry())]
+            .map(|(field, span)| (format!("spec.prefixes {}: {field}", prefix.prefix), span))
+    });
+    let all = spans.into_iter().map(|(field, span)| (field.to_owned(), span)).chain(of_prefixes);
+    for (field, span) in all {
+        if let Err(error) = span {
+            return invalid(format!("{field}: {error}"));
+        }
+    }
+    for endpoint in &spec.endpoints {
+        match url::Url::parse(endpoint) {
+            Ok(url) if url.scheme() == "https" || (url.scheme() == "http" && spec.insecure) => {}
+            Ok(url) if url.scheme() == "http" => {
+                return invalid(format!("spec.endpoints {endpoint}: http wants spec.insecure: true"));
+            }
+            _ => return invalid(format!("spec.endpoints {endpoint:?}: write it as https://mirror.example.com")),
+        }
+    }
+    (Accepted::Valid, "what it says is in force".to_owned())
+}
+
+fn wrong_certificates(pem: &str) -> Option<String> {
+    let (mut roots, mut number) = (RootCertStore::empty(), 0);
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        number += 1;
+        let added = match certificate {
+            Ok(certificate) => roots.add(certificate).map_err(|error| error.to_string()),
+            Err(error) => Err(format!("{error:?}")),
+        };
+        if let Err(error) = added {
+            return Some(format!("spec.ca: certificate {number} cannot be used: {error}"));
+        }
+    }
+    roots
+        .is_empty()
+        .then(|| "spec.ca: there is no certificate in it; write PEM text (-----BEGIN CERTIFICATE-----)".into())
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Registries {
+    /// By name.
+    objects: BTreeMap<String, Upstream>,
+    /// Which of them is a registry's.
+    names: BTreeMap<Box<str>, String>,
+    /// What they say.
+    pub rules: Rules,
+    /// The API server knows the kind.
+    pub is_known: bool,
+}
+
+impl Registries {
+    /// A state of one of them: whether what it says is other than before. The answer to a write may come after what a watch says of later.
+    pub fn object(&mut self, object: Upstream, is_answer: bool) -> bool {
+        let is_known =
+            |known: &Upstream| known.uid == object.uid && !is_newer(&object.resource_version, &known.resource_version);
+        if is_answer && self.objects.get(&object.name).is_some_and(is_known) {
+            return false;
+        }
+        let before = self.objects.insert(object.name.clone(), object.clone());
+        let is_as_before =
+            before.is_some_and(|before| before.spec == object.spec && before.counts() == object.counts());
+        !is_as_before && self.compile()
+    }
+
+    /// One of them is gone.
+    pub fn gone(&mut self, name: &str) -> bool {
+        self.objects.remove(name).is_some() && self.compile()
+    }
+
+    /// What all of them say together; whether it changed.
+    fn compile(&mut self) -> bool {
+        let counting = || self.objects.values().filter(|object| object.counts());
+        self.names = counting().filter_map(|object| Some((object.registry()?, object.name.clone()))).collect();
+        let rules = Rules(counting().filter_map(|object| Some((object.registry()?, object.said()))).collect());
+        let changed = rules != self.rules;
+        self.rules = rules;
+        changed
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl ExactSizeIterator<Item = &Upstream> {
+        self.objects.values()
+    }
+
+    /// A registry's.
+    pub fn of(&self, registry: &str) -> Option<&Upstream> {
+        self.objects.get(self.names.get(registry)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Registries: seen from what the cache sees of them, left alone where a person says so.
+
+use anyhow::{Context as _, Result, ensure};
+use larder_test_controller::{Cluster, condition_of, until};
+use larder_test_origin::{Behaviour, Matcher};
+use serde_json::{Value, json};
+
+use crate::life::pins;
+
+/// All objects of registries.
+fn all(cluster: &Cluster) -> Result<Vec<Value>> {
+    let all: Value =
+        serde_json::from_str(&cluster.plane.kubectl(&["get", "upstreamregistries", "--output=json"], "")?)?;
+    Ok(all.get("items").and_then(Value::as_array).context("a list")?.clone())
+}
+
+/// The origin's.
+fn object(cluster: &Cluster) -> Result<Value> {
+    let registry = json!(cluster.origin.registry().to_string());
+    let mut of = all(cluster)?.into_iter().filter(|object| object.pointer("/spec/registry") == Some(&registry));
+    of.next().context("there is none of the origin")
+}
+
+fn until_registry(cluster: &Cluster, condition: &str, reason: &str) -> Result<Value> {
+    until(&format!("the registry's {condition} is {reason}"), || {
+        let object = object(cluster)?;
+        let found = condition_of(&object, condition);
+        let said = found.and_then(|found| found.get("reason")).and_then(Value::as_str);
+        ensure!(said == Some(reason), "{found:?}");
+        Ok(object)
+    })
+}
+
+fn until_so(what: &str, cluster: &Cluster, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    until(what, || {
+        let object = object(cluster)?;
+        ensure!(is(&object), "{object:#}");
+        Ok(object)
+    })
+}
+
+pub(crate) fn from_traffic() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, _) = cluster.push("team/app", 1);
+    cluster.run("web", &image)?;
+    // Named, and never served.
+    cluster.run("nobody", "registry.invalid/team/app:v1")?;
+    let controller = cluster.controller(&["--monitoring-interval", "2s"])?;
+    let up = until_registry(&cluster, "Reachable", "Answers")?;
+    ensure!(up.pointer("/status/reachableSince").is_some(), "{up:#}");
+    until_registry(&cluster, "Accepted", "Valid")?;
+    until_registry(&cluster, "AllCached", "EveryImage")?;
+    let counted = until_so("one image is counted", &cluster, |object| {
+        object.pointer("/status/images") == Some(&json!({"known": 1, "cached": 1, "missingUpstream": 0}))
+    })?;
+    ensure!(counted.pointer("/status/latencyMilliseconds").is_some(), "{counted:#}");
+    ensure!(counted.pointer("/spec") == up.pointer("/spec") && counted.pointer("/spec/skip") == Some(&json!(false)));
+    // An outage and its end.
+    cluster.origin.stop();
+    let down = until_registry(&cluster, "Reachable", "Unreachable")?;
+    ensure!(down.pointer("/status/reachableSince").is_none(), "{down:#}");
+    let error = down.pointer("/status/lastErrors/0/message").and_then(Value::as_str).unwrap_or_default();
+    ensure!(!error.is_empty(), "{down:#}");
+    ensure!(
+        condition_of(&cluster.object(&image)?, "Cached").and_then(|cached| cached.get("status"))
+            == Some(&json!("True"))
+    );
+    cluster.origin.start_again();
+    until_registry(&cluster, "Reachable", "Answers")?;
+    let page = controller.page("/metrics")?;
+    let line = "larder_controller_registries{condition=\"Reachable\",reason=\"Answers\"} 1";
+    ensure!(page.contains(line), "{page}");
+    // Too much.
+    let said = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let headers = vec![
+        said("retry-after", "120"),
+        said("ratelimit-limit", "100;w=21600"),
+        said("ratelimit-remaining", "0;w=21600"),
+    ];
+    cluster.origin.behave(Matcher::all(), Behaviour::Status(429, headers));
+    let limited = until_registry(&cluster, "Reachable", "RateLimited")?;
+    let quota = |field: &str| limited.pointer(&format!("/status/quota/{field}")).and_then(Value::as_i64);
+    ensure!(
+        (quota("remaining"), quota("limit"), quota("windowSeconds")) == (Some(0), Some(100), Some(21600)),
+        "{limited:#}"
+    );
+    ensure!(limited.pointer("/status/quota/resetsAt").is_some(), "{limited:#}");
+    ensure!(all(&cluster)?.len() == 1, "only of what served: {:#?}", all(&cluster)?);
+    controller.terminate()
+}
+
+pub(crate) fn as_people_say() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let registry = cluster.origin.registry().to_string();
+    let (tagged, content) = cluster.push("team/app", 1);
+    let by_digest = format!("{registry}/team/app@{}", content.index);
+    let (short, _) = cluster.push("short/app", 2);
+    let (left, _) = cluster.push("left/app", 3);
+    // Before the controller has ever seen the registry.
+    let name = registry.replace(':', ".port-");
+    let said = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry", "metadata": {"name": name},
+        "spec": {
+            "registry": registry, "insecure": true, "monitoringInterval": "2s", "pacing": {"imagesAtATime": 1},
+            "prefixes": [{"prefix": "short", "expiry": "2s"}, {"prefix": "left", "skip": true}],
+        },
+    });
+    cluster.plane.apply(&said.to_string())?;
+    for (pod, image) in [("digest", &by_digest), ("tag", &tagged), ("short", &short), ("left", &left)] {
+        cluster.run(pod, image)?;
+    }
+    let controller = cluster.controller(&[])?;
+    for image in [&by_digest, &tagged, &short] {
+        cluster.until_reason(image, "Cached", "Complete")?;
+    }
+    let refused = cluster.until_reason(&left, "Cached", "Refused")?;
+    let words = condition_of(&refused, "Cached").and_then(|said| said.get("message")).and_then(Value::as_str);
+    ensure!(words.is_some_and(|words| words.contains("skip")), "{refused:#}");
+    // Deleted there, kept here. By the one who takes over, which has not used up what it may write of each.
+    controller.terminate()?;
+    cluster.stop("short")?;
+    cluster.stop("tag")?;
+    cluster.origin.delete("team/app");
+    let controller = cluster.controller(&[])?;
+    cluster.until_reason(&by_digest, "UpstreamAvailable", "Gone")?;
+    ensure!(
+        condition_of(&cluster.object(&by_digest)?, "Cached").and_then(|cached| cached.get("status"))
+            == Some(&json!("True"))
+    );
+    until_so("what is gone is counted", &cluster, |object| {
+        object.pointer("/status/images/missingUpstream").and_then(Value::as_i64).is_some_and(|gone| gone > 0)
+    })?;
+    cluster.until_gone(&short)?;
+    ensure!(cluster.objects(&tagged)?.len() == 1, "its registry says nothing of how long it is kept");
+    ensure!(
+        !pins(&cluster)?.contains(&left) && !cluster.origin.log().iter().any(|asked| asked.path.contains("left/app"))
+    );
+    let after = object(&cluster)?;
+    for field in ["monitoringInterval", "pacing", "prefixes", "insecure"] {
+        let pointer = format!("/spec/{field}");
+        ensure!(after.pointer(&pointer) == said.pointer(&pointer), "{field} is as a person wrote it: {after:#}");
+    }
+    // Not skipped any more.
+    let changed = json!({"spec": {"prefixes": []}}).to_string();
+    cluster.plane.kubectl(&["patch", "upstreamregistry", &name, "--type=merge", "--patch", &changed], "")?;
+    cluster.until_reason(&left, "Cached", "Complete")?;
+    // An API server that does not know the kind any more.
+    cluster.plane.kubectl(&["delete", "crd", "upstreamregistries.larder.dev"], "")?;
+    controller.until_it_says("UpstreamRegistries")?;
+    let (late, _) = cluster.push("team/late", 4);
+    cluster.run("late", &late)?;
+    cluster.until_reason(&late, "Cached", "Complete")?;
+    controller.terminate()
+}
