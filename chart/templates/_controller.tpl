@@ -42,6 +42,8 @@ app.kubernetes.io/component: controller
     - run
     - --mode={{ $controller.mode }}
     - {{ printf "--cache=https://%s:7445" (include "larder.cacheHost" .) | quote }}
+    # The one Service shows one of them; each has seen something else of registries.
+    - {{ printf "--cache-replicas=%s-pods.%s.svc" (include "larder.cacheName" .) .Release.Namespace | quote }}
     {{- if include "larder.clusterCacheAuthority" . }}
     - --cache-ca=/etc/larder/cache/ca.crt
     {{- else }}

@@ -13,6 +13,9 @@ use super::health::{ANSWERS, FAILURES, Health, Outcome, Reachable};
 /// Errors that are remembered.
 pub const ERRORS: usize = 5;
 
+/// Replicas that are known at a time: they come and go.
+const REPLICAS: usize = 64;
+
 /// What one replica has seen of one registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
@@ -111,6 +114,10 @@ impl Standing {
     /// Learns what replicas report. Whether [`Self::reachable`] changed by it.
     pub fn learn(&mut self, reports: impl IntoIterator<Item = (String, Report)>, now: Moment) -> bool {
         let mut events: Vec<(Moment, bool, Option<Failure>)> = Vec::new();
+        if self.counted.len() > REPLICAS {
+            // What is told again is of before, and says nothing new.
+            self.counted.clear();
+        }
         for (replica, report) in reports {
             let Report { answered, failed, failure, latency, quota, peace } = report;
             let before = self.counted.insert(replica, (answered.times, failed.times)).unwrap_or_default();

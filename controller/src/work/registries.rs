@@ -2,34 +2,27 @@
 //!
 //! What the caches see of registries is heard every few seconds from each of their replicas; what is made of it is decided in
 //! [`standing`](crate::decide::standing) and [`registry`](crate::decide::registry). Objects that people made or edited are told how their registry is, and
-//! otherwise left alone.
+//! otherwise left alone (`objects`).
+
+mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Resource as _};
+use kube::Api;
 use larder_api::UpstreamRegistry;
-use larder_oci::Registry;
-use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::budget::{Budget, OF_A_REGISTRY};
-use super::registry_status::{self, Facts};
-use super::telling::Worth;
-use super::{ANSWER, Done, Work};
-use crate::FIELD_MANAGER;
+use super::{Done, Work};
 use crate::cluster_cache::{CacheError, Heard};
 use crate::decide::Moment;
 use crate::decide::health::Reachable;
-use crate::decide::registry::{UNUSED, to_make};
 use crate::decide::rounds::Quota;
 use crate::decide::standing::{Standing, ask_at};
 use crate::decide::turns::Limit;
-use crate::registries::Upstream;
-use crate::world::{Source, Tally, now};
+use crate::world::now;
 
 /// Between two questions to the caches how registries are.
 const HEAR: Duration = Duration::from_secs(2);
@@ -39,9 +32,6 @@ const HEAR_AGAIN: Duration = Duration::from_secs(10);
 
 /// Until something that could not be written is written again.
 const AGAIN: Duration = Duration::from_secs(10);
-
-/// Standings of registries that have no object and no image are kept for so long.
-const FORGET: Duration = Duration::from_hours(1);
 
 /// How something ended.
 pub(super) enum Ended {
@@ -256,161 +246,6 @@ impl Work {
         if self.registries.asking.remove(registry) {
             // What came of it is known to the cache now.
             self.registries.next_hearing = self.registries.next_hearing.min(Instant::now());
-        }
-    }
-
-    fn make_registries(&mut self) {
-        if self.shared.settings.observe {
-            return;
-        }
-        let at = Instant::now();
-        let missing: Vec<Box<str>> = {
-            let known = self.shared.world.known();
-            if !known.registries.is_known {
-                return;
-            }
-            let cached = known.tallies.all().map(|(registry, of)| (registry, of.cached()));
-            let has_object = |registry: &str| {
-                known.registries.of(registry).is_some()
-                    || self.registries.writing.contains(registry)
-                    || self.registries.again.get(registry).is_some_and(|again| *again > at)
-            };
-            to_make(cached, has_object, known.registries.all().len()).into_iter().map(Box::from).collect()
-        };
-        for registry in missing {
-            let Ok(parsed) = Registry::parse(&registry) else { continue };
-            let name = UpstreamRegistry::of(&parsed).metadata.name.unwrap_or_default();
-            let patch = json!({
-                "apiVersion": UpstreamRegistry::api_version(&()), "kind": UpstreamRegistry::kind(&()),
-                "metadata": { "name": name }, "spec": { "registry": &*registry },
-            });
-            let api = self.registries.api.clone();
-            // Not forced: whoever made it a moment ago knows better.
-            self.write_registry(registry, "registry", async move {
-                api.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(&patch)).await
-            });
-        }
-    }
-
-    fn tell_registries(&mut self) {
-        let (at, now) = (Instant::now(), now());
-        let mut reasons = BTreeMap::<(&'static str, &'static str), usize>::new();
-        let told: Vec<(Box<str>, Upstream, larder_api::UpstreamRegistryStatus)> = {
-            let shared = Arc::clone(&self.shared);
-            let known = shared.world.known();
-            let mut told = Vec::new();
-            for object in known.registries.all() {
-                let registry = object.registry().filter(|_| object.counts());
-                let key = registry.clone().unwrap_or_else(|| object.name.as_str().into());
-                let none = Tally::default();
-                let counts = self.pins.is_listed.then(|| known.tallies.of(&key).unwrap_or(&none));
-                let standing = self.registries.standings.get(&key);
-                let status = registry_status::status(&Facts { object, counts, standing, now });
-                registry_status::count(&status, &mut reasons);
-                let worth = registry_status::worth(&object.status, &status, now);
-                let may = worth != Worth::Nothing
-                    && !self.registries.writing.contains(&key)
-                    && self.registries.again.get(&key).is_none_or(|again| *again <= at)
-                    && self.registries.budget.at(&key, worth, at) <= at;
-                if may {
-                    told.push((key, object.clone(), status));
-                }
-            }
-            told
-        };
-        self.shared
-            .metrics
-            .registries(reasons.iter().map(|((condition, reason), count)| (*condition, *reason, *count)));
-        for (registry, object, status) in told {
-            let patch = json!({
-                "apiVersion": UpstreamRegistry::api_version(&()), "kind": UpstreamRegistry::kind(&()),
-                "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
-                "status": status,
-            });
-            let api = self.registries.api.clone();
-            self.write_registry(registry, "registry_status", async move {
-                api.patch_status(&object.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await
-            });
-        }
-        self.registries.budget.forget_old(at);
-    }
-
-    fn write_registry(
-        &mut self,
-        registry: Box<str>,
-        kind: &'static str,
-        write: impl Future<Output = Result<UpstreamRegistry, kube::Error>> + Send + 'static,
-    ) {
-        self.registries.writing.insert(registry.clone());
-        self.registries.budget.spent(&registry, Instant::now());
-        self.shared.metrics.wrote(kind);
-        let write = async move { timeout(ANSWER, write).await.unwrap_or_else(|_| Err(super::objects::no_answer())) };
-        self.write(write, move |result| Done::Registries(Ended::Written { registry, result: Box::new(result) }));
-    }
-
-    fn registry_written(&mut self, registry: &str, result: Result<UpstreamRegistry, kube::Error>) {
-        self.registries.writing.remove(registry);
-        match result {
-            Ok(object) => {
-                self.registries.again.remove(registry);
-                if let Some(object) = Upstream::of(object) {
-                    self.shared.world.change(|known| known.registry(object, Source::Answer));
-                }
-                self.registries.next_look = Instant::now();
-            }
-            // Somebody else changed it, or is there already: the watch says what is.
-            Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => {
-                self.registries.again.insert(registry.into(), Instant::now() + Duration::from_secs(1));
-            }
-            Err(error) => {
-                tracing::warn!(
-                    registry,
-                    "its UpstreamRegistry cannot be written: {}",
-                    crate::api_server::words(&error)
-                );
-                self.registries.again.insert(registry.into(), Instant::now() + AGAIN);
-            }
-        }
-    }
-
-    /// Those that the controller made and nobody edited, and of which no image has been for long.
-    fn delete_registries(&mut self) {
-        let (at, now) = (Instant::now(), now());
-        let (mut due, mut present) = (Vec::new(), BTreeSet::new());
-        {
-            let shared = Arc::clone(&self.shared);
-            let known = shared.world.known();
-            for object in known.registries.all().filter(|object| object.is_ours_alone) {
-                let Some(registry) = object.registry() else { continue };
-                if known.tallies.of(&registry).is_some() {
-                    self.registries.unused.remove(&registry);
-                    continue;
-                }
-                let since = *self.registries.unused.entry(registry.clone()).or_insert(at);
-                let may = !self.registries.writing.contains(&registry)
-                    && self.registries.again.get(&registry).is_none_or(|again| *again <= at);
-                if may && at.duration_since(since) >= UNUSED {
-                    due.push((registry.clone(), object.clone()));
-                }
-                present.insert(registry);
-            }
-            self.registries.standings.retain(|registry, standing| {
-                known.tallies.of(registry).is_some() || standing.heard().is_some_and(|heard| now.since(heard) < FORGET)
-            });
-        }
-        self.registries.unused.retain(|registry, _| present.contains(registry));
-        for (registry, object) in due {
-            self.registries.writing.insert(registry.clone());
-            self.shared.metrics.wrote("registry_expiry");
-            let api = self.registries.api.clone();
-            let preconditions =
-                Preconditions { uid: Some(object.uid), resource_version: Some(object.resource_version) };
-            let parameters = DeleteParams::default().preconditions(preconditions);
-            let delete = async move {
-                let deleted = timeout(ANSWER, api.delete(&object.name, &parameters)).await;
-                deleted.unwrap_or_else(|_| Err(super::objects::no_answer())).map(drop)
-            };
-            self.write(delete, move |result| Done::Registries(Ended::Deleted { registry, result }));
         }
     }
 }

@@ -9,6 +9,7 @@ mod api;
 mod holders;
 mod keeper;
 mod plan;
+mod registry;
 mod server;
 mod writings;
 

@@ -22,9 +22,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{self, PinView, RegistryView, Request, Wrong};
+use super::api::{self, PinView, Request, Wrong};
 use super::holders::{self, HolderOf};
 use super::keeper::{Keeper, State};
+use super::registry::RegistryView;
 use crate::origin::Standings;
 use crate::pins::{Declared, Holder, KeptPin, PinName, PinsError};
 use crate::pull::Unkept;
