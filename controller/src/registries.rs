@@ -179,9 +179,10 @@ impl Registries {
         if is_answer && self.objects.get(&object.name).is_some_and(is_known) {
             return false;
         }
-        let before = self.objects.insert(object.name.clone(), object.clone());
+        let before = self.objects.get(&object.name);
         let is_as_before =
             before.is_some_and(|before| before.spec == object.spec && before.counts() == object.counts());
+        self.objects.insert(object.name.clone(), object);
         !is_as_before && self.compile()
     }
 

@@ -126,8 +126,11 @@ struct WrittenQuota {
     ago: u64,
 }
 
-/// Reports by registry, and where they ended. What cannot be understood is left out.
-fn page(body: &[u8], now: Moment) -> Result<(Vec<(Box<str>, Report)>, String), CacheError> {
+/// By registry.
+type Reports = Vec<(Box<str>, Report)>;
+
+/// Reports, and where they ended. What cannot be understood is left out.
+fn page(body: &[u8], now: Moment) -> Result<(Reports, String), CacheError> {
     let Page { registries, next } = serde_json::from_slice(body).map_err(strange("how registries are"))?;
     if next.len() > MARK {
         return Err(CacheError::Strange { reason: "the end of how registries are".to_owned() });

@@ -178,15 +178,12 @@ impl Standing {
     }
 
     fn remember(&mut self, failure: Failure, at: Moment, times: u64) {
-        match self.errors.front_mut().filter(|last| last.failure == failure) {
-            Some(last) => {
-                last.count = last.count.saturating_add(times);
-                last.at = last.at.max(at);
-            }
-            None => {
-                self.errors.push_front(Remembered { at, failure, count: times });
-                self.errors.truncate(ERRORS);
-            }
+        if let Some(last) = self.errors.front_mut().filter(|last| last.failure == failure) {
+            last.count = last.count.saturating_add(times);
+            last.at = last.at.max(at);
+        } else {
+            self.errors.push_front(Remembered { at, failure, count: times });
+            self.errors.truncate(ERRORS);
         }
     }
 }

@@ -60,7 +60,7 @@ impl RegistryView {
         let ago = |at: Instant| whole(now.saturating_duration_since(at));
         let row = |row: Row| RowView {
             times: row.times,
-            in_a_row: row.in_a_row,
+            in_a_row: row.unbroken,
             first_ago: row.since_and_at.map(|(since, _)| ago(since)),
             last_ago: row.since_and_at.map(|(_, at)| ago(at)),
         };

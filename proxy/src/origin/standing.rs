@@ -66,7 +66,7 @@ pub(crate) struct Row {
     /// How many there were.
     pub(crate) times: u64,
     /// How many since the last one of the other kind.
-    pub(crate) in_a_row: u64,
+    pub(crate) unbroken: u64,
     /// When the first of these was, and the last.
     pub(crate) since_and_at: Option<(Instant, Instant)>,
 }
@@ -81,8 +81,8 @@ struct Endpoint {
 impl Row {
     fn count(&mut self, now: Instant) {
         self.times += 1;
-        self.in_a_row += 1;
-        let since = self.since_and_at.filter(|_| self.in_a_row > 1).map_or(now, |(since, _)| since);
+        self.unbroken += 1;
+        let since = self.since_and_at.filter(|_| self.unbroken > 1).map_or(now, |(since, _)| since);
         self.since_and_at = Some((since, now));
     }
 }
@@ -160,7 +160,7 @@ impl Standing {
             Word::Failed(trouble, message) => {
                 if self.endpoints.values().all(Endpoint::fails) {
                     self.failed.count(now);
-                    self.answered.in_a_row = 0;
+                    self.answered.unbroken = 0;
                     self.failure = Some((endpoint, trouble, message.chars().take(WORDS).collect()));
                 }
             }
@@ -184,7 +184,7 @@ impl Standing {
 
     fn answers(&mut self, now: Instant) {
         self.answered.count(now);
-        self.failed.in_a_row = 0;
+        self.failed.unbroken = 0;
     }
 
     /// How long it took to answer: the median of the last questions.
@@ -227,7 +227,7 @@ mod tests {
         for (endpoint, is_token_server, word) in heard {
             standings.heard(&one, of(endpoint, *is_token_server, word.clone()), now);
         }
-        let (shown, _) = standings.since(None, |_, standing| (standing.answered.in_a_row, standing.failed.in_a_row));
+        let (shown, _) = standings.since(None, |_, standing| (standing.answered.unbroken, standing.failed.unbroken));
         shown[0]
     }
 
@@ -279,7 +279,7 @@ mod tests {
         standings.heard(&one, of("was", false, answered()), now);
         standings.heard(&one, of("is", false, failed()), now + MEMORY / 2);
         standings.heard(&one, of("is", false, failed()), now + MEMORY);
-        let (shown, _) = standings.since(None, |_, standing| (standing.failed.in_a_row, standing.latency()));
+        let (shown, _) = standings.since(None, |_, standing| (standing.failed.unbroken, standing.latency()));
         assert_eq!(shown, [(1, Some(Duration::from_millis(20)))]);
     }
 }

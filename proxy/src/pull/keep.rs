@@ -172,7 +172,7 @@ impl Puller {
                 let body = shared.get_manifest_of_the_origin(name, &reference, deadline).await;
                 body.map(|body| (Some(body.digest), None))
             }
-            head => head.map(|head| (head.digest, head.unconfirmed)),
+            answer => answer.map(|head| (head.digest, head.unconfirmed)),
         };
         let upstream = match said {
             Ok((_, Some(_))) => Err((Verdict::Unreachable, ONLY_HEARD.to_owned())),
