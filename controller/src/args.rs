@@ -101,6 +101,18 @@ pub(crate) struct RunArgs {
     /// No images that match; repeatable. Beats --include.
     #[arg(long, env = "LARDER_EXCLUDE", help_heading = "Which images", value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) exclude: Vec<String>,
+    /// So many images of one namespace at most, so that no tenant fills the API server's store; 0: as many as there are. Older ones stay.
+    #[arg(
+        long,
+        env = "LARDER_IMAGES_PER_NAMESPACE",
+        help_heading = "Which images",
+        value_name = "COUNT",
+        default_value = "2000"
+    )]
+    pub(crate) images_per_namespace: u64,
+    /// So much of the cache for one namespace at most, so that no tenant fills it: 50GiB. Without it: as much as there is. Older images stay.
+    #[arg(long, env = "LARDER_BYTES_PER_NAMESPACE", help_heading = "Which images", value_name = "SIZE")]
+    pub(crate) bytes_per_namespace: Option<String>,
     /// How long an image is kept after its last Pod, unless its own object says otherwise.
     #[arg(
         long,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use larder_controller::cluster_cache::ClusterCacheConfig;
+use larder_controller::decide::bounds::{Bound, Bounds};
 use larder_controller::decide::expiry::Rules;
 use larder_controller::decide::filter::Filters;
 use larder_controller::decide::glob::Pattern;
@@ -60,10 +61,14 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
     ensure!(args.lease_duration >= SHORTEST_LEASE, "--lease-duration: it has to be at least 3s");
     let times =
         Times { lease: args.lease_duration, renew: args.lease_duration * 2 / 3, retry: args.lease_duration * 2 / 15 };
+    let bytes = args.bytes_per_namespace.as_deref();
+    let bytes = bytes.map(larder_process::size::size).transpose().context("--bytes-per-namespace")?;
+    let bound = Bound { images: Some(args.images_per_namespace).filter(|images| *images > 0), bytes };
     let LeaseName { namespace, name } = &args.lease;
     let settings = Settings {
         observe: args.mode == ModeArg::Observe,
         rules: Rules { default: args.expiry, ..Rules::default() },
+        bounds: Bounds { default: bound, ..Bounds::default() },
         monitoring: args.monitoring_interval,
         concurrency: usize::from(args.concurrency),
         how_to_release: format!("kubectl -n {namespace} annotate --overwrite lease {name} {WORD}="),
@@ -161,6 +166,7 @@ mod tests {
             (vec!["--lease-duration", "2s"], "3s"),
             (vec!["--lease", "larder"], "NAMESPACE/NAME"),
             (vec!["--concurrency", "0"], "1..=64"),
+            (vec!["--bytes-per-namespace", "much"], "--bytes-per-namespace"),
             (vec!["--mode", "watch"], "observe"),
         ] {
             let error = of(&words).unwrap_err();

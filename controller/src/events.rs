@@ -58,6 +58,18 @@ impl Events {
         self.send(reference, note);
     }
 
+    /// Of a namespace, whose people see it among its own events.
+    pub fn publish_namespace(&self, name: &str, note: Note) {
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Namespace".to_owned()),
+            name: Some(name.to_owned()),
+            namespace: Some(name.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.send(reference, note);
+    }
+
     /// Of the brake, which no single object has.
     pub fn publish_brake(&self, message: &str) {
         let reference = ObjectReference {

@@ -2,6 +2,7 @@
 //!
 //! Older wishes stay: an image is judged only by those that were used before it, so that a new one never drives out one
 //! that is there. An image of several namespaces is cached as long as one of them has room, and counts in each that has.
+//! Between two looks at all of them a new image is the youngest, so it can be judged by itself ([`Ledger::admit`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -64,39 +65,97 @@ pub enum Full {
     },
 }
 
+/// Who has how much, and what is over.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Images and bytes of each namespace.
+    taken: BTreeMap<Arc<str>, (u64, u64)>,
+    /// With how many bytes.
+    counted: BTreeMap<Image, u64>,
+    over: BTreeMap<Image, OverBound>,
+}
+
 impl Bounds {
     fn of(&self, namespace: &str) -> Bound {
         self.namespaces.get(namespace).copied().unwrap_or(self.default)
     }
 
-    /// Images over the bound. The others are cached.
-    pub fn over(&self, claims: &[Claim]) -> BTreeMap<Image, OverBound> {
+    /// All of them, the oldest first.
+    pub fn judge(&self, claims: &[Claim]) -> Ledger {
         let mut by_age: Vec<&Claim> = claims.iter().collect();
         by_age.sort_by(|a, b| (a.since, &a.image).cmp(&(b.since, &b.image)));
-        let mut taken: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        let mut over = BTreeMap::new();
+        let mut ledger = Ledger::default();
         for claim in by_age {
-            let own = claim.bytes.unwrap_or_default();
-            let mut full = None;
-            let mut has_room = claim.namespaces.is_empty();
-            for namespace in &claim.namespaces {
-                let (images, bytes) = taken.entry(namespace).or_default();
-                match self.of(namespace).check((*images, *bytes), own) {
-                    None => {
-                        has_room = true;
-                        *images += 1;
-                        *bytes = bytes.saturating_add(own);
-                    }
-                    Some(reached) => {
-                        full.get_or_insert(OverBound { namespace: Arc::clone(namespace), full: reached });
-                    }
+            ledger.admit(self, claim);
+        }
+        ledger
+    }
+}
+
+impl Ledger {
+    /// One that is younger than those before it. Whether there is room for it; one that was counted keeps its place.
+    pub fn admit(&mut self, bounds: &Bounds, claim: &Claim) -> bool {
+        if self.counted.contains_key(&claim.image) {
+            return true;
+        }
+        let own = claim.bytes.unwrap_or_default();
+        let mut full = None;
+        let mut has_room = claim.namespaces.is_empty();
+        for namespace in &claim.namespaces {
+            let (images, bytes) = self.taken.entry(Arc::clone(namespace)).or_default();
+            match bounds.of(namespace).check((*images, *bytes), own) {
+                None => {
+                    has_room = true;
+                    *images += 1;
+                    *bytes = bytes.saturating_add(own);
+                }
+                Some(reached) => {
+                    full.get_or_insert(OverBound { namespace: Arc::clone(namespace), full: reached });
                 }
             }
-            if let (false, Some(full)) = (has_room, full) {
-                over.insert(claim.image.clone(), full);
+        }
+        match full {
+            Some(full) if !has_room => {
+                self.over.insert(claim.image.clone(), full);
+                false
+            }
+            _ => {
+                self.over.remove(&claim.image);
+                self.counted.insert(claim.image.clone(), own);
+                true
             }
         }
-        over
+    }
+
+    /// The size of one that was counted became known. Whether each of its namespaces is beyond its bound by that: then all of them are to be judged anew.
+    pub fn grow(&mut self, bounds: &Bounds, claim: &Claim) -> bool {
+        let (Some(counted), Some(own)) = (self.counted.get_mut(&claim.image), claim.bytes) else { return false };
+        let before = std::mem::replace(counted, own);
+        if before == own {
+            return false;
+        }
+        let mut is_beyond = !claim.namespaces.is_empty();
+        for namespace in &claim.namespaces {
+            let (_, bytes) = self.taken.entry(Arc::clone(namespace)).or_default();
+            *bytes = bytes.saturating_sub(before).saturating_add(own);
+            is_beyond &= bounds.of(namespace).bytes.is_some_and(|allowed| *bytes > allowed);
+        }
+        is_beyond
+    }
+
+    /// It is over the bound, and nobody wants it any more.
+    pub fn forget(&mut self, image: &Image) {
+        self.over.remove(image);
+    }
+
+    /// Why it is over the bound, if it is.
+    pub fn over(&self, image: &Image) -> Option<&OverBound> {
+        self.over.get(image)
+    }
+
+    /// Everything that is over the bound.
+    pub fn all_over(&self) -> &BTreeMap<Image, OverBound> {
+        &self.over
     }
 }
 

@@ -1,41 +1,30 @@
 //! What a person reads of an image: the conditions `Cached`, `UpstreamAvailable` and `UpToDate`.
 //!
-//! The words of reasons are those of the custom resource (`larder_api::cached_image`), where each has one truth; a test
-//! compares them. What is added here is which one holds, and a message on which a person can act.
+//! The words of reasons, and whether they are good news, are those of the custom resource (`larder_api::cached_image`), which has them once. What is
+//! added here is which one holds, and a message on which a person can act.
 
 use std::fmt;
 
+use larder_api::cached_image::{Cached, UpToDate, UpstreamAvailable};
+use larder_api::condition::{Reason as _, Truth};
 use larder_oci::Digest;
 
 use super::Image;
 use super::bounds::{Full, OverBound};
 use super::health::Reachable;
 
-/// As conditions of the Kubernetes API have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// `True`
-    True,
-    /// `False`
-    False,
-    /// `Unknown`
-    Unknown,
-}
-
 /// A condition without its times, which the shell keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
-    /// `status`
-    pub status: Status,
-    /// `reason`, one word in `CamelCase`
-    pub reason: &'static str,
+pub struct Said<R> {
+    /// `reason`, and with it `status`
+    pub reason: R,
     /// `message`, which says what to do where there is something to do
     pub message: String,
 }
 
-impl Condition {
-    fn new(status: Status, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into() }
+impl<R> Said<R> {
+    fn new(reason: R, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
     }
 }
 
@@ -58,15 +47,20 @@ pub enum Pin {
     Private(String),
     /// The registry does not have it, and the cache never had it: in the cache's words.
     NotFound(String),
-    /// A rule forbids it, or there is none of the platforms: in the cache's words.
+    /// A rule forbids it, there is none of the platforms, or the cache takes no such pin: in the cache's words.
     Refused(String),
+}
+
+impl Pin {
+    /// Whether the cache has all of it, or is about to.
+    fn is_there(&self) -> bool {
+        matches!(self, Self::Complete(_))
+    }
 }
 
 /// Why nobody asks for a pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotPinned {
-    /// `--mode observe`
-    Observing,
     /// A person says that its registry, or a part of it, is left alone: where.
     Skipped(String),
     /// A bound.
@@ -76,12 +70,16 @@ pub enum NotPinned {
 }
 
 /// What is beside the reference's own pin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beside {
     /// Digests that Pods run and the cache has not completely.
     pub missing_digests: usize,
     /// What was cached before stays until what the reference means now is there (`until_then` of the control API).
     pub keeps_older: bool,
+    /// Platforms that are wanted and that the pin is not for.
+    pub missing_platforms: Vec<String>,
+    /// What the cache said to the last wish for it, if it did not take it.
+    pub refused: Option<String>,
 }
 
 /// What the origin said, when it was asked last.
@@ -104,76 +102,86 @@ pub enum Upstream {
 }
 
 /// Whether everything needed is in the cache, verified.
-pub fn cached(pin: &Pin, beside: Beside, not_pinned: Option<&NotPinned>) -> Condition {
-    use Status::{False, Unknown};
-    if let Some(NotPinned::Invalid(error)) = not_pinned {
-        return Condition::new(False, "Invalid", error.clone());
-    }
-    if let (Some(why), Pin::None | Pin::NoAnswer(_)) = (not_pinned, pin) {
-        return match why {
-            NotPinned::Skipped(words) => Condition::new(False, "Refused", words.clone()),
-            NotPinned::OverBound(over) => Condition::new(False, "OverLimit", over.to_string()),
-            NotPinned::Observing | NotPinned::Invalid(_) => Condition::new(
-                False,
-                "Observing",
-                "the controller only observes: start it without --mode observe to have this cached",
-            ),
-        };
+pub fn cached(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>) -> Said<Cached> {
+    match not_pinned {
+        Some(NotPinned::Invalid(error)) => return Said::new(Cached::Invalid, error.clone()),
+        // What is there already is told of until it is let go.
+        Some(NotPinned::OverBound(over)) if !pin.is_there() && !beside.keeps_older => {
+            return Said::new(Cached::OverLimit, over.to_string());
+        }
+        Some(NotPinned::Skipped(words)) if matches!(pin, Pin::None | Pin::NoAnswer(_)) => {
+            return Said::new(Cached::Refused, words.clone());
+        }
+        Some(NotPinned::OverBound(_) | NotPinned::Skipped(_)) | None => {}
     }
     let said = match pin {
-        Pin::NoAnswer(error) => Condition::new(
-            Unknown,
-            "CacheUnreachable",
+        Pin::NoAnswer(error) => Said::new(
+            Cached::CacheUnreachable,
             format!(
                 "the cluster cache does not answer: {error}; see that its Pods run, and that this controller may use its control API"
             ),
         ),
-        Pin::None => {
-            Condition::new(Unknown, "Pending", "the cluster cache has not been asked for it yet: others are first")
-        }
-        Pin::Queued => Condition::new(False, "Queued", "the cluster cache fetches others first"),
+        Pin::None => Said::new(Cached::Pending, "the cluster cache has not been asked for it yet: others are first"),
+        Pin::Queued => Said::new(Cached::Queued, "the cluster cache fetches others first"),
         Pin::Fetching(fetched, known) => {
-            Condition::new(False, "Fetching", format!("{} of {} are there", size(*fetched), size(*known)))
+            Said::new(Cached::Fetching, format!("{} of {} are there", size(*fetched), size(*known)))
         }
-        Pin::Complete(bytes) => complete(*bytes, beside.missing_digests),
-        Pin::Waiting(error) => Condition::new(False, "Retrying", format!("{error}; it is tried again by itself")),
-        Pin::Private(error) => Condition::new(
-            False,
-            "Private",
+        Pin::Complete(bytes) => complete(*bytes, beside),
+        Pin::Waiting(error) => Said::new(Cached::Retrying, format!("{error}; it is tried again by itself")),
+        Pin::Private(error) => Said::new(
+            Cached::Private,
             format!(
                 "{error}; nodes pull it with the Pod's own credentials, as without a cache: keep a copy where no credentials are needed to have it cached"
             ),
         ),
-        Pin::NotFound(error) => Condition::new(
-            False,
-            "NotFound",
+        Pin::NotFound(error) => Said::new(
+            Cached::NotFound,
             format!(
-                "{error}; see whether the name is right, and whether somebody deleted it: Pods cannot start with it on a new node"
+                "{error}; see whether the name is right, and whether somebody deleted it: Pods cannot start with it on a new node. It is asked for again by itself"
             ),
         ),
-        Pin::Refused(error) => Condition::new(False, "Refused", error.clone()),
+        Pin::Refused(error) => Said::new(Cached::Refused, error.clone()),
     };
-    if beside.keeps_older && said.status == False {
+    if beside.keeps_older && matches!(said.reason.truth(), Truth::False) {
         let message = format!("what was cached before stays until what the tag means now is there: {}", said.message);
-        return Condition::new(False, "Incomplete", message);
+        return Said::new(Cached::Incomplete, message);
     }
     said
 }
 
-fn complete(bytes: u64, missing_digests: usize) -> Condition {
+fn complete(bytes: u64, beside: &Beside) -> Said<Cached> {
+    let Beside { missing_digests, missing_platforms, refused, keeps_older: _ } = beside;
     let kept = size(bytes);
-    if missing_digests == 0 {
-        return Condition::new(Status::True, "Complete", format!("{kept} are kept, verified"));
+    if !missing_platforms.is_empty() {
+        let why = match refused {
+            Some(words) => format!("the cluster cache does not take the wish for it: {words}"),
+            None => "it is fetched when its turn comes".to_owned(),
+        };
+        let message = format!(
+            "{kept} are kept, without {}: Pods may not start on such nodes while its registry is away; {why}",
+            missing_platforms.join(", ")
+        );
+        return Said::new(Cached::Incomplete, message);
+    }
+    if *missing_digests == 0 {
+        return Said::new(Cached::Complete, format!("{kept} are kept, verified"));
     }
     let message = format!(
         "{kept} are kept; of {missing_digests} digests that Pods run not everything is there yet: these Pods may not start on another node"
     );
-    Condition::new(Status::False, "Incomplete", message)
+    Said::new(Cached::Incomplete, message)
 }
 
 /// Whether its registry has it.
-pub fn upstream_available(image: &Image, upstream: &Upstream, registry: Reachable, is_cached: bool) -> Condition {
-    use Status::{False, True, Unknown};
+///
+/// `is_watched`: its turn to be asked for comes within the interval.
+pub fn upstream_available(
+    image: &Image,
+    upstream: &Upstream,
+    registry: Reachable,
+    is_cached: bool,
+    is_watched: bool,
+) -> Said<UpstreamAvailable> {
     let host = image.registry();
     let kept = if is_cached {
         "the cache keeps it"
@@ -181,18 +189,16 @@ pub fn upstream_available(image: &Image, upstream: &Upstream, registry: Reachabl
         "the cache does not have it either, so Pods cannot start on nodes that lack it"
     };
     let unreachable =
-        |error: &str| Condition::new(False, "Unreachable", format!("{host} does not answer{error}; {kept}"));
+        |error: &str| Said::new(UpstreamAvailable::Unreachable, format!("{host} does not answer{error}; {kept}"));
     match (upstream, registry) {
-        (Upstream::Gone, _) => Condition::new(
-            False,
-            "Gone",
+        (Upstream::Gone, _) => Said::new(
+            UpstreamAvailable::Gone,
             format!(
                 "{host} says that it has no such image; {kept}; move to another one, or set spec.retain to keep this after its last Pod"
             ),
         ),
-        (Upstream::Denied, _) => Condition::new(
-            False,
-            "Denied",
+        (Upstream::Denied, _) => Said::new(
+            UpstreamAvailable::Denied,
             format!(
                 "{host} gives it to nobody without credentials, which is also what some say of what was deleted; {kept}"
             ),
@@ -202,30 +208,31 @@ pub fn upstream_available(image: &Image, upstream: &Upstream, registry: Reachabl
             unreachable("")
         }
         (Upstream::Failing(error), _) => {
-            Condition::new(False, "Failing", format!("{host} answers with errors: {error}; {kept}"))
+            Said::new(UpstreamAvailable::Failing, format!("{host} answers with errors: {error}; {kept}"))
         }
-        (Upstream::Has(_), _) => Condition::new(True, "Present", format!("{host} has it")),
-        (Upstream::Limited, _) => Condition::new(
-            Unknown,
-            "RateLimited",
+        (Upstream::Has(_), _) => Said::new(UpstreamAvailable::Present, format!("{host} has it")),
+        (Upstream::Limited, _) => Said::new(
+            UpstreamAvailable::RateLimited,
             format!("{host} says that it is asked too much; it is asked again when its quota allows"),
         ),
-        (Upstream::NotAsked, _) => Condition::new(
-            Unknown,
-            "NotChecked",
+        (Upstream::NotAsked, _) if is_watched => Said::new(
+            UpstreamAvailable::NotChecked,
             "nobody has asked its registry yet: its turn comes within the interval",
+        ),
+        (Upstream::NotAsked, _) => Said::new(
+            UpstreamAvailable::NotChecked,
+            "its registry is not asked about it: it is left to the engines",
         ),
     }
 }
 
 /// Whether the cache has what the reference means at its registry.
-pub fn up_to_date(image: &Image, cached: Option<&Digest>, upstream: &Upstream, follow: bool) -> Condition {
-    use Status::{False, True, Unknown};
+pub fn up_to_date(image: &Image, cached: Option<&Digest>, upstream: &Upstream, follow: bool) -> Said<UpToDate> {
     match (cached, upstream) {
-        (None, _) => Condition::new(False, "NotCached", "nothing of it is cached: see the condition Cached"),
-        (Some(_), _) if image.is_digest() => Condition::new(True, "ByDigest", "a digest means the same for ever"),
+        (None, _) => Said::new(UpToDate::NotCached, "nothing of it is cached: see the condition Cached"),
+        (Some(_), _) if image.is_digest() => Said::new(UpToDate::ByDigest, "a digest means the same for ever"),
         (Some(have), Upstream::Has(there)) if have == there => {
-            Condition::new(True, "Same", "the tag means at its registry what is cached")
+            Said::new(UpToDate::Same, "the tag means at its registry what is cached")
         }
         (Some(have), Upstream::Has(there)) => {
             let what = if follow {
@@ -233,7 +240,7 @@ pub fn up_to_date(image: &Image, cached: Option<&Digest>, upstream: &Upstream, f
             } else {
                 "nodes get the new one while its registry answers, and the cached one while it does not"
             };
-            Condition::new(False, "Moved", format!("the tag now means {there}, cached is {have}: {what}"))
+            Said::new(UpToDate::Moved, format!("the tag now means {there}, cached is {have}: {what}"))
         }
         (
             Some(_),
@@ -243,9 +250,8 @@ pub fn up_to_date(image: &Image, cached: Option<&Digest>, upstream: &Upstream, f
             | Upstream::Limited
             | Upstream::Failing(_)
             | Upstream::NoAnswer(_),
-        ) => Condition::new(
-            Unknown,
-            "NotChecked",
+        ) => Said::new(
+            UpToDate::NotChecked,
             "its registry does not say what the tag means now: see the condition UpstreamAvailable",
         ),
     }
@@ -269,7 +275,7 @@ impl fmt::Display for OverBound {
 }
 
 /// Bytes in words.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
         Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),

@@ -12,6 +12,9 @@ use super::{Image, Moment};
 /// Unless somebody says otherwise.
 pub const DEFAULT: Duration = Duration::from_hours(30 * 24);
 
+/// For how long an object stays after its last use of which the cache has nothing, because nobody gives it: a misspelt name protects nothing.
+pub const NEVER_HAD: Duration = Duration::from_hours(1);
+
 /// How long images are kept without a Pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
@@ -72,6 +75,8 @@ pub struct Object {
     /// Whether the status still says that a Pod uses it. If none does now, its last use was since that was written, and
     /// nobody saw when.
     pub was_used: bool,
+    /// The cache has nothing of it, and was told that it will not get it.
+    pub is_never_had: bool,
 }
 
 /// What Pods say of the image now.
@@ -81,6 +86,8 @@ pub struct Use {
     pub is_used: bool,
     /// The last use that this process knows of.
     pub last_used: Option<Moment>,
+    /// Whether Pods of it that have ended are still there: because of them its object would be made again.
+    pub has_ended: bool,
 }
 
 /// Until when an image is kept.
@@ -124,6 +131,7 @@ pub fn until(image: &Image, object: &Object, by: Use, rules: &Rules, now: Moment
     }
     let expiry = match (object.expiry, object.made_by) {
         (Some(own), _) => own,
+        (None, MadeBy::Controller) if object.is_never_had && !by.has_ended => rules.of(image).min(NEVER_HAD),
         (None, MadeBy::Controller) => rules.of(image),
         (None, MadeBy::Person) => return Until::Deleted,
     };

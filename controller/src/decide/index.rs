@@ -50,7 +50,7 @@ pub struct Wanted {
     pub users: Vec<PodName>,
     /// Manifests that they run, each by how many.
     pub digests: BTreeMap<Digest, usize>,
-    /// Namespaces that they are in.
+    /// Namespaces that they are in; without any, those of Pods that have ended.
     pub namespaces: BTreeSet<Arc<str>>,
     /// Nodes that they are on.
     pub nodes: usize,
@@ -199,6 +199,11 @@ impl Index {
     /// What is said of an image; `now` is its last use while it is used.
     pub fn image(&self, image: &Image, now: Moment) -> Option<Wanted> {
         self.images.get(image).map(|entry| entry.wanted(now))
+    }
+
+    /// In which namespaces an image is used, or was by Pods that have ended, and since when. Without the rest, which costs more.
+    pub fn owners(&self, image: &Image) -> (BTreeSet<Arc<str>>, Option<Moment>) {
+        self.images.get(image).map(|entry| (entry.namespaces(), entry.first_used())).unwrap_or_default()
     }
 
     /// Every image that is used, has been, or is left out, in no order.

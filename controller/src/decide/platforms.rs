@@ -57,6 +57,14 @@ impl Platform {
     }
 }
 
+impl Platform {
+    /// Whether what is kept for this is kept for `other` too: without a variant it is for each.
+    pub fn covers(&self, other: &Self) -> bool {
+        let Self { os, architecture, variant } = self;
+        *os == other.os && *architecture == other.architecture && (variant.is_none() || *variant == other.variant)
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
@@ -120,6 +128,33 @@ impl Platforms {
         match (self, other) {
             (Self::These(this), Self::These(that)) => Self::These(this.union(that).cloned().collect()),
             (Self::All, _) | (_, Self::All) => Self::All,
+        }
+    }
+
+    /// As the control API writes them: none is all.
+    pub fn of_words(words: &[String]) -> Self {
+        let these: BTreeSet<Platform> = words.iter().filter_map(|text| Platform::parse(text).ok()).collect();
+        if these.is_empty() { Self::All } else { Self::These(these) }
+    }
+
+    /// The same, the other way round.
+    pub fn words(&self) -> Vec<String> {
+        match self {
+            Self::All => Vec::new(),
+            Self::These(these) => these.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// What of this is not in `there`, in words.
+    pub fn missing_in(&self, there: &Self) -> Vec<String> {
+        match (self, there) {
+            (_, Self::All) => Vec::new(),
+            (Self::All, Self::These(_)) => vec!["its other platforms".to_owned()],
+            (Self::These(wanted), Self::These(there)) => wanted
+                .iter()
+                .filter(|wanted| !there.iter().any(|there| there.covers(wanted)))
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 

@@ -68,6 +68,11 @@ impl Rounds {
         self.place(image, next(image, interval, now), interval);
     }
 
+    /// Whether it is looked at.
+    pub fn watches(&self, image: &Image) -> bool {
+        self.images.contains_key(image)
+    }
+
     /// It is not to be looked at any more.
     pub fn unwatch(&mut self, image: &Image) {
         if let Some((at, _)) = self.images.remove(image)

@@ -98,7 +98,7 @@ mod tests {
         for reason in [Cached::Pending, Cached::Queued, Cached::Fetching, Cached::Incomplete] {
             assert_eq!(worth(&new, &saying(reason)), Worth::Detail, "{reason:?}");
         }
-        for reason in [Cached::Complete, Cached::Private, Cached::Refused, Cached::Observing] {
+        for reason in [Cached::Complete, Cached::Private, Cached::Refused, Cached::OverLimit] {
             assert_eq!(worth(&new, &saying(reason)), Worth::News, "{reason:?}");
         }
         // Later both are news.

@@ -62,7 +62,7 @@ pub(super) struct Expired {
 impl Work {
     /// Deletes what is due and may go.
     pub(super) fn begin_expiry(&mut self) {
-        if self.expiry_runs || Instant::now() < self.next_expiry {
+        if self.expiry_runs || self.shared.settings.observe || Instant::now() < self.next_expiry {
             return;
         }
         self.next_expiry = Instant::now() + EXPIRY;
@@ -126,7 +126,9 @@ impl Work {
             Some(Due { image: image.clone(), name: object.name.clone(), as_seen })
         };
         let objects: Vec<Due> = known.objects_of(image).filter_map(one).collect();
-        let is_all = objects.len() == known.objects_of(image).count();
+        // With one of which the cache has nothing, and gets nothing, nothing is lost.
+        let has_something = known.objects_of(image).any(|object| !telling::of_object(object, used).is_never_had);
+        let is_all = objects.len() == known.objects_of(image).count() && has_something;
         (!objects.is_empty()).then_some(DueOf { objects, is_all })
     }
 
@@ -228,7 +230,7 @@ impl Work {
 #[derive(Debug)]
 struct DueOf {
     objects: Vec<Due>,
-    /// It has no other objects.
+    /// It has no other objects, and the cache something of it.
     is_all: bool,
 }
 

@@ -8,6 +8,7 @@
 //! `telling`, `registry_status` and `budget` decide what is written when.
 
 mod beside;
+mod bounding;
 mod budget;
 mod expire;
 mod looks;
@@ -34,6 +35,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::api_server::Heard;
 use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, Revalidation};
 use crate::decide::backoff::Backoff;
+use crate::decide::bounds::{Bounds, Ledger};
 use crate::decide::brake::Brake;
 use crate::decide::conditions::Upstream;
 use crate::decide::expiring::Expiring;
@@ -88,10 +90,12 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// What a person decided.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Nothing is changed in the cache.
+    /// Nothing is changed, in the cache nor in the API server.
     pub observe: bool,
     /// How long images are kept without a Pod.
     pub rules: Rules,
+    /// How much one namespace may have.
+    pub bounds: Bounds,
     /// How often a registry is asked what a tag means.
     pub monitoring: Duration,
     /// Images that are fetched at a time.
@@ -161,6 +165,8 @@ enum Done {
 struct Pins {
     /// As they were seen last, by the reference that is pinned.
     known: BTreeMap<Image, Pin>,
+    /// Wishes that the cache does not take, in its words.
+    refused: BTreeMap<Image, String>,
     /// Whether they were listed since we lead.
     is_listed: bool,
     /// Why the cache cannot be asked now, and since when.
@@ -198,6 +204,8 @@ struct Work {
     /// Images that expired and pins that a word was said for, until their pins are gone: nobody is asked for them again.
     let_go: BTreeSet<Image>,
     rounds: Rounds,
+    /// What changes with time alone (a last use) is looked at with this.
+    by_time: Rounds,
     upstream: BTreeMap<Image, (Upstream, Moment)>,
     /// Questions that are under way, by registry.
     questions: BTreeMap<Box<str>, usize>,
@@ -213,6 +221,10 @@ struct Work {
     spared: BTreeMap<Image, Instant>,
     /// When the set of pins was last declared complete, or this began to lead.
     declared: Instant,
+    /// Who has how much, once that was counted.
+    ledger: Option<Ledger>,
+    /// Images over a bound, and namespaces, of which that was said.
+    told_over: bounding::Told,
     /// Images whose name somebody gave to an object of another one.
     squatted: BTreeSet<Image>,
     /// What was said to the brake when it was last asked.
@@ -282,6 +294,7 @@ impl Work {
             expiring: Expiring::new(&shared.identity),
             let_go: BTreeSet::new(),
             rounds: Rounds::default(),
+            by_time: Rounds::default(),
             upstream: BTreeMap::new(),
             questions: BTreeMap::new(),
             digests: Beside::default(),
@@ -293,6 +306,8 @@ impl Work {
             expiry_runs: false,
             spared: BTreeMap::new(),
             declared: begin,
+            ledger: None,
+            told_over: bounding::Told::default(),
             squatted: BTreeSet::new(),
             last_word: None,
             tell_of_trouble: None,
@@ -307,6 +322,7 @@ impl Work {
         loop {
             self.take_changes();
             self.take_turns();
+            self.look_by_time();
             self.look();
             self.check();
             self.look_at_registries();
@@ -398,13 +414,14 @@ impl Work {
         let at = |moment: Moment| Instant::now() + moment.since(now());
         let first_look = self.looks.next().filter(|_| self.writing.len() < WRITES);
         let passes = (!self.pass_runs).then_some(self.next_pass);
-        let expires = (!self.expiry_runs).then_some(self.next_expiry);
+        let expires = (!self.expiry_runs && !self.shared.settings.observe).then_some(self.next_expiry);
         // While the cache is away nothing is asked of it but the list of a pass.
         let asks = self.pins.trouble.is_none();
         let turns = self.turns.wakes_at().filter(|_| asks).map(at);
         let rounds = self.rounds.wakes_at().filter(|_| asks).map(at);
         let registries = Some(self.registries.wakes_at());
-        let soonest = [first_look, passes, expires, turns, rounds, registries, self.tell_of_trouble];
+        let by_time = self.by_time.wakes_at().map(at);
+        let soonest = [first_look, passes, expires, turns, rounds, registries, by_time, self.tell_of_trouble];
         let latest = Instant::now() + PASS;
         // Never in a circle without a pause.
         soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)

@@ -38,11 +38,26 @@ pub(super) fn no_answer() -> kube::Error {
     kube::Error::Service("the API server does not answer in time".into())
 }
 
+/// What nobody can do of what an object says, although the API server let it through.
+fn invalid(spec: &larder_api::CachedImageSpec) -> Option<String> {
+    let platforms = spec.platforms.iter().filter_map(|text| crate::decide::platforms::Platform::parse(text).err());
+    let platforms = platforms.map(|error| format!("spec.platforms: {error}"));
+    let expiry = spec.expiry().err().map(|error| format!("spec.expiry: {error}"));
+    platforms.chain(expiry).next()
+}
+
 fn applying() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
 }
 
 impl Work {
+    /// What changes with time alone is looked at now and then, each image at a time of its own.
+    pub(super) fn look_by_time(&mut self) {
+        for image in self.by_time.take(now()) {
+            self.look_soon(image);
+        }
+    }
+
     /// Looks at images whose time has come.
     pub(super) fn look(&mut self) {
         let now = Instant::now();
@@ -87,9 +102,12 @@ impl Work {
             // Deleted by hand: first its pin goes, then it comes back.
             let is_leaving = known.deleted.contains(image);
             let wants = expiry::wants_object(image, used, &self.rules, now);
+            let has_room = !wants || is_leaving || self.has_room(&known, image);
             drop(known);
             self.rounds.unwatch(image);
             self.ends.remove(image);
+            self.by_time.unwatch(image);
+            self.pins.refused.remove(image);
             if !wants || wanted.is_none() {
                 if !is_leaving {
                     shared.world.known().index.forget(image);
@@ -101,12 +119,29 @@ impl Work {
             if is_leaving {
                 return Look::Nothing;
             }
+            if shared.settings.observe {
+                // It is forgotten when its time is over, which nobody else says.
+                self.by_time.watch(image, telling::LAST_USE, now);
+                return Look::Nothing;
+            }
+            if !has_room {
+                // However many there were, only those are remembered that somebody still wants. A pass sees when there is room.
+                if !used.is_used && !used.has_ended {
+                    shared.world.known().index.forget(image);
+                    self.forget_over(image);
+                }
+                return Look::Nothing;
+            }
             let at = self.budget.at(image, Worth::News, Instant::now());
             return if at > Instant::now() { Look::Later(at) } else { Look::Make(image.clone()) };
+        }
+        if shared.settings.observe {
+            return Look::Nothing;
         }
         let platforms = Self::platforms(&objects, &known);
         drop(known);
         self.note_the_end(image, &objects, wanted.as_ref(), now);
+        self.by_time.watch(image, telling::LAST_USE, now);
         self.wish(image, &objects, wanted.as_ref(), &platforms, now);
         for object in objects {
             if self.must_wait_for_pins(&object) {
@@ -189,25 +224,25 @@ impl Work {
             wanted,
             pin,
             digests: &beside,
-            not_pinned: self.not_pinned(&object.image),
+            not_pinned: self.not_pinned(object),
+            refused: self.pins.refused.get(&object.image).map(String::as_str),
             registry: self.registries.reachable(object.image.registry()),
             upstream,
             checked,
-            platforms: match platforms {
-                Platforms::All => Vec::new(),
-                Platforms::These(these) => these.iter().map(ToString::to_string).collect(),
-            },
+            is_watched: self.rounds.watches(&object.image),
+            platforms,
             rules: &self.rules,
             now,
         };
         telling::status(&facts)
     }
 
-    fn not_pinned(&self, image: &Image) -> Option<NotPinned> {
-        if self.shared.settings.observe {
-            return Some(NotPinned::Observing);
-        }
-        self.shared.world.known().registries.rules.skipped(image).map(NotPinned::Skipped)
+    fn not_pinned(&self, object: &Object) -> Option<NotPinned> {
+        let image = &object.image;
+        let invalid = invalid(&object.spec).map(NotPinned::Invalid);
+        invalid
+            .or_else(|| self.shared.world.known().registries.rules.skipped(image).map(NotPinned::Skipped))
+            .or_else(|| self.over(image).cloned().map(NotPinned::OverBound))
     }
 
     fn make(&mut self, image: Image) {
@@ -262,6 +297,7 @@ impl Work {
                 if let Some(object) = Object::of(object) {
                     self.shared.world.known().object(object, Source::Answer);
                 }
+                self.see_size(image);
                 self.look_soon(image.clone());
             }
             // Its name is an object's of another image, which cannot be changed: somebody took it. Another name does as well.

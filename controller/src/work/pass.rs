@@ -123,6 +123,7 @@ impl Work {
 
     fn act_on(&mut self, as_of: Option<AsOf>, seen: &BTreeSet<Image>) {
         let now = now();
+        self.count_claims();
         let (wishes, deleted, unreadable, is_listed) = {
             let shared = Arc::clone(&self.shared);
             let known = shared.world.known();
@@ -132,6 +133,10 @@ impl Work {
                 let objects: Vec<Arc<Object>> = known.objects_of(image).cloned().collect();
                 let wanted = known.index.image(image, now);
                 self.keep_digests(image, &objects, wanted.as_ref(), now);
+                // Its pin goes as any that nobody wants: a bound that was set too low is a matter for the brake.
+                if self.over(image).is_some() {
+                    continue;
+                }
                 let platforms = Self::platforms(&objects, &known);
                 wishes.push(self.wish_of(image, wanted.as_ref(), &platforms));
             }

@@ -12,7 +12,7 @@ use crate::cluster_cache::{CacheError, Pin, PinState};
 use crate::decide::conditions::Upstream;
 use crate::decide::index::Wanted;
 use crate::decide::pins::{self, Wish};
-use crate::decide::platforms::{Platform, Platforms};
+use crate::decide::platforms::Platforms;
 use crate::decide::turns::Need;
 use crate::decide::{Image, Moment, digests};
 use crate::world::{Object, now};
@@ -24,14 +24,19 @@ const WAIT: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_mins(30);
 
 pub(super) fn platforms_of(pin: &Pin) -> Platforms {
-    let these: BTreeSet<Platform> = pin.platforms.iter().filter_map(|text| Platform::parse(text).ok()).collect();
-    if these.is_empty() { Platforms::All } else { Platforms::These(these) }
+    Platforms::of_words(&pin.platforms)
 }
 
-fn words(platforms: &Platforms) -> Vec<String> {
-    match platforms {
-        Platforms::All => Vec::new(),
-        Platforms::These(these) => these.iter().map(ToString::to_string).collect(),
+/// What the cache said to a wish that it will not take, however often it is asked; nothing where another time may do.
+fn refusal(error: &CacheError) -> Option<String> {
+    match error {
+        CacheError::Refused { status: 400 | 403 | 413 | 422, reason } if reason.is_empty() => {
+            Some("the cluster cache does not take this wish, and does not say why: see its log".to_owned())
+        }
+        CacheError::Refused { status: 400 | 403 | 413 | 422, reason } => {
+            Some(format!("the cluster cache does not take this wish: {reason}"))
+        }
+        _ => None,
     }
 }
 
@@ -60,7 +65,7 @@ impl Work {
             self.rounds.watch(image, interval, now);
         }
         // Before the list nobody knows what is there; a mass of requests for what is would be all that comes of it.
-        if self.shared.settings.observe || !self.pins.is_listed {
+        if self.shared.settings.observe || !self.pins.is_listed || self.over(image).is_some() {
             return;
         }
         let wish = self.wish_of(image, wanted, platforms);
@@ -136,7 +141,7 @@ impl Work {
             let (cache, progress) = (self.shared.cache.clone(), self.progress.0.clone());
             let name = image.clone();
             let fetch = async move {
-                let mut pin = cache.put(&reference, &words(&platforms), WAIT).await?;
+                let mut pin = cache.put(&reference, &platforms.words(), WAIT).await?;
                 let end = Instant::now() + LONGEST;
                 while matches!(pin.state, PinState::Queued | PinState::Fetching) && Instant::now() < end {
                     // Nobody waits for who would hear of it.
@@ -183,6 +188,7 @@ impl Work {
         self.cache_said(result.as_ref().err());
         match result {
             Ok(pin) => {
+                self.pins.refused.remove(image);
                 let outcome = match pin.state {
                     PinState::Complete => "complete",
                     PinState::Queued | PinState::Fetching => "slow",
@@ -207,6 +213,9 @@ impl Work {
             Err(error) => {
                 self.shared.metrics.fetched("error");
                 tracing::debug!(%image, "not pinned: {error}");
+                if let Some(words) = refusal(&error) {
+                    self.pins.refused.insert(image.clone(), words);
+                }
                 self.turns.failed(image, now());
             }
         }

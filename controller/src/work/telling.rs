@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use larder_api::cached_image::{Cached, HeldDigest, Progress, UpToDate, UpstreamAvailable, UsedBy};
+use larder_api::cached_image::{Cached, HeldDigest, MOST_NAMESPACES, Progress, UpToDate, UpstreamAvailable, UsedBy};
 use larder_api::condition::{Reason, get, set};
 use larder_api::{CachedImageStatus, Time};
 use larder_oci::Digest;
 
 use crate::cluster_cache::{Code, Pin, PinState};
-use crate::decide::conditions::{self, Beside, Condition, NotPinned, Upstream};
+use crate::decide::conditions::{self, Beside, NotPinned, Said, Upstream};
 use crate::decide::expiry::{self, Rules, Until};
 use crate::decide::health::Reachable;
 use crate::decide::index::Wanted;
+use crate::decide::platforms::Platforms;
 use crate::decide::{Image, Moment};
 use crate::world::{Object, moment};
 
 /// While an image is used its last use is written this often, not with every look.
-const LAST_USE: Duration = Duration::from_hours(1);
+pub(super) const LAST_USE: Duration = Duration::from_hours(1);
 
 /// Pods that are named.
 const NAMED: usize = 10;
@@ -31,11 +32,15 @@ pub(super) struct Facts<'a> {
     /// Those of digests that are kept beside it.
     pub(super) digests: &'a BTreeMap<Digest, bool>,
     pub(super) not_pinned: Option<NotPinned>,
+    /// What the cache said to the last wish for the reference, if it did not take it.
+    pub(super) refused: Option<&'a str>,
     pub(super) upstream: &'a Upstream,
     /// Whether its registry can be reached, by all that is asked of it.
     pub(super) registry: Reachable,
     pub(super) checked: Option<Moment>,
-    pub(super) platforms: Vec<String>,
+    /// Whether its registry is asked about it now and then.
+    pub(super) is_watched: bool,
+    pub(super) platforms: &'a Platforms,
     pub(super) rules: &'a Rules,
     pub(super) now: Moment,
 }
@@ -63,17 +68,24 @@ pub(super) fn of_object(object: &Object, used: expiry::Use) -> expiry::Object {
         expiry: object.spec.expiry().ok().flatten(),
         last_used,
         was_used: was_used && !saw_the_end,
+        is_never_had: object.status.digest.is_none()
+            && matches!(get(&object.status.conditions), Some(Cached::NotFound | Cached::Private | Cached::Refused)),
     }
 }
 
 /// As expiry takes what Pods say.
 pub(super) fn use_of(wanted: Option<&Wanted>) -> expiry::Use {
-    expiry::Use { is_used: wanted.is_some_and(Wanted::is_used), last_used: wanted.and_then(|wanted| wanted.last_used) }
+    expiry::Use {
+        is_used: wanted.is_some_and(Wanted::is_used),
+        last_used: wanted.and_then(|wanted| wanted.last_used),
+        has_ended: wanted.is_some_and(|wanted| wanted.ended > 0),
+    }
 }
 
 /// The status as it should be.
 pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
-    let Facts { object, wanted, pin, digests, not_pinned, upstream, registry, checked, platforms, rules, now } = facts;
+    let Facts { object, wanted, pin, not_pinned, upstream, registry, checked, is_watched, platforms, rules, now, .. } =
+        facts;
     let before = &object.status;
     let pinned = pin.ok().flatten();
     let kept = pinned.and_then(|pin| pin.held().map(ToString::to_string)).or_else(|| match pin {
@@ -107,7 +119,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         platforms: if pinned.is_some() {
             pinned.map(|pin| pin.platforms.clone()).unwrap_or_default()
         } else {
-            platforms.clone()
+            platforms.words()
         },
         size_bytes: match pinned {
             Some(pin) if pin.state == PinState::Complete => Some(number(pin.bytes.known, i64::MAX)),
@@ -117,6 +129,11 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
             count: number(wanted.used_by as u64, i32::MAX),
             pods: wanted.users.iter().take(NAMED).map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect(),
         }),
+        namespaces: match wanted.map(|wanted| &wanted.namespaces).filter(|namespaces| !namespaces.is_empty()) {
+            Some(namespaces) => namespaces.iter().take(MOST_NAMESPACES).map(ToString::to_string).collect(),
+            // Whoever used it last has it until it goes.
+            None => before.namespaces.clone(),
+        },
         first_used,
         last_used: last_used.map(as_time),
         last_pull: before.last_pull.clone(),
@@ -125,20 +142,21 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         conditions: before.conditions.clone(),
     };
     let time = as_time(*now);
-    let said = cached(facts, pinned, not_pinned.as_ref(), digests);
-    write::<Cached>(&mut status, object, &said, &time);
+    let said = cached(facts, pinned, not_pinned.as_ref());
+    write(&mut status, object, &said, &time);
     let held = status.digest.as_deref().and_then(|digest| Digest::parse(digest).ok());
     // Nobody asked since this process leads: what the registry said to the one before is the best that is known.
     let is_known_from_before = matches!(upstream, Upstream::NotAsked) && before.upstream_checked.is_some();
     if !is_known_from_before || get::<UpstreamAvailable>(&before.conditions).is_none() {
-        let said = conditions::upstream_available(&object.image, upstream, *registry, held.is_some());
-        write::<UpstreamAvailable>(&mut status, object, &said, &time);
+        let said =
+            conditions::upstream_available(&object.image, upstream, *registry, held.is_some(), *is_watched);
+        write(&mut status, object, &said, &time);
     }
     let was_compared = matches!(get::<UpToDate>(&before.conditions), Some(UpToDate::Same | UpToDate::Moved));
     if !(is_known_from_before && was_compared && status.digest == before.digest) {
         let follow = wanted.is_some_and(|wanted| wanted.is_always);
         let said = conditions::up_to_date(&object.image, held.as_ref(), upstream, follow);
-        write::<UpToDate>(&mut status, object, &said, &time);
+        write(&mut status, object, &said, &time);
     }
     status
 }
@@ -182,42 +200,44 @@ fn progress(pin: &Pin) -> Progress {
     }
 }
 
-/// A reason that the resource does not know would be a word that the two do not share, which a test excludes.
-fn write<R: Reason>(status: &mut CachedImageStatus, object: &Object, said: &Condition, time: &Time) {
-    if let Some(reason) = R::ALL.iter().copied().find(|reason| reason.as_str() == said.reason) {
-        set(&mut status.conditions, reason, &said.message, object.generation, time);
-    }
+fn write<R: Reason>(status: &mut CachedImageStatus, object: &Object, said: &Said<R>, time: &Time) {
+    set(&mut status.conditions, said.reason, &said.message, object.generation, time);
 }
 
-fn cached(
-    facts: &Facts<'_>,
-    pinned: Option<&Pin>,
-    not_pinned: Option<&NotPinned>,
-    digests: &BTreeMap<Digest, bool>,
-) -> Condition {
+fn cached(facts: &Facts<'_>, pinned: Option<&Pin>, not_pinned: Option<&NotPinned>) -> Said<Cached> {
+    let refused = facts.refused.map(str::to_owned);
     let pin = match (&facts.pin, pinned) {
         (Err(words), _) => conditions::Pin::NoAnswer((*words).to_owned()),
-        (_, None) => conditions::Pin::None,
-        (_, Some(pin)) => {
-            let words = pin.error.clone().unwrap_or_else(|| "the cache does not say why".to_owned());
-            match pin.state {
-                PinState::Queued => conditions::Pin::Queued,
-                PinState::Fetching => conditions::Pin::Fetching(pin.bytes.fetched, pin.bytes.known),
-                PinState::Complete => conditions::Pin::Complete(pin.bytes.known),
-                PinState::Waiting if pin.code == Some(Code::NotFound) && pin.until_then.is_none() => {
-                    conditions::Pin::NotFound(words)
-                }
-                PinState::Waiting => conditions::Pin::Waiting(words),
-                PinState::Refused if pin.code == Some(Code::Private) => conditions::Pin::Private(words),
-                PinState::Refused => conditions::Pin::Refused(words),
-            }
-        }
+        (_, None) => refused.clone().map_or(conditions::Pin::None, conditions::Pin::Refused),
+        (_, Some(pin)) => match (said_of(pin), &refused) {
+            (done @ conditions::Pin::Complete(_), _) => done,
+            (_, Some(words)) => conditions::Pin::Refused(words.clone()),
+            (said, None) => said,
+        },
     };
+    let of_pin = pinned.map(|pin| Platforms::of_words(&pin.platforms));
     let beside = Beside {
-        missing_digests: digests.values().filter(|cached| !**cached).count(),
+        missing_digests: facts.digests.values().filter(|cached| !**cached).count(),
         keeps_older: pinned.is_some_and(|pin| pin.until_then.is_some()),
+        missing_platforms: of_pin.map(|there| facts.platforms.missing_in(&there)).unwrap_or_default(),
+        refused,
     };
-    conditions::cached(&pin, beside, not_pinned)
+    conditions::cached(&pin, &beside, not_pinned)
+}
+
+fn said_of(pin: &Pin) -> conditions::Pin {
+    let words = pin.error.clone().unwrap_or_else(|| "the cache does not say why".to_owned());
+    match pin.state {
+        PinState::Queued => conditions::Pin::Queued,
+        PinState::Fetching => conditions::Pin::Fetching(pin.bytes.fetched, pin.bytes.known),
+        PinState::Complete => conditions::Pin::Complete(pin.bytes.known),
+        PinState::Waiting if pin.code == Some(Code::NotFound) && pin.until_then.is_none() => {
+            conditions::Pin::NotFound(words)
+        }
+        PinState::Waiting => conditions::Pin::Waiting(words),
+        PinState::Refused if pin.code == Some(Code::Private) => conditions::Pin::Private(words),
+        PinState::Refused => conditions::Pin::Refused(words),
+    }
 }
 
 /// How soon a difference is worth a write.
@@ -256,3 +276,6 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus) -> Wo
 pub(super) fn reference(image: &Image) -> Option<larder_oci::ImageReference> {
     image.reference().ok()
 }
+
+#[cfg(test)]
+mod tests;

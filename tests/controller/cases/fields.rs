@@ -51,6 +51,7 @@ fn image() -> CachedImage {
         platforms: vec!["linux/amd64".to_owned()],
         size_bytes: Some(1 << 40),
         used_by: Some(UsedBy { count: 2, pods: vec!["a/b".to_owned(), "c/d".to_owned()] }),
+        namespaces: vec!["a".to_owned(), "c".to_owned()],
         first_used: Some(at(4)),
         last_used: Some(at(5)),
         last_pull: Some(at(6)),

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
 
 mod access;
+mod bounds;
 mod cache_client;
 mod definitions;
 mod fields;
@@ -14,6 +15,7 @@ mod node_side;
 mod registries;
 mod safety;
 mod scale;
+mod statuses;
 mod trouble;
 mod validation;
 
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         ("access::who_may_view_sees_images_and_nothing_else", access::who_may_view_sees_images),
     ];
     let own: &[(&'static str, OwnCase)] = &[
+        ("bounds::one_namespace_has_so_many_images", bounds::one_namespace_has_so_many_images),
+        ("bounds::one_namespace_has_so_many_bytes", bounds::one_namespace_has_so_many_bytes),
         ("cache_client::pins_over_tls_and_what_may_be_replaced", cache_client::pins_over_tls),
         ("leader::never_two_write_and_a_partition_ends_the_work", leader::never_two_write),
         ("life::a_pods_image_is_cached_and_goes_when_nobody_uses_it", life::from_pod_to_expiry),
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         ("node_side::settings_in_and_the_mirror_out", node_side::in_and_out),
         ("registries::an_outage_shows_and_so_do_its_end_and_the_quota", registries::from_traffic),
         ("registries::people_say_what_is_skipped_and_for_how_long_it_is_kept", registries::as_people_say),
+        ("statuses::what_is_wrong_is_said_where_people_look", statuses::what_is_wrong_is_said),
         ("trouble::refused_by_the_cache_it_says_so", trouble::refused),
         ("trouble::who_makes_objects_keeps_nobodys_image_out", trouble::squatters),
         ("trouble::cache_and_api_server_away_and_back", trouble::away_and_back),

@@ -1,4 +1,4 @@
-use larder_api::condition::{Reason, Truth};
+use larder_api::condition::Reason;
 use larder_oci::Algorithm;
 
 use super::*;
@@ -20,10 +20,10 @@ fn over(full: Full) -> NotPinned {
     NotPinned::OverBound(OverBound { namespace: "shop".into(), full })
 }
 
-fn every_cached() -> Vec<Condition> {
+fn every_cached() -> Vec<Said<Cached>> {
     let error = || "ghcr.io: it says so".to_owned();
     let beside = Beside::default();
-    let mut all: Vec<Condition> = [
+    let mut all: Vec<Said<Cached>> = [
         Pin::NoAnswer("connection refused".into()),
         Pin::None,
         Pin::Queued,
@@ -35,19 +35,21 @@ fn every_cached() -> Vec<Condition> {
         Pin::Refused(error()),
     ]
     .iter()
-    .map(|pin| cached(pin, beside, None))
+    .map(|pin| cached(pin, &beside, None))
     .collect();
     let done = Pin::Complete(1 << 20);
-    all.push(cached(&done, Beside { missing_digests: 2, keeps_older: false }, None));
-    all.push(cached(&Pin::Fetching(1 << 20, 1 << 21), Beside { missing_digests: 0, keeps_older: true }, None));
+    all.push(cached(&done, &Beside { missing_digests: 2, ..Beside::default() }, None));
+    all.push(cached(&Pin::Fetching(1 << 20, 1 << 21), &Beside { keeps_older: true, ..Beside::default() }, None));
+    let platforms = Beside { missing_platforms: vec!["linux/arm64".into(), "linux/s390x".into()], ..Beside::default() };
+    all.push(cached(&done, &platforms, None));
+    all.push(cached(&done, &Beside { refused: Some("400: no such platform".into()), ..platforms }, None));
     for why in [
-        NotPinned::Observing,
         NotPinned::Skipped("skip is set in the UpstreamRegistry of ghcr.io: it is left to the engines".into()),
         NotPinned::Invalid("spec.platforms: linux".into()),
         over(Full::Images(20)),
         over(Full::Bytes { allowed: 10 << 30, taken: 9 << 30, own: 2 << 30 }),
     ] {
-        all.push(cached(&Pin::None, beside, Some(&why)));
+        all.push(cached(&Pin::None, &beside, Some(&why)));
     }
     all
 }
@@ -64,19 +66,22 @@ fn every_upstream() -> Vec<Upstream> {
     ]
 }
 
-fn every_available() -> Vec<Condition> {
+fn every_available() -> Vec<Said<UpstreamAvailable>> {
     let mut all = Vec::new();
     for registry in [Reachable::Unknown, Reachable::Not(Moment::default())] {
         for is_cached in [true, false] {
             all.extend(
-                every_upstream().iter().map(|upstream| upstream_available(&image(), upstream, registry, is_cached)),
+                every_upstream()
+                    .iter()
+                    .map(|upstream| upstream_available(&image(), upstream, registry, is_cached, true)),
             );
         }
     }
+    all.push(upstream_available(&by_digest(), &Upstream::NotAsked, Reachable::Unknown, true, false));
     all
 }
 
-fn every_up_to_date() -> Vec<Condition> {
+fn every_up_to_date() -> Vec<Said<UpToDate>> {
     let mut all = vec![
         up_to_date(&image(), None, &Upstream::NotAsked, false),
         up_to_date(&by_digest(), Some(&digest("a")), &Upstream::Gone, false),
@@ -87,53 +92,51 @@ fn every_up_to_date() -> Vec<Condition> {
     all
 }
 
-/// Each reason is a word of the custom resource, with the same truth, and each of its words can be said.
-fn is_spoken<R: Reason>(conditions: &[Condition]) {
-    for condition in conditions {
-        let word = R::ALL.iter().find(|word| word.as_str() == condition.reason);
-        let word = word.unwrap_or_else(|| panic!("{} has no reason {}", R::CONDITION, condition.reason));
-        let truth = match condition.status {
-            Status::True => Truth::True,
-            Status::False => Truth::False,
-            Status::Unknown => Truth::Unknown,
-        };
-        assert_eq!(word.truth(), truth, "{}", condition.reason);
-    }
+/// Whatever the custom resource can say is said by somebody.
+fn is_spoken<R: Reason>(said: &[Said<R>]) {
     for word in R::ALL {
-        assert!(conditions.iter().any(|condition| condition.reason == word.as_str()), "nobody says {}", word.as_str());
+        assert!(said.iter().any(|said| said.reason == *word), "nobody says {}", word.as_str());
     }
 }
 
 #[test]
-fn words_are_those_of_the_custom_resource() {
-    is_spoken::<larder_api::cached_image::Cached>(&every_cached());
-    is_spoken::<larder_api::cached_image::UpstreamAvailable>(&every_available());
-    is_spoken::<larder_api::cached_image::UpToDate>(&every_up_to_date());
+fn every_word_of_the_custom_resource_is_said() {
+    is_spoken(&every_cached());
+    is_spoken(&every_available());
+    is_spoken(&every_up_to_date());
+}
+
+fn read<R: Reason>(said: &[Said<R>]) -> Vec<String> {
+    said.iter()
+        .map(|Said { reason, message }| format!("{} {}: {message}", reason.truth().as_str(), reason.as_str()))
+        .collect()
 }
 
 #[test]
 fn what_a_person_reads() {
-    let mut read: Vec<String> = [every_cached(), every_available(), every_up_to_date()]
-        .concat()
-        .iter()
-        .map(|Condition { status, reason, message }| format!("{status:?} {reason}: {message}"))
-        .collect();
+    let mut read = [read(&every_cached()), read(&every_available()), read(&every_up_to_date())].concat();
     read.dedup();
     insta::assert_snapshot!(read.join("\n"));
 }
 
 #[test]
 fn a_pin_that_is_there_is_told_of_although_it_would_not_be_put_again() {
-    let done = cached(&Pin::Complete(1), Beside::default(), Some(&over(Full::Images(1))));
-    assert_eq!((done.status, done.reason), (Status::True, "Complete"));
+    let over = over(Full::Images(1));
+    let of = |pin: &Pin, beside: &Beside| cached(pin, beside, Some(&over)).reason;
+    assert_eq!(of(&Pin::Complete(1), &Beside::default()), Cached::Complete);
+    assert_eq!(of(&Pin::Waiting("later".into()), &Beside::default()), Cached::OverLimit);
+    assert_eq!(
+        of(&Pin::Waiting("later".into()), &Beside { keeps_older: true, ..Beside::default() }),
+        Cached::Incomplete
+    );
 }
 
 #[test]
 fn a_registry_that_is_down_is_told_at_once_and_what_it_said_of_the_image_before_that_stays() {
     let down = Reachable::Not(Moment::default());
-    let of = |upstream: &Upstream| upstream_available(&image(), upstream, down, true).reason;
-    assert_eq!(of(&Upstream::Has(digest("a"))), "Unreachable");
-    assert_eq!(of(&Upstream::NotAsked), "Unreachable");
-    assert_eq!(of(&Upstream::Gone), "Gone");
-    assert_eq!(of(&Upstream::Denied), "Denied");
+    let of = |upstream: &Upstream| upstream_available(&image(), upstream, down, true, true).reason;
+    assert_eq!(of(&Upstream::Has(digest("a"))), UpstreamAvailable::Unreachable);
+    assert_eq!(of(&Upstream::NotAsked), UpstreamAvailable::Unreachable);
+    assert_eq!(of(&Upstream::Gone), UpstreamAvailable::Gone);
+    assert_eq!(of(&Upstream::Denied), UpstreamAvailable::Denied);
 }

@@ -22,6 +22,31 @@ fn object() -> Object {
         expiry: None,
         last_used: Some(day(0)),
         was_used: false,
+        is_never_had: false,
+    }
+}
+
+#[test]
+fn what_nobody_gives_goes_soon_unless_somebody_says_otherwise() {
+    let (nginx, hour) = (image("nginx"), day(0).after(NEVER_HAD));
+    let never = Object { is_never_had: true, ..object() };
+    let ended = Use { has_ended: true, ..unused() };
+    for (what, object, by, default, is) in [
+        ("an hour", never.clone(), unused(), DAY, Until::Expires(hour)),
+        (
+            "a shorter default",
+            never.clone(),
+            unused(),
+            Duration::from_secs(3),
+            Until::Expires(day(0).after(Duration::from_secs(3))),
+        ),
+        ("it would come back", never.clone(), ended, DAY, Until::Expires(day(1))),
+        ("its own", Object { expiry: Some(2 * DAY), ..never.clone() }, unused(), DAY, Until::Expires(day(2))),
+        ("retained", Object { retain: true, ..never.clone() }, unused(), DAY, Until::Retained),
+        ("a person's", Object { made_by: MadeBy::Person, ..never }, unused(), DAY, Until::Deleted),
+    ] {
+        let rules = Rules { default, ..Rules::default() };
+        assert_eq!(until(&nginx, &object, by, &rules, day(0)), is, "{what}");
     }
 }
 
@@ -35,8 +60,13 @@ fn until_when_it_is_kept() {
     let rules = Rules::default();
     let by_hand = Object { made_by: MadeBy::Person, last_used: None, ..object() };
     for (what, object, by, is) in [
-        ("used", object(), Use { is_used: true, last_used: None }, Until::Used),
-        ("used and retained", Object { retain: true, ..object() }, Use { is_used: true, last_used: None }, Until::Used),
+        ("used", object(), Use { is_used: true, last_used: None, ..Use::default() }, Until::Used),
+        (
+            "used and retained",
+            Object { retain: true, ..object() },
+            Use { is_used: true, last_used: None, ..Use::default() },
+            Until::Used,
+        ),
         ("retained", Object { retain: true, ..object() }, unused(), Until::Retained),
         ("30 days", object(), unused(), Until::Expires(day(30))),
         ("its own", Object { expiry: Some(DAY), ..object() }, unused(), Until::Expires(day(1))),
@@ -49,25 +79,30 @@ fn until_when_it_is_kept() {
         (
             "used later than recorded",
             object(),
-            Use { is_used: false, last_used: Some(day(3)) },
+            Use { is_used: false, last_used: Some(day(3)), ..Use::default() },
             Until::Expires(day(33)),
         ),
         (
             "the record is later",
             Object { last_used: Some(day(5)), ..object() },
-            Use { is_used: false, last_used: Some(day(3)) },
+            Use { is_used: false, last_used: Some(day(3)), ..Use::default() },
             Until::Expires(day(35)),
         ),
         ("by hand", by_hand.clone(), unused(), Until::Deleted),
         ("by hand, with an end", Object { expiry: Some(DAY), ..by_hand.clone() }, unused(), Until::Expires(day(1))),
-        ("by hand, and a Pod used it since", by_hand, Use { is_used: false, last_used: Some(day(3)) }, Until::Deleted),
+        (
+            "by hand, and a Pod used it since",
+            by_hand,
+            Use { is_used: false, last_used: Some(day(3)), ..Use::default() },
+            Until::Deleted,
+        ),
         ("in the future", Object { last_used: Some(day(100)), ..object() }, unused(), Until::Expires(day(130))),
         // The controller was away when the last Pod went.
         ("used when that was written", Object { was_used: true, ..object() }, unused(), Until::Expires(day(40))),
         (
             "so, and a Job used it before",
             Object { was_used: true, ..object() },
-            Use { is_used: false, last_used: Some(day(1)) },
+            Use { is_used: false, last_used: Some(day(1)), ..Use::default() },
             Until::Expires(day(40)),
         ),
     ] {
@@ -106,13 +141,13 @@ fn what_is_due_is_deleted_as_it_was_looked_at_or_not_at_all() {
 #[test]
 fn a_pod_that_ended_long_ago_makes_no_object_that_would_go_at_once() {
     let rules = Rules { default: DAY, prefixes: BTreeMap::new() };
-    let ended = |at| Use { is_used: false, last_used: Some(at) };
+    let ended = |at| Use { is_used: false, last_used: Some(at), ..Use::default() };
     assert!(wants_object(&image("a"), ended(day(0)), &rules, day(0)));
     assert!(!wants_object(&image("a"), ended(day(0)), &rules, day(1)));
     assert!(!wants_object(&image("a"), unused(), &rules, day(0)));
     let none = Rules { default: Duration::ZERO, prefixes: BTreeMap::new() };
     assert!(!wants_object(&image("a"), ended(day(0)), &none, day(0)));
-    assert!(wants_object(&image("a"), Use { is_used: true, last_used: None }, &none, day(0)));
+    assert!(wants_object(&image("a"), Use { is_used: true, last_used: None, ..Use::default() }, &none, day(0)));
 }
 
 fn moments() -> impl Strategy<Value = Moment> {
@@ -130,7 +165,7 @@ proptest! {
         let made_by = if by_person { MadeBy::Person } else { MadeBy::Controller };
         let expiry = own.map(|days| DAY * days);
         let object = Object { made_by, created, retain, expiry, last_used: recorded, was_used, ..object() };
-        let by = Use { is_used, last_used: seen };
+        let by = Use { is_used, last_used: seen, ..Use::default() };
         let goes = due(&image("a"), &object, by, &Rules::default(), now).is_some();
         let length = expiry.unwrap_or(DEFAULT);
         let last = [Some(created), recorded, seen, was_used.then_some(now)].into_iter().flatten().max().unwrap();

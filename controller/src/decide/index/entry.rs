@@ -51,6 +51,8 @@ pub(super) struct Entry {
     always: usize,
     of_daemon_sets: usize,
     ended: usize,
+    /// Where those are that have ended.
+    ended_in: BTreeMap<Arc<str>, usize>,
     uses_left_out: BTreeMap<LeftOut, usize>,
     first_used: Option<Moment>,
     last_used: Option<Moment>,
@@ -67,6 +69,7 @@ impl Entry {
             always: 0,
             of_daemon_sets: 0,
             ended: 0,
+            ended_in: BTreeMap::new(),
             uses_left_out: BTreeMap::new(),
             first_used: None,
             last_used: None,
@@ -81,6 +84,7 @@ impl Entry {
         self.seen(Some(kept.created.unwrap_or(now)));
         if let Some(ended) = kept.ended {
             self.ended += 1;
+            more(&mut self.ended_in, &name.namespace);
             self.seen(Some(ended));
             return;
         }
@@ -104,6 +108,7 @@ impl Entry {
         }
         if kept.ended.is_some() {
             self.ended = self.ended.saturating_sub(1);
+            less(&mut self.ended_in, &name.namespace);
             return;
         }
         self.seen(Some(now));
@@ -145,13 +150,23 @@ impl Entry {
         self.digests.get_key_value(digest).map(|(known, _)| Arc::clone(known))
     }
 
+    /// Whose it is: where it is used, else where Pods that have ended still lie.
+    pub(super) fn namespaces(&self) -> BTreeSet<Arc<str>> {
+        let of = if self.namespaces.is_empty() { &self.ended_in } else { &self.namespaces };
+        of.keys().map(Arc::clone).collect()
+    }
+
+    pub(super) fn first_used(&self) -> Option<Moment> {
+        self.first_used
+    }
+
     pub(super) fn wanted(&self, now: Moment) -> Wanted {
         let is_used = !self.users.is_empty();
         Wanted {
             used_by: self.users.len(),
             users: self.users.iter().take(NAMED_USERS).map(|name| PodName::clone(name)).collect(),
             digests: self.digests.iter().map(|(digest, pods)| (Digest::clone(digest), *pods)).collect(),
-            namespaces: self.namespaces.keys().map(Arc::clone).collect(),
+            namespaces: self.namespaces(),
             nodes: self.nodes.len(),
             is_of_daemon_set: self.of_daemon_sets > 0,
             is_always: self.always > 0,

@@ -78,3 +78,21 @@ fn what_was_pinned_before_counts_from_when_that_was_heard_of() {
     assert_eq!(remembered.and(BTreeSet::new(), hours(7 * 24 - 1)), set(&["linux/arm64", "linux/s390x"]));
     assert_eq!(remembered.and(BTreeSet::new(), hours(7 * 24)), set(&["linux/s390x"]));
 }
+
+#[test]
+fn what_is_missing_is_what_nothing_there_covers() {
+    let of = |words: &[&str]| Platforms::of_words(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    for (wanted, there, missing) in [
+        (&["linux/amd64", "linux/arm64"][..], &["linux/amd64"][..], &["linux/arm64"][..]),
+        (&["linux/amd64"], &["linux/amd64", "linux/arm64"], &[]),
+        (&["linux/amd64", "linux/arm64"], &[], &[]),
+        (&["linux/arm/v7", "linux/arm/v6"], &["linux/arm"], &[]),
+        (&["linux/arm"], &["linux/arm/v7"], &["linux/arm"]),
+        (&["linux/amd64", "windows/amd64"], &["linux/arm64"], &["linux/amd64", "windows/amd64"]),
+        (&[], &["linux/amd64"], &["its other platforms"]),
+        (&[], &[], &[]),
+    ] {
+        assert_eq!(of(wanted).missing_in(&of(there)), missing, "{wanted:?} of {there:?}");
+    }
+    assert_eq!(of(&["linux/arm64", "linux/amd64"]).words(), ["linux/amd64", "linux/arm64"]);
+}

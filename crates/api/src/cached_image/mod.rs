@@ -16,7 +16,7 @@ use crate::schema;
 use crate::span::{self, SpanError};
 
 pub use reasons::{Cached, UpToDate, UpstreamAvailable};
-pub use status::{CachedImageStatus, HeldDigest, MOST_DIGESTS, MOST_PODS, Progress, UsedBy};
+pub use status::{CachedImageStatus, HeldDigest, MOST_DIGESTS, MOST_NAMESPACES, MOST_PODS, Progress, UsedBy};
 
 /// Most platforms that one image may name.
 pub const MOST_PLATFORMS: usize = 32;

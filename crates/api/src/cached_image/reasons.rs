@@ -7,7 +7,7 @@ reasons! {
     Cached of "Cached" {
         /// Every blob of every digest that matters is in the cache.
         Complete = True,
-        /// The reference is in the cache; a digest that some Pod has, or the newest one, is not yet.
+        /// The reference is in the cache; a digest that some Pod has, the newest one, or a platform is not yet.
         Incomplete = False,
         /// Its turn to be fetched comes.
         Queued = False,
@@ -17,14 +17,12 @@ reasons! {
         Retrying = False,
         /// It needs credentials: private images are left to the nodes.
         Private = False,
-        /// It is not fetched: a rule forbids it, the registry is skipped, or there is none of the platforms.
+        /// It is not fetched: a rule forbids it, the registry is skipped, there is none of the platforms, or the cache takes no such wish.
         Refused = False,
         /// The registry does not have it, and the cache never had it.
         NotFound = False,
         /// Its namespace has as many images, or bytes, as it may have.
         OverLimit = False,
-        /// The controller only reports what it would cache (mode observe).
-        Observing = False,
         /// Its spec says something that nobody can do; the message says what.
         Invalid = False,
         /// The cluster cache does not answer.

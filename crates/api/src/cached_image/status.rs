@@ -9,6 +9,8 @@ use crate::{Condition, Time, schema};
 pub const MOST_DIGESTS: usize = 64;
 /// Most Pods that are named.
 pub const MOST_PODS: usize = 20;
+/// Most namespaces that are named.
+pub const MOST_NAMESPACES: usize = 16;
 
 /// What is known of the image.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +50,10 @@ pub struct CachedImageStatus {
     /// Which Pods use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_by: Option<UsedBy>,
+    /// Namespaces whose Pods use it, or were the last that did; it counts against their bounds. The first of them by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MOST_NAMESPACES), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub namespaces: Vec<String>,
     /// When a Pod was first seen to use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]

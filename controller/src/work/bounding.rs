@@ -1,0 +1,123 @@
+//! Bounds of namespaces: what is over one gets no object and no pin, and that is said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Work;
+use crate::decide::bounds::{Claim, Ledger, OverBound};
+use crate::decide::expiry::MadeBy;
+use crate::decide::{Image, Moment};
+use crate::events::Note;
+use crate::world::Known;
+
+/// A namespace hears of it once in this time, however many images are over its bound.
+const TOLD_AGAIN: Duration = Duration::from_hours(1);
+
+/// Images of which it is remembered that their being over was logged; one more, and all are forgotten.
+const REMEMBERED: usize = 10_000;
+
+/// Of what was said that it is over a bound.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    images: BTreeSet<Image>,
+    namespaces: BTreeMap<Arc<str>, Instant>,
+}
+
+/// What an image takes of which namespaces. Of one with an object of a person's nobody's room is taken.
+pub(super) fn claim(known: &Known, image: &Image) -> Claim {
+    let (mut namespaces, first_used) = known.index.owners(image);
+    let (mut bytes, mut since, mut is_of_a_person) = (None, first_used, false);
+    for object in known.objects_of(image) {
+        is_of_a_person |= object.made_by == MadeBy::Person;
+        bytes = bytes.max(object.status.size_bytes.and_then(|bytes| u64::try_from(bytes).ok()));
+        since = Some(since.map_or(object.created, |since| since.min(object.created)));
+        if namespaces.is_empty() {
+            namespaces = object.status.namespaces.iter().map(|namespace| namespace.as_str().into()).collect();
+        }
+    }
+    if is_of_a_person {
+        namespaces.clear();
+    }
+    Claim { image: image.clone(), namespaces, since: since.unwrap_or(Moment::END), bytes }
+}
+
+impl Work {
+    /// Counts everything anew. Images that now have room are looked at, and so are those that have it no longer.
+    pub(super) fn count_claims(&mut self) {
+        let before = self.ledger.take();
+        let ledger = {
+            let known = self.shared.world.known();
+            self.ledger_of(&known, before.as_ref())
+        };
+        if let Some(before) = before {
+            let (was, is) = (before.all_over(), ledger.all_over());
+            let now_in = was.keys().filter(|image| !is.contains_key(*image));
+            let now_out = is.keys().filter(|image| !was.contains_key(*image));
+            for image in now_in.chain(now_out).cloned().collect::<Vec<_>>() {
+                self.look_soon(image);
+            }
+        }
+        self.ledger = Some(ledger);
+    }
+
+    /// Of everything that has an object, and of what is over a bound and may have room by now.
+    fn ledger_of(&self, known: &Known, before: Option<&Ledger>) -> Ledger {
+        let waiting = before.map(Ledger::all_over).into_iter().flat_map(BTreeMap::keys);
+        let waiting = waiting.filter(|image| !known.by_image.contains_key(*image));
+        let claims: Vec<Claim> = known.by_image.keys().chain(waiting).map(|image| claim(known, image)).collect();
+        self.shared.settings.bounds.judge(&claims)
+    }
+
+    /// Whether there is room for an object of this image; if not, that is said.
+    pub(super) fn has_room(&mut self, known: &Known, image: &Image) -> bool {
+        let mut ledger = self.ledger.take().unwrap_or_else(|| self.ledger_of(known, None));
+        let has_room = ledger.admit(&self.shared.settings.bounds, &claim(known, image));
+        let over = ledger.over(image).cloned();
+        self.ledger = Some(ledger);
+        if let Some(over) = over {
+            self.say_over(image, &over);
+        }
+        has_room
+    }
+
+    /// Why an image is over the bound, if it is.
+    pub(super) fn over(&self, image: &Image) -> Option<&OverBound> {
+        self.ledger.as_ref()?.over(image)
+    }
+
+    /// What was fetched before anybody knew how large it is goes soon where there is no room for it.
+    pub(super) fn see_size(&mut self, image: &Image) {
+        let bounds = &self.shared.settings.bounds;
+        let Some(ledger) = &mut self.ledger else { return };
+        let claim = claim(&self.shared.world.known(), image);
+        if ledger.grow(bounds, &claim) {
+            self.pass_soon();
+        }
+    }
+
+    /// Nobody wants it any more.
+    pub(super) fn forget_over(&mut self, image: &Image) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.forget(image);
+        }
+    }
+
+    fn say_over(&mut self, image: &Image, over: &OverBound) {
+        let Told { images, namespaces } = &mut self.told_over;
+        if images.len() >= REMEMBERED {
+            images.clear();
+        }
+        if images.insert(image.clone()) {
+            tracing::info!(%image, "not cached: {over}");
+        }
+        let now = Instant::now();
+        namespaces.retain(|_, at| at.elapsed() < TOLD_AGAIN);
+        if !self.shared.settings.observe && !namespaces.contains_key(&over.namespace) {
+            namespaces.insert(Arc::clone(&over.namespace), now);
+            self.events.publish_namespace(&over.namespace, Note::warning("OverLimit", format!("{image}: {over}")));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+use larder_oci::Algorithm;
+
+use super::*;
+use crate::cluster_cache::Amount;
+use crate::decide::expiry::MadeBy;
+
+fn image() -> Image {
+    Image::parse("ghcr.io/team/app:1").unwrap()
+}
+
+fn digest(name: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, name.as_bytes())
+}
+
+fn object(status: CachedImageStatus) -> Object {
+    Object {
+        name: "app".into(),
+        uid: "1".into(),
+        resource_version: "1".into(),
+        generation: Some(1),
+        created: Moment::from_seconds(0),
+        made_by: MadeBy::Controller,
+        image: image(),
+        spec: larder_api::CachedImageSpec::default(),
+        status,
+    }
+}
+
+fn pin(state: PinState, error: Option<&str>) -> Pin {
+    Pin {
+        image: image().reference().unwrap(),
+        platforms: vec!["linux/amd64".into()],
+        state,
+        error: error.map(str::to_owned),
+        code: None,
+        digest: (state == PinState::Complete).then(|| digest("a")),
+        until_then: None,
+        bytes: Amount { known: 900, fetched: 900 },
+        blobs: Amount { known: 3, fetched: 3 },
+        put_at: 0,
+    }
+}
+
+/// What is known, which is nothing, unless a test says so.
+struct Given {
+    before: CachedImageStatus,
+    wanted: Option<Wanted>,
+    pin: Result<Option<Pin>, &'static str>,
+    refused: Option<&'static str>,
+    is_watched: bool,
+    platforms: &'static [&'static str],
+    now: Moment,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Self {
+            before: CachedImageStatus::default(),
+            wanted: None,
+            pin: Ok(None),
+            refused: None,
+            is_watched: true,
+            platforms: &["linux/amd64"],
+            now: Moment::from_seconds(1_700_000_000),
+        }
+    }
+}
+
+fn told(given: Given) -> CachedImageStatus {
+    let Given { before, wanted, pin, refused, is_watched, platforms, now } = given;
+    let platforms: Vec<String> = platforms.iter().map(|word| (*word).to_owned()).collect();
+    status(&Facts {
+        object: &object(before),
+        wanted: wanted.as_ref(),
+        pin: pin.as_ref().map(Option::as_ref).map_err(|words| *words),
+        digests: &BTreeMap::new(),
+        not_pinned: None,
+        refused,
+        upstream: &Upstream::NotAsked,
+        registry: Reachable::Unknown,
+        checked: None,
+        is_watched,
+        platforms: &Platforms::of_words(&platforms),
+        rules: &Rules::default(),
+        now,
+    })
+}
+
+fn reason(status: &CachedImageStatus) -> Cached {
+    get(&status.conditions).unwrap()
+}
+
+fn message(status: &CachedImageStatus, condition: &str) -> String {
+    status.conditions.iter().find(|known| known.type_ == condition).unwrap().message.clone()
+}
+
+#[test]
+fn a_pin_is_told_in_the_words_of_the_resource() {
+    for (state, code, error, is) in [
+        (PinState::Queued, None, None, Cached::Queued),
+        (PinState::Fetching, None, None, Cached::Fetching),
+        (PinState::Complete, None, None, Cached::Complete),
+        (PinState::Waiting, None, Some("ghcr.io cannot be reached for the manifest 1"), Cached::Retrying),
+        (PinState::Waiting, Some(Code::NotFound), Some("ghcr.io does not have the manifest 1"), Cached::NotFound),
+        (PinState::Refused, Some(Code::Private), Some("ghcr.io wants credentials"), Cached::Private),
+        (PinState::Refused, None, Some("the settings do not allow it"), Cached::Refused),
+        (PinState::Refused, None, None, Cached::Refused),
+    ] {
+        let pin = Pin { code, ..pin(state, error) };
+        let status = told(Given { pin: Ok(Some(pin)), ..Given::default() });
+        assert_eq!(reason(&status), is, "{state:?} {error:?}");
+        assert!(message(&status, "Cached").contains(error.unwrap_or_default()), "{status:?}");
+    }
+    assert_eq!(reason(&told(Given::default())), Cached::Pending);
+    let away = Given { pin: Err("nobody answers"), ..Given::default() };
+    assert_eq!(reason(&told(away)), Cached::CacheUnreachable);
+}
+
+/// Whoever is turned away has no pin, and no turn that would change that.
+#[test]
+fn a_wish_that_the_cache_does_not_take_is_refused_and_not_pending() {
+    let of = |pin| told(Given { pin: Ok(pin), refused: Some("no such platform"), ..Given::default() });
+    let refused = of(None);
+    assert_eq!((reason(&refused), message(&refused, "Cached").as_str()), (Cached::Refused, "no such platform"));
+    assert_eq!(reason(&of(Some(pin(PinState::Waiting, Some("later"))))), Cached::Refused);
+    let there = of(Some(pin(PinState::Complete, None)));
+    assert_eq!(reason(&there), Cached::Complete, "what is there can be pulled, whatever was asked for since");
+}
+
+#[test]
+fn a_pin_for_fewer_platforms_than_the_nodes_have_is_incomplete_and_says_which_is_missing() {
+    let of = |pin| told(Given { pin: Ok(Some(pin)), platforms: &["linux/amd64", "linux/arm64"], ..Given::default() });
+    let done = pin(PinState::Complete, None);
+    let status = of(done.clone());
+    assert_eq!(reason(&status), Cached::Incomplete);
+    assert!(message(&status, "Cached").contains("without linux/arm64:"), "{}", message(&status, "Cached"));
+    assert_eq!(status.platforms, ["linux/amd64"], "those that are kept");
+    assert_eq!(reason(&of(Pin { platforms: Vec::new(), ..done })), Cached::Complete, "all of them are kept");
+}
+
+#[test]
+fn nobody_is_promised_a_turn_that_does_not_come() {
+    let promised = |is_watched| message(&told(Given { is_watched, ..Given::default() }), "UpstreamAvailable");
+    assert!(promised(true).contains("its turn comes within the interval"));
+    assert!(!promised(false).contains("its turn comes"), "{}", promised(false));
+}
+
+/// Time alone makes a difference of it, which is why an image is looked at now and then although nothing happened.
+#[test]
+fn while_an_image_is_used_its_last_use_is_told_once_an_hour() {
+    let begin = Moment::from_seconds(1_700_000_000);
+    let used = |at| Some(Wanted { used_by: 1, last_used: Some(at), ..Wanted::default() });
+    let first = told(Given { wanted: used(begin), ..Given::default() });
+    assert_eq!(first.last_used, Some(as_time(begin)));
+    for (later, is) in [(LAST_USE / 2, Worth::Nothing), (LAST_USE, Worth::Detail)] {
+        let now = begin.after(later);
+        let again = told(Given { before: first.clone(), wanted: used(now), now, ..Given::default() });
+        assert_eq!(worth(&first, &again), is, "{later:?}");
+    }
+}
