@@ -140,10 +140,12 @@ impl ClusterCache {
         answer::as_of(&said.of(&[StatusCode::OK])?).map(AsOf)
     }
 
-    /// Declares that since then all that is wanted is pinned, and nothing else. [`CacheError::Incomplete`] while a pin is not there yet.
+    /// Declares that since then all that is wanted is pinned, and nothing else. [`CacheError::Incomplete`] while a pin is not there yet, unless it failed when
+    /// it was tried: what cannot be had is not waited for.
     pub async fn declare(&self, as_of: AsOf) -> Result<(), CacheError> {
         let path = format!("holders/{}/declarations/{}", self.holder, as_of.0);
-        let said = self.transport.ask(&Question::new(Method::PUT, path)).await?;
+        let question = Question::new(Method::PUT, path).with_query("without=failed".to_owned());
+        let said = self.transport.ask(&question).await?;
         if said.status == StatusCode::CONFLICT {
             return Err(CacheError::Incomplete { reason: said.words() });
         }

@@ -37,6 +37,9 @@ pub struct CachePin {
     pub digest: Option<Digest>,
     /// Whether everything is there.
     pub is_complete: bool,
+    /// Whether it was tried and cannot be had, a misspelt or private image, say. A declaration does not wait for it: on a bucket nothing is ever removed
+    /// without one.
+    pub has_failed: bool,
 }
 
 /// A pin to put.
@@ -70,8 +73,6 @@ pub struct Plan {
     pub delete: Vec<Image>,
     /// Of what is pinned, what was let go before and now by a word: it is not asked for again if it does not go at once.
     pub let_go: BTreeSet<Image>,
-    /// To delete because they are set aside. Nothing is lost with them; their images keep their turns.
-    pub set_aside: Vec<Image>,
     /// As it should be.
     pub unchanged: usize,
     /// Whether what would be deleted may be.
@@ -89,11 +90,6 @@ pub struct Listing<'a> {
     pub deleted: &'a BTreeSet<Image>,
     /// A person's word for the brake.
     pub word: Option<&'a str>,
-    /// What the cache cannot get and has nothing of ([`super::turns::Turns::set_aside`], without those pins that still
-    /// hold what was there before). A cache lets nobody declare a set of which one pin is not complete, and on a bucket
-    /// nothing is ever removed without; so that one misspelt image does not stand in the way of that, such pins go while
-    /// their images rest, and come back when it is their turn again.
-    pub set_aside: &'a BTreeSet<Image>,
     /// What was let go before: images that expired ([`super::expiring`]), and pins that a word was said for. With a tag go the
     /// digests that are kept beside it.
     pub let_go: &'a BTreeSet<Image>,
@@ -143,16 +139,11 @@ pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &
         .collect();
     let have: BTreeMap<&Image, &CachePin> = cached.iter().map(|pin| (&pin.image, pin)).collect();
     let mut put = Vec::new();
-    let mut set_aside = Vec::new();
     let mut unchanged = 0;
     let mut is_complete = true;
     for (image, platforms) in &wanted {
         let pin = have.get(image);
-        if listing.set_aside.contains(image) && pin.is_none_or(|pin| !pin.is_complete) {
-            set_aside.extend(pin.map(|pin| pin.image.clone()));
-            continue;
-        }
-        is_complete &= pin.is_some_and(|pin| pin.is_complete);
+        is_complete &= pin.is_some_and(|pin| pin.is_complete || pin.has_failed);
         match why(pin.copied(), platforms, moved.get(image).copied()) {
             Some(why) => put.push(Put { image: image.clone(), platforms: platforms.clone(), why }),
             None => unchanged += 1,
@@ -182,13 +173,12 @@ pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &
         ruling => ruling,
     };
     let is_settled = listing.is_complete && is_complete && put.is_empty() && asked.is_empty() && free.is_empty();
-    let is_settled = is_settled && set_aside.is_empty();
     let delete = match &ruling {
         Ruling::Go => free.union(&asked).cloned().collect(),
         Ruling::Hold(_) => Vec::new(),
     };
     let let_go = if brake.releases() > releases { free.union(&asked).cloned().collect() } else { free };
-    Plan { put, delete, let_go, set_aside, unchanged, ruling, is_settled }
+    Plan { put, delete, let_go, unchanged, ruling, is_settled }
 }
 
 fn why(pin: Option<&CachePin>, platforms: &Platforms, upstream: Option<&Digest>) -> Option<Why> {

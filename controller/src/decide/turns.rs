@@ -15,9 +15,6 @@ use super::{Image, Moment};
 /// Every so many turns of a registry are for what has waited longest.
 const FOR_THE_OLDEST: u64 = 4;
 
-/// Failures in a row, after which nobody else waits for it: two and a half minutes, as they are spaced.
-const OFTEN: u32 = 5;
-
 /// How much something is needed: greater is sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Need {
@@ -189,16 +186,9 @@ impl Turns {
         Some(at)
     }
 
-    /// Images that failed so often that others do not wait for them any more ([`super::pins::Listing::set_aside`]), while
-    /// they rest.
-    pub fn set_aside(&self) -> BTreeSet<Image> {
-        self.resting.iter().map(|(_, image)| image).filter(|image| self.is_set_aside(image)).cloned().collect()
-    }
-
-    /// Whether it is one of these.
-    pub fn is_set_aside(&self, image: &Image) -> bool {
-        let often = |state: &State| state.failures >= OFTEN && matches!(state.place, At::Resting(_));
-        self.images.get(image).is_some_and(often)
+    /// Whether it failed when it was tried last, also while it is tried again.
+    pub fn has_failed(&self, image: &Image) -> bool {
+        self.images.get(image).is_some_and(|state| state.failures > 0)
     }
 
     /// How many are ready, resting after a failure, under way.

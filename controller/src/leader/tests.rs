@@ -1,4 +1,12 @@
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::json;
+use tower::service_fn;
 
 use super::*;
 
@@ -43,4 +51,29 @@ async fn another_leader_ends_it_at_once() {
     sender.send_replace(None);
     assert_eq!(writing.await.unwrap(), Err(NotLeading));
     assert_eq!(began.elapsed(), Duration::from_secs(1));
+}
+
+struct Panics;
+
+impl Witness for Panics {
+    fn leads(&self, _: bool) {}
+    fn leader(&self, _: &str) {
+        panic!("of course");
+    }
+    fn word(&self, _: Option<&str>) {}
+}
+
+/// The process ends then (`tasks::the_end_of_any_part_ends_the_process_with_its_name`): one that waits for a lease that nobody asks for is worse than none.
+#[tokio::test]
+async fn whoever_cannot_renew_any_more_ends() {
+    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "it" }, "spec": { "holderIdentity": "another" } });
+    let answering = service_fn(move |_: Request<Body>| {
+        std::future::ready(Ok::<_, std::io::Error>(Response::new(Body::from(lease.to_string().into_bytes()))))
+    });
+    let client = Client::new(answering, "default");
+    let name: LeaseName = "here/it".parse().unwrap();
+    let candidate = Candidate::new(client, name, "this".to_owned(), Times::default(), Arc::new(Panics));
+    let leading = lead(candidate, CancellationToken::new(), |_| std::future::pending::<Result<(), Infallible>>());
+    let ended = tokio::time::timeout(Duration::from_mins(1), leading).await;
+    assert_eq!(ended.expect("it ends"), Ok(()));
 }

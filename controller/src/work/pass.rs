@@ -67,8 +67,7 @@ impl Work {
         };
         let seen: BTreeSet<Image> = listed.iter().map(|pin| Image::of(pin.image.clone())).collect();
         let watched = std::mem::take(&mut self.pins.watched);
-        let aside = self.turns.set_aside();
-        let is_kept = |image: &Image| seen.contains(image) || watched.contains(image) || aside.contains(image);
+        let is_kept = |image: &Image| seen.contains(image) || watched.contains(image);
         let mut changed: Vec<Image> = self.pins.known.keys().filter(|image| !is_kept(image)).cloned().collect();
         self.pins.known.retain(|image, _| is_kept(image));
         for pin in listed {
@@ -155,17 +154,15 @@ impl Work {
                 platforms: platforms_of(pin),
                 digest: pin.digest.clone(),
                 is_complete: pin.state == PinState::Complete,
+                // Also while it is tried again: of many some always are.
+                has_failed: matches!(pin.state, PinState::Waiting | PinState::Refused) || self.turns.has_failed(image),
             })
             .collect();
         let word = self.word();
-        let holds_older = |image: &Image| self.pins.known.get(image).is_some_and(|pin| pin.until_then.is_some());
-        let set_aside: BTreeSet<Image> =
-            self.turns.set_aside().into_iter().filter(|image| !holds_older(image)).collect();
         let listing = Listing {
             is_complete: is_listed,
             deleted: &deleted,
             word: word.as_deref(),
-            set_aside: &set_aside,
             let_go: &self.let_go,
             unreadable: &unreadable,
         };
@@ -202,9 +199,6 @@ impl Work {
         let leaving: BTreeSet<Image> = plan.delete.iter().cloned().collect();
         for image in plan.delete.iter().take(1_000) {
             self.turns.give_up(image);
-            self.unpin(image.clone());
-        }
-        for image in &plan.set_aside {
             self.unpin(image.clone());
         }
         let settle: Vec<Image> = deleted.into_iter().filter(|image| !leaving.contains(image)).collect();
@@ -267,12 +261,6 @@ impl Work {
         self.pins.leaving.remove(image);
         self.cache_said(result.as_ref().err());
         match result {
-            Ok(()) if self.turns.is_set_aside(image) => {
-                tracing::debug!(%image, "set aside: it cannot be had, and the rest is not to wait for it");
-                if self.declared.elapsed() >= super::DECLARED {
-                    self.pass_soon();
-                }
-            }
             Ok(()) => {
                 tracing::info!(%image, "no longer kept: it has no CachedImage any more");
                 self.pins.known.remove(image);

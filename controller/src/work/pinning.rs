@@ -203,12 +203,7 @@ impl Work {
                         self.turns.failed(image, now());
                     }
                 }
-                let keeps_older = pin.until_then.is_some();
                 self.pins.known.insert(image.clone(), pin);
-                // Its try is over: as long as its pin is there the rest cannot be declared.
-                if !keeps_older && self.turns.is_set_aside(image) {
-                    self.unpin(image.clone());
-                }
             }
             Err(error) => {
                 self.shared.metrics.fetched("error");

@@ -38,7 +38,7 @@ pub(super) enum Request {
     /// `POST /v1/holders/HOLDER/declarations`
     BeginDeclaration { holder: Holder },
     /// `PUT /v1/holders/HOLDER/declarations/AS_OF`
-    Declare { holder: Holder, as_of: AsOf },
+    Declare { holder: Holder, as_of: AsOf, without_failed: bool },
     /// `GET /v1/holders/HOLDER`
     Declared { holder: Holder },
     /// `DELETE /v1/holders/HOLDER`
@@ -145,7 +145,12 @@ pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<
                 let as_of = as_of
                     .parse()
                     .map_err(|_| Wrong::bad("AS_OF must be the as_of that beginning the declaration has answered"))?;
-                Request::Declare { holder: others(holder(by)?)?, as_of: AsOf(as_of) }
+                let without_failed = match query.take("without").as_deref() {
+                    None => false,
+                    Some("failed") => true,
+                    Some(_) => return Err(Wrong::bad("without can be failed, and nothing else")),
+                };
+                Request::Declare { holder: others(holder(by)?)?, as_of: AsOf(as_of), without_failed }
             }
             (_, [_] | [_, "declarations"] | [_, "declarations", _]) => return Err(not_allowed()),
             _ => return Err(Wrong::new(StatusCode::NOT_FOUND, PATHS)),
@@ -390,6 +395,8 @@ mod tests {
             ("POST", "/v1/registries", "405", "POST"),
             ("GET", "/v1/registries?since=1", "400", "since"),
             ("PUT", "/v1/holders/me/declarations/soon", "400", "as_of"),
+            ("PUT", "/v1/holders/me/declarations/7?without=all", "400", "failed"),
+            ("POST", "/v1/holders/me/declarations?without=failed", "400", "without"),
             ("PUT", "/v1/holders/me", "405", "PUT"),
             ("DELETE", "/v1/holders/pull", "400", "nobody's"),
             ("DELETE", "/v1/holders/me/declarations", "405", "DELETE"),

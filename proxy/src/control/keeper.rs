@@ -6,7 +6,7 @@
 
 mod wishes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, plan};
 use super::writings::Writings;
-use crate::pins::{KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{Holder, KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::pull::{Code, Puller, Reason, Unkept};
 use crate::store::Name;
 
@@ -75,6 +75,8 @@ struct Entry {
     not_before: Instant,
     failures: u32,
     running: bool,
+    /// Its last try ended without it, and is known to be for want of it: also while it is tried again.
+    has_failed: bool,
     /// It was put again while it was worked at.
     again: bool,
     /// Nobody wants it any more.
@@ -147,6 +149,14 @@ impl Keeper {
     /// What is going on with a pin here, if anything is.
     pub(super) fn state(&self, place: &Place) -> Option<(State, Arc<Progress>)> {
         self.entries().get(place).map(|entry| (entry.state.clone(), Arc::clone(&entry.progress)))
+    }
+
+    /// The holder's pins that failed when they were tried here. A declaration need not wait for them: what such a pin is known to reach is in its record, and
+    /// protected; where nobody could tell what it is, there is nothing to lose.
+    pub(super) fn failed(&self, holder: &Holder) -> BTreeSet<Place> {
+        let entries = self.entries();
+        let its = entries.iter().filter(|(_, entry)| entry.has_failed && entry.name.holder == *holder);
+        its.map(|(place, _)| place.clone()).collect()
     }
 
     /// Works until `shutdown`.
@@ -247,6 +257,9 @@ impl Keeper {
                     let doubled = AGAIN.saturating_mul(1 << entry.failures.min(16));
                     let wait = if matches!(unkept, Unkept::Refused(_)) { LONGEST } else { doubled.min(LONGEST) };
                     entry.failures += 1;
+                    let (Unkept::Refused(reason) | Unkept::Later(reason)) = &unkept;
+                    // Where it was the store that failed nobody knows what there is of it.
+                    entry.has_failed = reason.code != Code::Store;
                     entry.not_before = Instant::now() + wait;
                     entry.state = match unkept {
                         Unkept::Refused(reason) => State::Refused(reason),
@@ -372,6 +385,7 @@ impl Entry {
             not_before: now,
             failures: 0,
             running: false,
+            has_failed: false,
             again: false,
             gone: CancellationToken::new(),
         }

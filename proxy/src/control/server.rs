@@ -3,6 +3,7 @@
 //! Whose token it is is asked before anything is read or looked up. Everything that a client can make us hold or wait for is bounded, and
 //! where all places are taken a connection on which nobody was let in gives way to the one that comes (`server::strangers`).
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -234,17 +235,20 @@ impl Control {
                 let as_of = pins.begin_declaration(&holder).await?;
                 ok(json!({ "holder": holder.as_str(), "as_of": as_of.0 }))
             }
-            Request::Declare { holder, as_of } => match pins.declare(&holder, as_of).await? {
-                Declared::Done => ok(json!({ "holder": holder.as_str(), "declared": as_of.0 })),
-                Declared::Incomplete(name) => Err(Wrong::new(
-                    StatusCode::CONFLICT,
-                    format!("{name} is not complete: wait until it is, or delete it, and declare then"),
-                )),
-                Declared::Future => Err(Wrong::new(
-                    StatusCode::BAD_REQUEST,
-                    "that time has not come: take the as_of that beginning the declaration has answered",
-                )),
-            },
+            Request::Declare { holder, as_of, without_failed } => {
+                let failed = if without_failed { self.keeper.failed(&holder) } else { BTreeSet::new() };
+                match pins.declare(&holder, as_of, &failed).await? {
+                    Declared::Done => ok(json!({ "holder": holder.as_str(), "declared": as_of.0 })),
+                    Declared::Incomplete(name) => Err(Wrong::new(
+                        StatusCode::CONFLICT,
+                        format!("{name} is not complete: wait until it is, or delete it, and declare then"),
+                    )),
+                    Declared::Future => Err(Wrong::new(
+                        StatusCode::BAD_REQUEST,
+                        "that time has not come: take the as_of that beginning the declaration has answered",
+                    )),
+                }
+            }
             Request::Declared { holder } => {
                 let declared = pins.declared(&holder).await?.map(|as_of| as_of.0);
                 ok(json!({ "holder": holder.as_str(), "declared": declared }))

@@ -65,12 +65,14 @@ impl Ledger {
         page
     }
 
-    pub(crate) fn declare(&mut self, holder: &Holder, as_of: AsOf, now: AsOf) -> Declared {
+    pub(crate) fn declare(&mut self, holder: &Holder, as_of: AsOf, failed: &BTreeSet<Place>, now: AsOf) -> Declared {
         if as_of > now {
             return Declared::Future;
         }
-        let incomplete = self.pins.values().find(|kept| kept.pin.name.holder == *holder && !kept.complete);
-        if let Some(kept) = incomplete {
+        let stands_in_the_way = |(place, kept): &(&Place, &KeptPin)| {
+            kept.pin.name.holder == *holder && !kept.complete && !failed.contains(*place)
+        };
+        if let Some((_, kept)) = self.pins.iter().find(stands_in_the_way) {
             return Declared::Incomplete(kept.pin.name.clone());
         }
         let newest = self.declared.entry(holder.clone()).or_insert(as_of);

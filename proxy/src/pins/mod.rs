@@ -170,8 +170,14 @@ pub trait Pins: Send + Sync + 'static {
     /// not want, and then calls [`Pins::declare`].
     fn begin_declaration(&self, holder: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>>;
 
-    /// Declares that as of then all that the holder wants is pinned, and that it has no other pins. Refused while one of its pins is incomplete.
-    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>>;
+    /// Declares that as of then all that the holder wants is pinned, and that it has no other pins. Refused while one of its pins is incomplete that is not
+    /// among the `failed`: what they reach is in their records as far as anybody knows, or nobody knows what they are; so nothing is lost without them.
+    fn declare(
+        &self,
+        holder: &Holder,
+        as_of: AsOf,
+        failed: &BTreeSet<Place>,
+    ) -> BoxFuture<'_, Result<Declared, PinsError>>;
 
     /// Of when the holder's newest declaration is.
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>>;

@@ -2,7 +2,7 @@
 //!
 //! Memory files, so that readers and writers of a blob do with it what they do with a file on a disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, Weak};
@@ -446,8 +446,13 @@ impl Pins for MemoryStore {
         Box::pin(ready(Ok(now())))
     }
 
-    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
-        Box::pin(ready(Ok(lock(&self.state).pins.declare(holder, as_of, now()))))
+    fn declare(
+        &self,
+        holder: &Holder,
+        as_of: AsOf,
+        failed: &BTreeSet<Place>,
+    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        Box::pin(ready(Ok(lock(&self.state).pins.declare(holder, as_of, failed, now()))))
     }
 
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {

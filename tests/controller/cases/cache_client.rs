@@ -73,6 +73,13 @@ pub(crate) fn pins_over_tls() -> Result<()> {
         let other = ImageReference::parse(&format!("{}/team/other:v1", origin.registry()))?;
         let pin = client.put(&other, &[], WAIT).await?;
         ensure!(pin.state == PinState::Waiting && pin.error.is_some(), "{pin:?}");
+        // What cannot be had is not waited for; what was not tried yet is.
+        client.declare(client.begin_declaration().await?).await?;
+        origin.behave(Matcher::path("/blobs/"), Behaviour::Hang);
+        let slow = Image::build(&ImageSpec { layers: vec![40_000], seed: 3, ..ImageSpec::default() });
+        origin.push("team/slow", "v1", &slow);
+        let slow = ImageReference::parse(&format!("{}/team/slow:v1", origin.registry()))?;
+        client.put(&slow, &[], Duration::ZERO).await?;
         let refused = client.declare(client.begin_declaration().await?).await;
         ensure!(matches!(refused, Err(CacheError::Incomplete { .. })), "{refused:?}");
         anyhow::Ok(())

@@ -108,18 +108,17 @@ fn what_failed_rests_and_longer_each_time() {
 }
 
 #[test]
-fn what_failed_often_is_set_aside_while_it_rests() {
+fn what_failed_is_known_to_have_while_it_is_tried_again() {
     let mut turns = turns(1);
     turns.wait(&image(0, 0), nodes(1));
-    let mut now = second(0);
-    for _ in 1..=OFTEN {
-        assert_eq!(turns.set_aside(), BTreeSet::new());
-        turns.next(now);
-        now = turns.failed(&image(0, 0), now).unwrap();
-    }
-    assert_eq!(turns.set_aside(), BTreeSet::from([image(0, 0)]));
-    assert_eq!(turns.next(now), [image(0, 0)]);
-    assert_eq!(turns.set_aside(), BTreeSet::new());
+    turns.next(second(0));
+    assert!(!turns.has_failed(&image(0, 0)));
+    let again = turns.failed(&image(0, 0), second(0)).unwrap();
+    assert!(turns.has_failed(&image(0, 0)));
+    assert_eq!(turns.next(again), [image(0, 0)]);
+    assert!(turns.has_failed(&image(0, 0)));
+    turns.done(&image(0, 0));
+    assert!(!turns.has_failed(&image(0, 0)));
 }
 
 #[test]

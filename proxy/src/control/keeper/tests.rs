@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::fetch::testing::{ScriptedSource, limits};
 use crate::metrics::Metrics;
-use crate::pins::{AsOf, Content, Declared, Holder, Page, Platforms};
+use crate::pins::{AsOf, Content, Declared, Page, Platforms};
 use crate::pull::Limits;
 use crate::settings::Settings;
 use crate::store::memory::MemoryStore;
@@ -48,8 +48,13 @@ impl Pins for Slow {
         self.pins.begin_declaration(holder)
     }
 
-    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
-        self.pins.declare(holder, as_of)
+    fn declare(
+        &self,
+        holder: &Holder,
+        as_of: AsOf,
+        failed: &BTreeSet<Place>,
+    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        self.pins.declare(holder, as_of, failed)
     }
 
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {
@@ -142,7 +147,7 @@ async fn a_holder_is_forgotten_with_all_its_pins_and_nobody_else_is() {
     let pins = stage.keeper.pins();
     let begun = pins.begin_declaration(&you).await.unwrap();
     pins.delete(&other).await.unwrap();
-    assert_eq!(pins.declare(&you, begun).await.unwrap(), Declared::Done);
+    assert_eq!(pins.declare(&you, begun, &BTreeSet::new()).await.unwrap(), Declared::Done);
     assert_eq!(stage.keeper.holders(10).await.unwrap(), std::slice::from_ref(&me), "the other one has declared only");
     for was_there in [true, false] {
         assert_eq!(stage.keeper.forget_holder(&me).await.unwrap(), was_there);
@@ -152,4 +157,32 @@ async fn a_holder_is_forgotten_with_all_its_pins_and_nobody_else_is() {
     assert_eq!(pins.declared(&you).await.unwrap(), Some(begun));
     assert!(stage.keeper.forget_holder(&you).await.unwrap(), "it had declared");
     assert_eq!(pins.declared(&you).await.unwrap(), None);
+}
+
+/// An origin that has nothing: nobody can tell what the image is.
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_once_is_known_to_have_however_often_it_is_tried_again() {
+    let stage = Stage::new();
+    let (me, failing) = (Holder::parse("me").unwrap(), name("a"));
+    stage.keeper.wish(&failing, Platforms::All).await.unwrap();
+    assert!(stage.keeper.enqueue(&failing));
+    assert_eq!(stage.keeper.failed(&me), BTreeSet::new(), "it was not tried yet");
+    stage.keeper.next().unwrap();
+    stage.keeper.work(&failing).await;
+    let failed = BTreeSet::from([failing.place()]);
+    assert_eq!(stage.keeper.failed(&me), failed);
+    assert_eq!(stage.keeper.failed(&Holder::parse("you").unwrap()), BTreeSet::new());
+    // Asked for again, and under way.
+    assert!(stage.keeper.enqueue(&failing));
+    stage.keeper.next().unwrap();
+    assert_eq!(stage.keeper.failed(&me), failed);
+    let pins = stage.keeper.pins();
+    let begun = pins.begin_declaration(&me).await.unwrap();
+    let none = BTreeSet::new();
+    assert_eq!(pins.declare(&me, begun, &none).await.unwrap(), Declared::Incomplete(failing.clone()));
+    assert_eq!(pins.declare(&me, begun, &failed).await.unwrap(), Declared::Done);
+    // A new wish of the name is to be tried first.
+    stage.keeper.delete(&failing).await.unwrap();
+    stage.keeper.wish(&failing, Platforms::All).await.unwrap();
+    assert_eq!(stage.keeper.failed(&me), none);
 }

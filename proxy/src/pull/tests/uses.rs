@@ -1,6 +1,6 @@
 //! What was used is pinned, whatever happens between the one and the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Pins for Bucket {
         panic!("nobody asks for it")
     }
 
-    fn declare(&self, _: &Holder, _: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
+    fn declare(&self, _: &Holder, _: AsOf, _: &BTreeSet<Place>) -> BoxFuture<'_, Result<Declared, PinsError>> {
         panic!("nobody asks for it")
     }
 

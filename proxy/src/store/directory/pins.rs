@@ -321,13 +321,14 @@ fn declared(shared: &Shared, holder: &Holder) -> Result<Option<AsOf>, StoreError
     Ok(document.filter(|document| document.holder == holder.as_str()).map(|document| AsOf(document.as_of)))
 }
 
-fn declare(shared: &Shared, holder: &Holder, as_of: AsOf) -> Result<Declared, StoreError> {
+fn declare(shared: &Shared, holder: &Holder, as_of: AsOf, failed: &BTreeSet<Place>) -> Result<Declared, StoreError> {
     if as_of > AsOf::at(shared.now()) {
         return Ok(Declared::Future);
     }
     let mut after = None;
     loop {
-        let page = list(shared, layout::INCOMPLETE, Some(holder), after.as_ref(), 1, |kept| !kept.complete)?;
+        let stands_in_the_way = |kept: &KeptPin| !kept.complete && !failed.contains(&kept.pin.name.place());
+        let page = list(shared, layout::INCOMPLETE, Some(holder), after.as_ref(), 1, stands_in_the_way)?;
         if let Some(kept) = page.pins.into_iter().next() {
             return Ok(Declared::Incomplete(kept.pin.name));
         }
@@ -447,9 +448,14 @@ impl Pins for DirectoryStore {
         Box::pin(std::future::ready(Ok(now)))
     }
 
-    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
-        let holder = holder.clone();
-        self.with_pins("write a declaration", move |shared| declare(shared, &holder, as_of))
+    fn declare(
+        &self,
+        holder: &Holder,
+        as_of: AsOf,
+        failed: &BTreeSet<Place>,
+    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        let (holder, failed) = (holder.clone(), failed.clone());
+        self.with_pins("write a declaration", move |shared| declare(shared, &holder, as_of, &failed))
     }
 
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {

@@ -288,7 +288,7 @@ impl BucketPins {
                 break;
             }
         }
-        match self.declare(&holder, as_of).await? {
+        match self.declare(&holder, as_of, &BTreeSet::new()).await? {
             Declared::Done => Ok(()),
             Declared::Incomplete(_) if one_is_under_way => Ok(()),
             // Somebody began another one meanwhile.
@@ -337,9 +337,14 @@ impl Pins for BucketPins {
         Box::pin(async move { self.begin(&holder).await })
     }
 
-    fn declare(&self, holder: &Holder, as_of: AsOf) -> BoxFuture<'_, Result<Declared, PinsError>> {
-        let holder = holder.clone();
-        Box::pin(async move { self.declare(&holder, as_of).await })
+    fn declare(
+        &self,
+        holder: &Holder,
+        as_of: AsOf,
+        failed: &BTreeSet<Place>,
+    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+        let (holder, failed) = (holder.clone(), failed.clone());
+        Box::pin(async move { self.declare(&holder, as_of, &failed).await })
     }
 
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>> {

@@ -1,9 +1,14 @@
 //! What holders declare: as of when all that they want is pinned.
 
+use std::collections::BTreeSet;
+
 use super::{BucketPins, unanswered};
-use crate::pins::{AsOf, Declared, Holder, PinsError};
+use crate::pins::{AsOf, Declared, Holder, PinsError, Place};
 use crate::store::bucket::keeping::machine::run;
 use crate::store::removal::{self, Answer, BucketTime, Declarer, Key, Prefix};
+
+/// Pins that are not complete, at a time.
+const INCOMPLETE: usize = 100;
 
 impl BucketPins {
     pub(super) async fn begin(&self, holder: &Holder) -> Result<AsOf, PinsError> {
@@ -18,12 +23,27 @@ impl BucketPins {
         Ok(AsOf(as_of.0))
     }
 
-    pub(super) async fn declare(&self, holder: &Holder, as_of: AsOf) -> Result<Declared, PinsError> {
+    pub(super) async fn declare(
+        &self,
+        holder: &Holder,
+        as_of: AsOf,
+        failed: &BTreeSet<Place>,
+    ) -> Result<Declared, PinsError> {
         if as_of > self.begin(holder).await? {
             return Ok(Declared::Future);
         }
-        if let Some(kept) = self.page(Some(holder), None, 1, true).await?.pins.pop() {
-            return Ok(Declared::Incomplete(kept.pin.name));
+        let mut after = None;
+        loop {
+            // One that failed is followed by others, as a rule.
+            let page =
+                self.page(Some(holder), after.as_ref(), if failed.is_empty() { 1 } else { INCOMPLETE }, true).await?;
+            if let Some(kept) = page.pins.into_iter().find(|kept| !failed.contains(&kept.pin.name.place())) {
+                return Ok(Declared::Incomplete(kept.pin.name));
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
         }
         if self.declared(holder).await?.is_some_and(|declared| declared >= as_of) {
             return Ok(Declared::Done);
