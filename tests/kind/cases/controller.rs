@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use larder_test_kind::cluster::{Namespace, Node, Pod};
+use larder_test_kind::registry::ORIGIN;
 use larder_test_kind::release::NAMESPACE;
 use larder_test_kind::{Cluster, Release};
 use larder_test_node::wait::until;
@@ -50,14 +51,25 @@ fn wait_for(cluster: &Cluster, image: &Image<'_>, kind: &str, status: &str, reas
     let mut found = Value::Null;
     until(&format!("{kind} of {} is {status}", image.reference), Duration::from_mins(2), || {
         found = object(cluster, image)?.with_context(|| format!("there is no object of {}", image.reference))?;
-        let conditions = found.pointer("/status/conditions").and_then(Value::as_array).context("no conditions")?;
-        let condition = conditions.iter().find(|condition| condition.get("type") == Some(&json!(kind)));
-        let is = |key: &str, value: &str| condition.is_some_and(|it| it.get(key) == Some(&json!(value)));
-        let reached = is("status", status) && reason.is_none_or(|reason| is("reason", reason));
-        ensure!(reached, "{}", found.pointer("/status").unwrap_or(&Value::Null));
-        Ok(())
+        must_be(&found, kind, status, reason)
     })?;
     Ok(found)
+}
+
+/// The same of the registry that it is from.
+fn wait_for_registry(cluster: &Cluster, kind: &str, status: &str) -> Result<()> {
+    until(&format!("{kind} of {ORIGIN} is {status}"), Duration::from_mins(2), || {
+        must_be(&cluster.get(&["upstreamregistry", ORIGIN])?, kind, status, None)
+    })
+}
+
+fn must_be(object: &Value, kind: &str, status: &str, reason: Option<&str>) -> Result<()> {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).context("no conditions")?;
+    let condition = conditions.iter().find(|condition| condition.get("type") == Some(&json!(kind)));
+    let is = |key: &str, value: &str| condition.is_some_and(|it| it.get(key) == Some(&json!(value)));
+    let reached = is("status", status) && reason.is_none_or(|reason| is("reason", reason));
+    ensure!(reached, "{}", object.pointer("/status").unwrap_or(&Value::Null));
+    Ok(())
 }
 
 /// The row of an image in what a person asks for.
@@ -118,6 +130,7 @@ fn life(cluster: &Cluster) -> Result<()> {
     ensure!(row(cluster, &image)?.contains("True"), "{}", row(cluster, &image)?);
     only_larder_asked(&image.requests()?)?;
     every_node_says_so(cluster)?;
+    wait_for_registry(cluster, "Reachable", "True")?;
 
     another_one_leads(cluster)?;
     let second = fresh(cluster, "controlled-second")?;
@@ -127,17 +140,17 @@ fn life(cluster: &Cluster) -> Result<()> {
 
     image.registry.stop()?;
     let started = start_on_others(cluster, &namespace, &image);
+    let seen = wait_for_registry(cluster, "Reachable", "False");
     image.registry.restart()?;
-    started?;
+    started.and(seen)?;
 
     // Gone where it came from, seen so, and kept.
+    wait_for_registry(cluster, "Reachable", "True")?;
     wait_for(cluster, &image, "UpstreamAvailable", "True", None)?;
     image.delete()?;
     let found = wait_for(cluster, &image, "UpstreamAvailable", "False", Some("Gone"))?;
     ensure!(row(cluster, &image)?.contains("Gone"), "{}", row(cluster, &image)?);
-    let cached = found.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let mut cached = cached.filter(|condition| condition.get("type") == Some(&json!("Cached")));
-    ensure!(cached.all(|it| it.get("status") == Some(&json!("True"))), "it is not kept: {found:#}");
+    must_be(&found, "Cached", "True", None).context("it is not kept")?;
 
     pod.delete()?;
     until("what nobody uses has expired", Duration::from_mins(2), || {
@@ -166,7 +179,7 @@ fn from_a_release_without_one(cluster: &Cluster, release: &Release<'_>, namespac
     release.wait_for_cache()
 }
 
-/// Each node has its NodeMirror, which says that its engine was seen to ask, and is its Node's.
+/// Each node has its `NodeMirror`, which says that its engine was seen to ask, and is its Node's.
 fn every_node_says_so(cluster: &Cluster) -> Result<()> {
     until("every node is configured", Duration::from_mins(2), || {
         let list = cluster.get(&["nodemirrors"])?;
@@ -177,9 +190,7 @@ fn every_node_says_so(cluster: &Cluster) -> Result<()> {
             let mirror = mirror.with_context(|| format!("{} has no NodeMirror: {list:#}", node.name()))?;
             let owner = mirror.pointer("/metadata/ownerReferences/0/name");
             ensure!(owner == Some(&name), "{} is owned by {owner:?}", node.name());
-            let conditions = mirror.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-            let mut configured = conditions.filter(|it| it.get("type") == Some(&json!("Configured")));
-            ensure!(configured.any(|it| it.get("status") == Some(&json!("True"))), "{mirror:#}");
+            must_be(mirror, "Configured", "True", None).with_context(|| node.name().to_owned())?;
         }
         Ok(())
     })
