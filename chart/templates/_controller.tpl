@@ -62,6 +62,10 @@ app.kubernetes.io/component: controller
     {{- range $controller.exclude }}
     - {{ printf "--exclude=%s" . | quote }}
     {{- end }}
+    - --images-per-namespace={{ int64 $controller.perNamespace.images }}
+    {{- with $controller.perNamespace.bytes }}
+    - --bytes-per-namespace={{ . }}
+    {{- end }}
     - --expiry={{ $controller.expiry }}
     - --monitoring-interval={{ $controller.monitoring.interval }}
     - {{ printf "--lease=%s/%s" .Release.Namespace (include "larder.controllerName" .) | quote }}

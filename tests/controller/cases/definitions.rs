@@ -121,7 +121,6 @@ pub(crate) fn a_table_answers_at_a_glance(world: &World) -> Result<()> {
         ("Withdrawn", "False"),
         ("Conflict", "False"),
         ("Left alone", "2"),
-        ("To do", "set config_path"),
     ];
     same(&made(world, "nodemirrors", &mirror, &status)?, &cells)
 }

@@ -40,9 +40,10 @@ pub(crate) const COLUMNS: &[Column] = &[
         ".status.leftAloneCount",
         "Registries that are pulled from as without Larder.",
     ),
-    Column::new("To do", "string", ".status.toDo[0]", "What a person has to do first."),
     Column::new("Age", "date", ".metadata.creationTimestamp", "How long it has been there."),
     Column::wide("Proved", "date", ".status.provedAt", "When the engine was last seen to ask Larder."),
+    // A sentence, which would push all else off a terminal.
+    Column::wide("To do", "string", ".status.toDo[0]", "What a person has to do first."),
     Column::wide("Larder", "string", ".status.agentVersion", "The agent's version."),
 ];
 
