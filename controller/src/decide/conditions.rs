@@ -219,10 +219,9 @@ pub fn upstream_available(
             UpstreamAvailable::NotChecked,
             "nobody has asked its registry yet: its turn comes within the interval",
         ),
-        (Upstream::NotAsked, _) => Said::new(
-            UpstreamAvailable::NotChecked,
-            "its registry is not asked about it: it is left to the engines",
-        ),
+        (Upstream::NotAsked, _) => {
+            Said::new(UpstreamAvailable::NotChecked, "its registry is not asked about it: it is left to the engines")
+        }
     }
 }
 

@@ -84,8 +84,9 @@ pub(super) fn use_of(wanted: Option<&Wanted>) -> expiry::Use {
 
 /// The status as it should be.
 pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
-    let Facts { object, wanted, pin, not_pinned, upstream, registry, checked, is_watched, platforms, rules, now, .. } =
-        facts;
+    let Facts {
+        object, wanted, pin, not_pinned, upstream, registry, checked, is_watched, platforms, rules, now, ..
+    } = facts;
     let before = &object.status;
     let pinned = pin.ok().flatten();
     let kept = pinned.and_then(|pin| pin.held().map(ToString::to_string)).or_else(|| match pin {
@@ -148,8 +149,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
     // Nobody asked since this process leads: what the registry said to the one before is the best that is known.
     let is_known_from_before = matches!(upstream, Upstream::NotAsked) && before.upstream_checked.is_some();
     if !is_known_from_before || get::<UpstreamAvailable>(&before.conditions).is_none() {
-        let said =
-            conditions::upstream_available(&object.image, upstream, *registry, held.is_some(), *is_watched);
+        let said = conditions::upstream_available(&object.image, upstream, *registry, held.is_some(), *is_watched);
         write(&mut status, object, &said, &time);
     }
     let was_compared = matches!(get::<UpToDate>(&before.conditions), Some(UpToDate::Same | UpToDate::Moved));

@@ -181,12 +181,14 @@ fn gone(cluster: &Cluster) -> Result<()> {
         Ok(())
     });
     let test = test_without(&release);
+    // Before it is back, and the controller has it fetch what Pods use.
+    let requests = image.requests();
     release.upgrade(&Release::with_cache())?;
     pulled?;
     test?;
     release.wait_for_cache()?;
     release.test().context("the cluster cache is back")?;
-    let requests = image.requests()?;
+    let requests = requests?;
     only_larder_asked(&requests)?;
     let blobs = requests.iter().filter(|request| request.is_for_a_blob()).count();
     ensure!(blobs == BLOBS * cluster.workers().count(), "each node asks for itself: {requests:#?}");
