@@ -4,6 +4,7 @@
 //! the [`Index`] needs is kept. Nothing here is written.
 
 mod gone;
+mod names;
 mod objects;
 mod tallies;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::decide::{Image, Moment};
 use crate::registries::{Registries, Upstream};
 
 use gone::Gone;
+pub use names::Names;
 pub use objects::Objects;
 pub use tallies::{Counted, Tallies, Tally};
 pub use unreadable::Unreadable;
@@ -143,7 +145,7 @@ pub struct Known {
     /// By name.
     pub objects: Objects,
     /// Names of objects, by image. Several may be of one image: people may call theirs as they like.
-    pub by_image: BTreeMap<Image, BTreeSet<String>>,
+    pub by_image: BTreeMap<Image, Names>,
     /// What people say of registries.
     pub registries: Registries,
     /// What they say changed since somebody looked.
@@ -195,8 +197,8 @@ impl Known {
     }
 
     /// An image's objects.
-    pub fn objects_of(&self, image: &Image) -> impl Iterator<Item = &Arc<Object>> {
-        self.by_image.get(image).into_iter().flatten().filter_map(|name| self.objects.get(name))
+    pub fn objects_of(&self, image: &Image) -> impl Iterator<Item = Arc<Object>> {
+        self.by_image.get(image).into_iter().flat_map(Names::iter).filter_map(|name| self.objects.get(name))
     }
 
     /// A state of an object.
@@ -205,11 +207,11 @@ impl Known {
         let is_news = match source {
             Source::List => {
                 self.gone.forget(&object.uid);
-                known.is_none_or(|known| **known != object)
+                known.is_none_or(|known| *known != object)
             }
             Source::Watch | Source::Answer => {
                 !self.gone.contains(&object.uid)
-                    && known.is_none_or(|known| known.uid != object.uid || object.is_newer_than(known))
+                    && known.is_none_or(|known| known.uid != object.uid || object.is_newer_than(&known))
             }
         };
         if !is_news {
@@ -218,31 +220,36 @@ impl Known {
         self.unreadable.object_gone(&object.name);
         let (first, last) = (&object.status.first_used, &object.status.last_used);
         self.index.record(&object.image, first.as_ref().map(moment), last.as_ref().map(moment));
-        self.by_image.entry(object.image.clone()).or_default().insert(object.name.clone());
+        match self.by_image.get_mut(&object.image) {
+            Some(names) => names.insert(&object.name),
+            None => {
+                self.by_image.insert(object.image.clone(), Names::One(object.name.as_str().into()));
+            }
+        }
         self.deleted.remove(&object.image);
         let image = object.image.clone();
         self.changed.insert(image.clone());
-        let before = self.objects.insert(Arc::new(object));
+        let before = self.objects.insert(object);
         self.tally(&image);
-        if let Some(before) = before {
-            let image = &before.image;
-            if self.objects.get(&before.name).is_some_and(|now| now.image != *image) {
-                self.unlink(&before.name, image);
-                self.changed.insert(image.clone());
-                self.tally(image);
-            }
+        if let Some(before) = before
+            && before.image != image
+        {
+            self.unlink(&before.name, &before.image);
+            self.changed.insert(before.image.clone());
+            self.tally(&before.image);
         }
     }
 
     /// An object is gone; `was_seen`: that was told, and not found out by a list.
     pub fn object_gone(&mut self, name: &str, uid: Option<&str>, was_seen: bool) {
-        if let Some(uid) = uid.or_else(|| Some(self.objects.get(name)?.uid.as_str())) {
+        let known = self.objects.get(name).map(|object| object.uid.clone());
+        if let Some(uid) = uid.or(known.as_deref()) {
             self.gone.insert(uid, Instant::now());
         }
         if let Some(image) = self.unreadable.object_gone(name) {
             self.lost(&image, was_seen);
         }
-        if self.objects.get(name).is_none_or(|object| uid.is_some_and(|uid| uid != object.uid)) {
+        if known.is_none_or(|known| uid.is_some_and(|uid| *uid != known)) {
             return;
         }
         let Some(object) = self.objects.remove(name) else { return };
@@ -301,22 +308,20 @@ impl Known {
     fn tally(&mut self, image: &Image) {
         let is_wanted = self.by_image.contains_key(image) && self.registries.rules.skipped(image).is_none();
         let counted = is_wanted.then(|| {
-            let conditions = || self.objects_of(image).map(|object| &object.status.conditions);
+            let objects: Vec<Arc<Object>> = self.objects_of(image).collect();
+            let mut all = objects.iter().map(|object| &object.status.conditions);
             let is_gone = |conditions| get::<UpstreamAvailable>(conditions) == Some(UpstreamAvailable::Gone);
             Counted {
-                is_cached: conditions().any(|conditions| is_true::<Cached>(conditions)),
-                is_gone: conditions().any(|conditions| is_gone(conditions)),
+                is_cached: all.clone().any(|conditions| is_true::<Cached>(conditions)),
+                is_gone: all.any(|conditions| is_gone(conditions)),
             }
         });
         self.tallies.count(image, counted);
     }
 
     fn unlink(&mut self, name: &str, image: &Image) {
-        if let Some(names) = self.by_image.get_mut(image) {
-            names.remove(name);
-            if names.is_empty() {
-                self.by_image.remove(image);
-            }
+        if self.by_image.get_mut(image).is_some_and(|names| names.remove(name)) {
+            self.by_image.remove(image);
         }
     }
 }

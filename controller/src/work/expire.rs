@@ -116,13 +116,13 @@ impl Work {
             let object = expiry::Object { was_used: false, ..telling::of_object(object, expiry::Use::default()) };
             expiry::due(image, &object, expiry::Use::default(), rules, now).is_some()
         };
-        if !known.objects_of(image).any(|object| may_be_due(object)) {
+        if !known.objects_of(image).any(|object| may_be_due(&object)) {
             return None;
         }
         let wanted = known.index.image(image, now);
         let used = telling::use_of(wanted.as_ref());
-        let one = |object: &Arc<Object>| {
-            let as_seen = expiry::due(image, &telling::of_object(object, used), used, rules, now)?;
+        let one = |object: Arc<Object>| {
+            let as_seen = expiry::due(image, &telling::of_object(&object, used), used, rules, now)?;
             Some(Due { image: image.clone(), name: object.name.clone(), as_seen })
         };
         let objects: Vec<Due> = known.objects_of(image).filter_map(one).collect();

@@ -73,7 +73,7 @@ const DECLARED: Duration = Duration::from_mins(15);
 const TROUBLE: Duration = Duration::from_secs(30);
 
 /// Objects that are written at a time.
-const WRITES: usize = 16;
+const WRITES: usize = 32;
 
 /// Pins that are deleted at a time.
 const UNPINS: usize = 16;
@@ -189,6 +189,8 @@ struct Work {
     progress: (tokio::sync::mpsc::Sender<Done>, tokio::sync::mpsc::Receiver<Done>),
     /// To be looked at, at that time.
     looks: Looks<Image>,
+    /// Whether everything is listed.
+    may_look: bool,
     /// When they may have expired, of those that no Pod uses.
     ends: Looks<Image>,
     /// Their objects are being written.
@@ -283,6 +285,7 @@ impl Work {
             jobs: FuturesUnordered::new(),
             progress: tokio::sync::mpsc::channel(256),
             looks: Looks::new(),
+            may_look: false,
             ends: Looks::new(),
             writing: BTreeSet::new(),
             budget: Budget::of(budget::OF_AN_IMAGE),
@@ -412,7 +415,7 @@ impl Work {
 
     fn wakes_at(&self) -> Instant {
         let at = |moment: Moment| Instant::now() + moment.since(now());
-        let first_look = self.looks.next().filter(|_| self.writing.len() < WRITES);
+        let first_look = self.looks.next().filter(|_| self.may_look && self.writing.len() < WRITES);
         let passes = (!self.pass_runs).then_some(self.next_pass);
         let expires = (!self.expiry_runs && !self.shared.settings.observe).then_some(self.next_expiry);
         // While the cache is away nothing is asked of it but the list of a pass.

@@ -60,6 +60,11 @@ impl Work {
 
     /// Looks at images whose time has come.
     pub(super) fn look(&mut self) {
+        // Until everything is listed there is nothing to be said of any of them; the end of a list wakes.
+        self.may_look = self.shared.world.known().listed.everything();
+        if !self.may_look {
+            return;
+        }
         let now = Instant::now();
         for _ in 0..LOOKS {
             if self.writing.len() >= WRITES {
@@ -93,7 +98,7 @@ impl Work {
         }
         let now = now();
         let wanted = known.index.image(image, now);
-        let objects: Vec<Arc<Object>> = known.objects_of(image).cloned().collect();
+        let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
         if objects.is_empty() && known.unreadable.has(image) {
             return Look::Nothing;
         }

@@ -129,7 +129,7 @@ impl Work {
             let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
             let mut wishes = Vec::with_capacity(known.by_image.len());
             for image in known.by_image.keys().filter(|image| !is_skipped(image)) {
-                let objects: Vec<Arc<Object>> = known.objects_of(image).cloned().collect();
+                let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
                 let wanted = known.index.image(image, now);
                 self.keep_digests(image, &objects, wanted.as_ref(), now);
                 // Its pin goes as any that nobody wants: a bound that was set too low is a matter for the brake.

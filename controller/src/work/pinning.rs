@@ -162,7 +162,7 @@ impl Work {
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.
     fn owners(&self, pin: &Image, known: &crate::world::Known) -> Vec<Arc<Object>> {
         let beside = self.digests.tags(pin).flat_map(|image| known.objects_of(image));
-        known.objects_of(pin).chain(beside).cloned().collect()
+        known.objects_of(pin).chain(beside).collect()
     }
 
     /// The images whose status a pin is part of.

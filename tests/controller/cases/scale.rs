@@ -33,8 +33,7 @@ pub(crate) fn a_thousand_pods() -> Result<()> {
     let cluster = Cluster::start()?;
     let images = cluster.push_tiny(u64::from(IMAGES));
     let mut crowd = Crowd::on(&cluster.plane, 50)?;
-    // What the cache does takes its time, and is another matter.
-    let controller = cluster.controller(&["--mode", "observe"])?;
+    let controller = cluster.controller(&["--concurrency", "16"])?;
     controller.until_it_leads()?;
     crowd.grow(&images, PODS)?;
     let with_objects = |crowd: &Crowd| -> Result<()> {
@@ -45,12 +44,7 @@ pub(crate) fn a_thousand_pods() -> Result<()> {
         Ok(())
     };
     until("each image has one object", || with_objects(&crowd))?;
-    until("each image has said how it is", || {
-        let silent = crowd.seen().values().filter(|seen| seen.writes.len() < 2).count();
-        ensure!(silent == 0, "{silent} have not");
-        Ok(())
-    })?;
-    // All of them are restarted, and whoever looked is told of each.
+    // All of them are restarted, while the cache fetches what it can in that time.
     crowd.restart(1_000, &[])?;
     until("the restart is known", || {
         let page = controller.page("/metrics")?;

@@ -108,6 +108,18 @@ impl Cluster {
         (0..count).map(one).collect()
     }
 
+    /// Pushes one image of a few bytes under so many tags; how people name them.
+    pub fn push_tags(&self, count: usize) -> Vec<String> {
+        let spec = ImageSpec { layers: vec![10], architectures: vec!["amd64"], seed: 999 };
+        let image = Image::build(&spec);
+        let one = |number: usize| {
+            let tag = format!("v{number}");
+            self.origin.push("crowd/many", &tag, &image);
+            format!("{}/crowd/many:{tag}", self.origin.registry())
+        };
+        (0..count).map(one).collect()
+    }
+
     /// Makes a Pod of an image, which nobody runs.
     pub fn run(&self, name: &str, image: &str) -> Result<()> {
         let pod = json!({

@@ -91,7 +91,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
         finding(LISTED).map(|found| found.noted(format!("{objects} of them, each with its status; the process starts"))),
         finding(PAGES).map(|found| found.noted("lists that the API server counted, of 500 each")),
         finding(AMONG),
-        finding(TOLD).map(|found| found.noted("without a status before, one write each; --mode observe")),
+        finding(TOLD).map(|found| found.noted("without a status before, one write each; --concurrency 1")),
         finding(MANY_MEMORY),
     ];
     Ok(findings.into_iter().flatten().collect())
@@ -192,14 +192,13 @@ fn delays(crowd: &Crowd, images: &[Used]) -> Result<(f64, f64)> {
 /// So many objects that people made, each of another reference; the controller that finds them when it starts.
 fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) -> Result<()> {
     let cluster = cluster(bench)?;
-    let mut images = cluster.push_tiny(2);
-    let new = images.pop().context("two")?;
-    let one = images.pop().context("two")?;
-    let (repository, _) = one.image.rsplit_once(':').context("a tag")?;
+    let new = cluster.push_tiny(1).pop().context("one image")?;
     let mut crowd = Crowd::on(&cluster.plane, 10)?;
     eprintln!("controller: making {objects} CachedImages");
-    crowd.objects((0..objects).map(|number| format!("{repository}:v{number}")))?;
-    let observer = start(bench, &cluster, &["--mode", "observe"])?;
+    crowd.objects(cluster.push_tags(objects).into_iter())?;
+    // What the cache fetches meanwhile is not what is measured.
+    let words = ["--concurrency", "1"];
+    let first = start(bench, &cluster, &words)?;
     let began = Instant::now();
     wait::until("each says how it is", PATIENCE, || {
         bench.stop.check()?;
@@ -209,10 +208,10 @@ fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) ->
     })?;
     sheet.note(TOLD, name, began.elapsed().as_secs_f64());
     eprintln!("controller: {objects} said how they are after {:.1} s", began.elapsed().as_secs_f64());
-    observer.terminate()?;
+    first.terminate()?;
     let before = pages(&cluster)?;
     let began = Instant::now();
-    let controller = start(bench, &cluster, &["--mode", "observe"])?;
+    let controller = start(bench, &cluster, &words)?;
     wait::until("it knows all of them and leads", PATIENCE, || {
         bench.stop.check()?;
         let page = controller.page("/metrics")?;
