@@ -30,10 +30,10 @@ pub(super) fn platforms_of(pin: &Pin) -> Platforms {
 /// What the cache said to a wish that it will not take, however often it is asked; nothing where another time may do.
 fn refusal(error: &CacheError) -> Option<String> {
     match error {
-        CacheError::Refused { status: 400 | 403 | 413 | 422, reason } if reason.is_empty() => {
+        CacheError::Refused { status: 400 | 403 | 413 | 422, reason, .. } if reason.is_empty() => {
             Some("the cluster cache does not take this wish, and does not say why: see its log".to_owned())
         }
-        CacheError::Refused { status: 400 | 403 | 413 | 422, reason } => {
+        CacheError::Refused { status: 400 | 403 | 413 | 422, reason, .. } => {
             Some(format!("the cluster cache does not take this wish: {reason}"))
         }
         _ => None,
