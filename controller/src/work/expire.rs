@@ -127,7 +127,7 @@ impl Work {
         };
         let objects: Vec<Due> = known.objects_of(image).filter_map(one).collect();
         // With one of which the cache has nothing, and gets nothing, nothing is lost.
-        let has_something = known.objects_of(image).any(|object| !telling::of_object(object, used).is_never_had);
+        let has_something = known.objects_of(image).any(|object| !telling::of_object(&object, used).is_never_had);
         let is_all = objects.len() == known.objects_of(image).count() && has_something;
         (!objects.is_empty()).then_some(DueOf { objects, is_all })
     }
