@@ -68,9 +68,12 @@ impl Watching {
             };
             match event {
                 Some(Ok(event)) => {
-                    self.trouble.clear();
+                    // That a list begins is no word of the API server's.
                     if !matches!(event, Event::Init | Event::InitApply(_)) {
                         self.reading.read();
+                        if self.trouble.clear() {
+                            tracing::info!("UpstreamRegistry objects are watched again");
+                        }
                     }
                     let before = Arc::clone(&self.known.borrow());
                     pending.take(objects.apply(event, &before), Instant::now());

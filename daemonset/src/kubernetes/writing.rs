@@ -67,7 +67,12 @@ impl Writing {
         loop {
             tokio::time::sleep(LOOK).await;
             let before = often.written().map(|written| written.conditions.clone()).unwrap_or_default();
-            let wanted = self.facts().mirror(&before, SystemTime::now());
+            let facts = self.facts();
+            if facts.status.agent.is_none() {
+                // Nobody has looked at the node yet.
+                continue;
+            }
+            let wanted = facts.mirror(&before, SystemTime::now());
             if !often.is_due(&wanted, Instant::now(), self.part) {
                 continue;
             }

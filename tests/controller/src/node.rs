@@ -84,12 +84,12 @@ impl Node {
         self.agent.take().context("it runs")?.kill()
     }
 
-    /// SIGTERM, and its end.
-    pub fn terminate(&mut self) -> Result<()> {
+    /// SIGTERM, and its end. What it logged.
+    pub fn terminate(&mut self) -> Result<String> {
         let mut agent = self.agent.take().context("it runs")?;
         let status = agent.terminate(Duration::from_mins(1))?;
         ensure!(status.success(), "{status}: {}", agent.last_lines(40));
-        Ok(())
+        Ok(agent.output())
     }
 
     /// What the proxy is told of registries.
@@ -116,12 +116,21 @@ impl Node {
         Ok(serde_json::from_slice(&http::get(self.admin, "/status", &[])?.body)?)
     }
 
+    /// Waits until `/readyz` holds a text.
+    pub fn until_it_says(&self, text: &str) -> Result<()> {
+        until(&format!("/readyz says {text:?}"), || {
+            let page = http::get(self.admin, "/readyz", &[])?.text();
+            ensure!(page.contains(text), "{page}\n{}", self.last_lines());
+            Ok(())
+        })
+    }
+
     /// A number that the agent counts.
     pub fn metric(&self, name: &str) -> Result<f64> {
         http::metric(&http::get(self.admin, "/metrics", &[])?.text(), name)
     }
 
-    /// Its NodeMirror.
+    /// Its `NodeMirror`.
     pub fn mirror(&self, plane: &ControlPlane) -> Result<Value> {
         Ok(serde_json::from_str(&plane.kubectl(&["get", "nodemirror", &self.name, "--output=json"], "")?)?)
     }
