@@ -36,6 +36,8 @@ pub(super) struct Endpoint {
     registry: Registry,
     /// Ends in `/v2/`, or in what the settings have instead.
     base: Url,
+    /// Another one is the same address under the other scheme.
+    either_scheme: bool,
     client: Arc<Client>,
     observer: Arc<dyn Observer>,
     tokens: Arc<Tokens>,
@@ -47,10 +49,17 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// `address` as the settings have it.
-    pub(super) fn new(registry: Registry, address: &Url, client: Arc<Client>, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(
+        registry: Registry,
+        address: &Url,
+        either_scheme: bool,
+        client: Arc<Client>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         Self {
             registry,
             base: base(address),
+            either_scheme,
             client,
             observer,
             tokens: Arc::default(),
@@ -308,6 +317,10 @@ impl Endpoint {
     }
 
     fn tell_failed(&self, side: Side, wanted: &Wanted, failed: &Failed) {
+        // It speaks the other one.
+        if failed.spoke && self.either_scheme {
+            return;
+        }
         let trouble = if failed.untrusted { Trouble::Untrusted } else { Trouble::Unreachable };
         let message = match side {
             Side::Registry => failed.error.to_string(),

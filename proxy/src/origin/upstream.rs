@@ -78,7 +78,15 @@ impl Upstream {
             Arc::new(move |kind, outcome| observer.request(&registry, kind, outcome))
         };
         let client = Arc::new(Client::new(network, tls, via, told));
-        let endpoint = |url| Arc::new(Endpoint::new(registry.clone(), url, Arc::clone(&client), Arc::clone(observer)));
+        let endpoint = |url| {
+            Arc::new(Endpoint::new(
+                registry.clone(),
+                url,
+                addresses.either_scheme,
+                Arc::clone(&client),
+                Arc::clone(observer),
+            ))
+        };
         let queue = |lane| Arc::new(Queue::new(registry, lane, limits, observer));
         Self {
             endpoints: addresses.endpoints.iter().map(endpoint).collect(),
