@@ -166,7 +166,11 @@ fn life(cluster: &Cluster) -> Result<()> {
 /// cluster itself is made of comes from registries that are not beside it.
 fn from_a_release_without_one(cluster: &Cluster, release: &Release<'_>, namespace: &Namespace<'_>) -> Result<()> {
     release.make_volume()?;
-    release.install_only(&values(&json!({"enabled": false})))?;
+    let mut before = values(&json!({"enabled": false}));
+    if let Some(before) = before.as_object_mut() {
+        before.insert("agent".to_owned(), json!({"kubernetes": false}));
+    }
+    release.install_only(&before)?;
     release.wait_for_cache()?;
     let definitions = || cluster.kubectl(&["get", "crd", "--output", "name"]);
     ensure!(!definitions()?.contains("larder.dev"), "there are definitions already: {}", definitions()?);
