@@ -54,11 +54,8 @@ pub(crate) fn condition(told: &[String]) -> Option<String> {
     const NAMED: usize = 5;
     let named: Vec<&str> = told.iter().take(NAMED).map(String::as_str).collect();
     let more = told.len().saturating_sub(NAMED);
-    match named.is_empty() {
-        true => None,
-        false if more == 0 => Some(named.join("; ")),
-        false => Some(format!("{}; and {more} more", named.join("; "))),
-    }
+    let all = named.join("; ");
+    (!named.is_empty()).then(|| if more == 0 { all } else { format!("{all}; and {more} more") })
 }
 
 #[cfg(test)]

@@ -89,10 +89,8 @@ impl Objects {
             }
             Event::InitDone => {
                 let before = std::mem::replace(&mut self.kept, std::mem::take(&mut self.listing));
-                match before.keys().any(|name| !self.kept.contains_key(name)) {
-                    true => News::Less,
-                    false => News::Something,
-                }
+                let is_less = before.keys().any(|name| !self.kept.contains_key(name));
+                if is_less { News::Less } else { News::Something }
             }
             Event::Apply(object) => {
                 let name = object.name_any();
@@ -182,16 +180,16 @@ fn kept(object: DeserializeGuard<UpstreamRegistry>, before: &Known) -> Kept {
 
 fn wrong_one(created: i64, registry: Option<Registry>, wrong: &str, before: &Known) -> Kept {
     let left_to_the_engine = OfRegistry::left_to_the_engine();
-    let Some(of) = &registry else {
+    let Some(of) = registry else {
         return Kept { created, registry: None, words: None, wrong: Some(format!("{}; mend it", short(wrong))) };
     };
-    let known = before.of(of).filter(|known| **known != left_to_the_engine);
+    let known = before.of(&of).filter(|known| **known != left_to_the_engine);
     let (words, until) = match known {
         Some(words) => (words.clone(), "is reached as before"),
         None => (left_to_the_engine, "is left to the engine, as without Larder"),
     };
     let wrong = format!("{}; mend it: until then {of} {until}", short(wrong));
-    Kept { created, registry: Some(of.clone()), words: Some(Words::Something(words)), wrong: Some(wrong) }
+    Kept { created, registry: Some(of), words: Some(Words::Something(words)), wrong: Some(wrong) }
 }
 
 /// The registry that an object of this name is about.

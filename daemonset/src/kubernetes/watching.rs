@@ -122,7 +122,7 @@ impl Watching {
             Some(410) => {}
             Some(404) => {
                 // What went with it did not go because somebody wanted it to.
-                pending.forget();
+                pending.done();
                 self.trouble("there is no kind UpstreamRegistry in this cluster (the definitions of larder.dev are not installed)");
             }
             Some(403) => self.trouble(&format!("{words}; the ClusterRole of docs/node-rights.yaml is missing")),
@@ -182,10 +182,6 @@ impl Pending {
     }
 
     fn done(&mut self) {
-        *self = Self::default();
-    }
-
-    fn forget(&mut self) {
         *self = Self::default();
     }
 }

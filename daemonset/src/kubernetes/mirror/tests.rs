@@ -191,7 +191,7 @@ fn the_most_important_comes_first() {
 #[test]
 fn what_is_as_it_was_keeps_its_time() {
     let first = well().mirror(&[], UNIX_EPOCH);
-    let later = UNIX_EPOCH + Duration::from_secs(60);
+    let later = UNIX_EPOCH + Duration::from_mins(1);
     assert_eq!(well().mirror(&first.conditions, later), first);
     let mut of_another_version = first.conditions.clone();
     of_another_version.push(Condition { type_: "Other".to_owned(), ..of_another_version[0].clone() });
