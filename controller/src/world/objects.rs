@@ -1,4 +1,4 @@
-//! All objects by name. As text they take half of the room that they take as values, and there may be 100,000 of them; whoever looks at one has it as a value.
+//! All objects by name. As text they take less room than as values, and there may be 100,000 of them; whoever looks at one has it as a value.
 //!
 //! It counts how many are looked at: what a change costs must not grow with their number, and whoever goes through all of them for one change is found out by
 //! that (`larder_controller_objects_visited_total`, and a case in `tests/controller`).

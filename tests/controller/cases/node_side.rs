@@ -1,4 +1,4 @@
-//! What a node has to do with the API server: UpstreamRegistry objects in, its NodeMirror out.
+//! What a node has to do with the API server: `UpstreamRegistry` objects in, its `NodeMirror` out.
 
 use anyhow::{Context as _, Result, ensure};
 use larder_test_controller::{ControlPlane, DEFINITIONS, NODE_RIGHTS, Node, condition_of, until};
