@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn the_write_that_is_left_for_a_new_object_says_what_became_of_it() {
         use larder_api::CachedImageStatus;
-        use larder_api::cached_image::Cached;
+        use larder_api::cached_image::{Cached, UpstreamAvailable};
         use larder_api::condition::set;
 
         let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
@@ -101,6 +101,11 @@ mod tests {
         for reason in [Cached::Complete, Cached::Private, Cached::Refused, Cached::OverLimit] {
             assert_eq!(worth(&new, &saying(reason)), Worth::News, "{reason:?}");
         }
+        // While it is on the way, what its registry says takes no place either.
+        let mut answered = saying(Cached::Fetching);
+        set(&mut answered.conditions, UpstreamAvailable::Present, "", None, &time);
+        assert_eq!(worth(&saying(Cached::Pending), &answered), Worth::Detail);
+        assert_eq!(worth(&answered, &saying(Cached::Complete)), Worth::News);
         // Later both are news.
         assert_eq!(worth(&saying(Cached::Complete), &saying(Cached::Incomplete)), Worth::News);
         assert_eq!(worth(&saying(Cached::Incomplete), &saying(Cached::Complete)), Worth::News);

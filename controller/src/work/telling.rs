@@ -262,12 +262,19 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus) -> Wo
         let one = |c: &larder_api::Condition| (c.type_.clone(), c.status.clone(), passing(&c.reason));
         status.conditions.iter().map(one).collect()
     };
+    let is_on_the_way = |status: &CachedImageStatus, reasons: &[Cached]| {
+        get::<Cached>(&status.conditions).is_some_and(|reason| reasons.contains(&reason))
+    };
+    let passing = [Cached::Pending, Cached::Queued, Cached::Fetching];
     if before.conditions.is_empty() {
         // Its object was written only just now, which leaves one write for a minute: whatever is on the way would take the place of the word that it is there.
         // That Pods run a digest which comes right behind the tag is on the way as well.
-        let is_on_the_way = |reason: &str| matches!(reason, "Pending" | "Queued" | "Fetching" | "Incomplete");
-        let waits = after.conditions.iter().any(|condition| is_on_the_way(&condition.reason));
+        let waits = is_on_the_way(after, &passing) || is_on_the_way(after, &[Cached::Incomplete]);
         return if waits { Worth::Detail } else { Worth::News };
+    }
+    // Nor does what its registry says meanwhile take that place.
+    if is_on_the_way(before, &passing) && is_on_the_way(after, &passing) {
+        return Worth::Detail;
     }
     if truths(before) != truths(after) || before.digest != after.digest { Worth::News } else { Worth::Detail }
 }
