@@ -167,7 +167,7 @@ impl Facts {
         let (configured, words) = self.configured();
         match configured {
             Configured::NoEngine | Configured::CannotWrite | Configured::NeedsConfiguration | Configured::NotSeen => {
-                add(&words)
+                add(&words);
             }
             Configured::Proved | Configured::ProvedButSome | Configured::NotProved | Configured::Withdrawn => {}
         }

@@ -71,7 +71,7 @@ impl Kubernetes {
     pub(crate) async fn changed(&mut self) {
         if self.known.changed().await.is_err() {
             // The process ends.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

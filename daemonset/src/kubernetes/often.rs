@@ -128,8 +128,8 @@ impl Often {
         };
         self.differs = Some((difference, since));
         let spread = SPREAD.max(difference.patience() / 6).mul_f64(part.clamp(0.0, 1.0));
-        let waited = now.saturating_duration_since(since) >= difference.patience() + spread;
-        waited && now >= self.not_before && self.may_try(now)
+        let is_over = now.saturating_duration_since(since) >= difference.patience() + spread;
+        is_over && now >= self.not_before && self.may_try(now)
     }
 
     fn may_try(&self, now: Instant) -> bool {
@@ -217,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn whatever_flaps_there_are_twelve_in_any_hour() {
         let flaps = |second: u64| {
-            let reason = if second / 30 % 2 == 0 { Configured::Withdrawn } else { Configured::Proved };
+            let reason = if (second / 30).is_multiple_of(2) { Configured::Withdrawn } else { Configured::Proved };
             status(reason, "", 0)
         };
         for answers in [true, false] {

@@ -153,10 +153,7 @@ mod tests {
                 format!(r#"{{"registry": "a.example", "ca": "{}"}}"#, "a".repeat(LONGEST_CA + 1)),
                 "keep the certificates",
             ),
-            (
-                format!(r#"{{"registry": "a.example", "endpoints": [{}]}}"#, vec!["\"x\""; 9].join(",")),
-                "name 8 at most",
-            ),
+            (format!(r#"{{"registry": "a.example", "endpoints": [{}]}}"#, ["\"x\""; 9].join(",")), "name 8 at most"),
         ] {
             let Words::Wrong(said) = of(&spec(&object)) else { panic!("{object}") };
             assert!(said.contains(expected) && said.len() < 500, "{said}");
