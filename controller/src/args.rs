@@ -13,10 +13,10 @@ use url::Url;
 use larder_controller::leader::LeaseName;
 
 const AFTER_HELP: &str = "\
-To see what would be cached, in objects that say so, without changing anything in the cache:
+To see what would be cached, how large it is, and what is left out, without changing anything:
   larder-controller run --mode observe --cache https://larder-cache.larder-system.svc:7445 \\
     --cache-ca ca.pem --cache-token-file token
-  kubectl get cachedimages
+  curl http://127.0.0.1:7446/report
 
 LARDER_LOG says what is logged (info, debug, warn,larder_controller=debug).
 Exit status: 0 done, 1 failed, 2 wrong usage.";
@@ -56,7 +56,7 @@ pub(crate) enum Command {
 /// What is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ModeArg {
-    /// Describes the images that Pods use, and changes nothing in the cluster cache.
+    /// Reports which images would be cached, with sizes, and changes nothing: see /report.
     Observe,
     /// Has the cluster cache fetch and keep them, and lets go what nobody uses any more.
     Manage,

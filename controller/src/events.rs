@@ -10,6 +10,7 @@ use kube::{Client, Resource as _};
 use larder_api::CachedImage;
 use tokio::sync::Semaphore;
 
+use crate::metrics::Metrics;
 use crate::world::Object;
 
 /// The longest note, in characters; the API takes 1 kB.
@@ -37,13 +38,14 @@ impl Note {
 pub struct Events {
     recorder: Recorder,
     places: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 impl Events {
     /// In the name of this controller.
-    pub fn new(client: Client, identity: &str) -> Self {
+    pub fn new(client: Client, identity: &str, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter { controller: crate::FIELD_MANAGER.to_owned(), instance: Some(identity.to_owned()) };
-        Self { recorder: Recorder::new(client, reporter), places: Arc::new(Semaphore::new(AT_A_TIME)) }
+        Self { recorder: Recorder::new(client, reporter), places: Arc::new(Semaphore::new(AT_A_TIME)), metrics }
     }
 
     /// Of an image's object.
@@ -82,6 +84,7 @@ impl Events {
     }
 
     fn send(&self, reference: ObjectReference, note: Note) {
+        self.metrics.event(note.reason);
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         let recorder = self.recorder.clone();
         tokio::spawn(async move {

@@ -16,7 +16,7 @@ use larder_controller::metrics::Metrics;
 use larder_controller::work::{Shared, work};
 use larder_controller::world::World;
 use larder_controller::{api_server, watches};
-use larder_process::admin::{AdminServer, MetricsText, Scope};
+use larder_process::admin::{AdminServer, MetricsText, PageKind, Scope};
 use larder_process::metrics_server::MetricsServer;
 use larder_process::readiness::Readiness;
 use larder_process::signals::stop_on_signals;
@@ -62,7 +62,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config { cache, filters, settings, lease, times, admin, metrics: metrics_address } = config;
     let shutdown = CancellationToken::new();
     stop_on_signals(&shutdown).context("listen to signals")?;
-    let admin = AdminServer::bind(admin, Scope::All)?;
+    let report = Arc::new(Mutex::new(String::new()));
+    let page = {
+        let report = Arc::clone(&report);
+        Arc::new(move || match report.lock().unwrap_or_else(PoisonError::into_inner).as_str() {
+            "" => r#"{"mode": null}"#.to_owned(),
+            page => page.to_owned(),
+        })
+    };
+    let admin = AdminServer::bind(admin, Scope::All)?.with_page("/report", PageKind::Json, page);
     let scraped = metrics_address.map(MetricsServer::bind);
     let tasks = Tasks::new(shutdown.clone());
     let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::default()));
@@ -88,6 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics,
         readiness,
         word: Mutex::default(),
+        report,
         identity: identity.clone(),
     });
     let witness = Arc::new(Told(Arc::clone(&shared)));

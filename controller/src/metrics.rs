@@ -31,7 +31,13 @@ pub struct Queue {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
     condition: &'static str,
-    reason: String,
+    reason: &'static str,
+}
+
+/// Why an image is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Why {
+    reason: &'static str,
 }
 
 /// All of them.
@@ -42,6 +48,8 @@ pub struct Metrics {
     queues: Family<Queue, Gauge<i64, AtomicI64>>,
     images: Family<Reason, Gauge<i64, AtomicI64>>,
     registries: Family<Reason, Gauge<i64, AtomicI64>>,
+    left_out: Family<Why, Gauge<i64, AtomicI64>>,
+    events: Family<Why, Counter<u64, AtomicU64>>,
     known: Family<Kind, Gauge<i64, AtomicI64>>,
     held: Gauge<i64, AtomicI64>,
     expiry_held: Gauge<i64, AtomicI64>,
@@ -81,6 +89,10 @@ impl Default for Metrics {
         register!(images, "images", "CachedImages by the reason of each of their conditions");
         let registries = Family::default();
         register!(registries, "registries", "UpstreamRegistries by the reason of each of their conditions");
+        let left_out = Family::default();
+        register!(left_out, "left_out", "Images that Pods use and that are not cached, by why");
+        let events = Family::default();
+        register!(events, "events", "Events that were to be written, by their reason");
         let known = Family::default();
         register!(known, "known", "Objects that are known of");
         let held = Gauge::default();
@@ -115,6 +127,8 @@ impl Default for Metrics {
             queues,
             images,
             registries,
+            left_out,
+            events,
             known,
             held,
             expiry_held,
@@ -156,14 +170,33 @@ impl Metrics {
         self.known.get_or_create(&Kind { kind }).set(number(count));
     }
 
-    /// How many images have each reason; those that are not named have none.
-    pub fn images<'a>(&self, counts: impl IntoIterator<Item = (&'static str, &'a str, usize)>) {
-        replace(&self.images, counts);
+    /// How many images have each reason.
+    pub fn images(&self, condition: &'static str, reason: &'static str, count: usize) {
+        self.images.get_or_create(&Reason { condition, reason }).set(number(count));
+    }
+
+    /// How many images are left out for this reason.
+    pub fn left_out(&self, reason: &'static str, count: usize) {
+        self.left_out.get_or_create(&Why { reason }).set(number(count));
     }
 
     /// How many registries have each reason; those that are not named have none.
-    pub fn registries<'a>(&self, counts: impl IntoIterator<Item = (&'static str, &'a str, usize)>) {
-        replace(&self.registries, counts);
+    pub fn registries(&self, counts: impl IntoIterator<Item = (&'static str, &'static str, usize)>) {
+        self.registries.clear();
+        for (condition, reason, count) in counts {
+            self.registries.get_or_create(&Reason { condition, reason }).set(number(count));
+        }
+    }
+
+    /// Whoever does not lead says nothing of images.
+    pub fn forget_images(&self) {
+        self.images.clear();
+        self.left_out.clear();
+    }
+
+    /// An event was to be written.
+    pub fn event(&self, reason: &'static str) {
+        self.events.get_or_create(&Why { reason }).inc();
     }
 
     /// How many pins are held back.
@@ -222,16 +255,6 @@ impl Metrics {
     }
 }
 
-fn replace<'a>(
-    family: &Family<Reason, Gauge<i64, AtomicI64>>,
-    counts: impl IntoIterator<Item = (&'static str, &'a str, usize)>,
-) {
-    family.clear();
-    for (condition, reason, count) in counts {
-        family.get_or_create(&Reason { condition, reason: reason.to_owned() }).set(number(count));
-    }
-}
-
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -250,6 +273,8 @@ mod tests {
             queues,
             images,
             registries,
+            left_out,
+            events,
             known,
             held: _,
             expiry_held: _,
@@ -264,8 +289,10 @@ mod tests {
             visited: _,
         } = &metrics;
         let _ = queues.get_or_create(&Queue { queue: "ready" });
-        let _ = images.get_or_create(&Reason { condition: "Cached", reason: "Complete".to_owned() });
-        let _ = registries.get_or_create(&Reason { condition: "Reachable", reason: "Answers".to_owned() });
+        let _ = images.get_or_create(&Reason { condition: "Cached", reason: "Complete" });
+        let _ = left_out.get_or_create(&Why { reason: "Excluded" });
+        let _ = events.get_or_create(&Why { reason: "Gone" });
+        let _ = registries.get_or_create(&Reason { condition: "Reachable", reason: "Answers" });
         let _ = known.get_or_create(&Kind { kind: "pods" });
         let _ = unreadable.get_or_create(&Kind { kind: "pods" });
         for counters in [writes, watch_errors] {

@@ -221,6 +221,25 @@ pub(super) fn as_of(body: &[u8]) -> Result<u64, CacheError> {
     serde_json::from_slice::<Begun>(body).map(|begun| begun.as_of).map_err(strange("the beginning of a declaration"))
 }
 
+/// What is to be fetched of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Planned {
+    /// All of it; none: nobody says it now.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// Why, in a word of the control API's.
+    #[serde(default)]
+    pub code: Option<Code>,
+    /// The same, to a person.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+pub(super) fn planned(body: &[u8]) -> Result<Planned, CacheError> {
+    let planned: Planned = serde_json::from_slice(body).map_err(strange("a plan"))?;
+    Ok(Planned { error: planned.error.map(|text| shown(&text)), ..planned })
+}
+
 /// What a registry says of a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revalidation {

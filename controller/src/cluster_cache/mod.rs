@@ -22,7 +22,7 @@ use futures_util::Stream;
 use http::{Method, StatusCode};
 use larder_oci::{Digest, ImageReference};
 
-pub use answer::{Amount, Pin, PinState, Revalidation};
+pub use answer::{Amount, Pin, PinState, Planned, Revalidation};
 pub use config::{ClusterCacheConfig, ConfigError};
 pub use error::{CacheError, Code, Fault};
 pub use registries::Heard;
@@ -150,6 +150,18 @@ impl ClusterCache {
             return Err(CacheError::Incomplete { reason: said.words() });
         }
         said.of(&[StatusCode::OK]).map(drop)
+    }
+
+    /// How many bytes an image has on these platforms (none: on all), of which its manifests are fetched and nothing else.
+    pub async fn plan(&self, image: &ImageReference, platforms: &[String]) -> Result<Planned, CacheError> {
+        let body = if platforms.is_empty() {
+            Bytes::new()
+        } else {
+            Bytes::from(serde_json::json!({ "platforms": platforms }).to_string())
+        };
+        let question = Question::new(Method::POST, format!("plans/{image}")).with_body(body).asking_a_registry();
+        let said = self.transport.ask(&question).await?;
+        answer::planned(&said.of(&[StatusCode::OK])?)
     }
 
     /// Asks the registry what a reference means now, by HEAD: of a digest, whether it is still there.

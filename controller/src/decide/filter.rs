@@ -52,6 +52,10 @@ pub enum LeftOut {
 }
 
 impl LeftOut {
+    /// Every word that there is.
+    pub const REASONS: [&'static str; 6] =
+        ["PodIgnored", "NamespaceIgnored", "NamespaceNotSelected", "NotIncluded", "Excluded", "PullPolicy"];
+
     /// In `CamelCase`, for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
         match self {

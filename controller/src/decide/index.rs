@@ -206,6 +206,11 @@ impl Index {
         self.images.get(image).map(|entry| (entry.namespaces(), entry.first_used())).unwrap_or_default()
     }
 
+    /// Images all of whose uses are left out, why, and how many Pods use them.
+    pub fn left_out(&self) -> impl Iterator<Item = (&Image, &super::filter::LeftOut, usize)> {
+        self.images.iter().filter_map(|(image, entry)| entry.all_left_out().map(|(why, pods)| (image, why, pods)))
+    }
+
     /// Every image that is used, has been, or is left out, in no order.
     pub fn images(&self) -> impl Iterator<Item = &Image> {
         self.images.keys()

@@ -16,7 +16,7 @@ use crate::world::Known;
 /// A namespace hears of it once in this time, however many images are over its bound.
 const TOLD_AGAIN: Duration = Duration::from_hours(1);
 
-/// Images of which it is remembered that their being over was logged; one more, and all are forgotten.
+/// Images of which it is remembered that their being left out was logged. Of more nothing is logged, rather than of all again and again.
 const REMEMBERED: usize = 10_000;
 
 /// Of what was said that it is over a bound.
@@ -24,6 +24,18 @@ const REMEMBERED: usize = 10_000;
 pub(super) struct Told {
     images: BTreeSet<Image>,
     namespaces: BTreeMap<Arc<str>, Instant>,
+}
+
+impl Told {
+    /// Whether nothing was said of it yet.
+    pub(super) fn may_be_first(&self, image: &Image) -> bool {
+        self.images.len() < REMEMBERED && !self.images.contains(image)
+    }
+
+    /// The same, and from now on something was.
+    pub(super) fn is_first(&mut self, image: &Image) -> bool {
+        self.may_be_first(image) && self.images.insert(image.clone())
+    }
 }
 
 /// What an image takes of which namespaces. Of one with an object of a person's nobody's room is taken.
@@ -106,13 +118,10 @@ impl Work {
     }
 
     fn say_over(&mut self, image: &Image, over: &OverBound) {
-        let Told { images, namespaces } = &mut self.told_over;
-        if images.len() >= REMEMBERED {
-            images.clear();
-        }
-        if images.insert(image.clone()) {
+        if self.told_over.is_first(image) {
             tracing::info!(%image, "not cached: {over}");
         }
+        let namespaces = &mut self.told_over.namespaces;
         let now = Instant::now();
         namespaces.retain(|_, at| at.elapsed() < TOLD_AGAIN);
         if !self.shared.settings.observe && !namespaces.contains_key(&over.namespace) {

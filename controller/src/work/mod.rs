@@ -18,6 +18,8 @@ mod pass;
 mod pinning;
 mod registries;
 mod registry_status;
+mod report;
+mod sizes;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,7 +35,7 @@ use larder_process::readiness::{Condition, Readiness};
 use tokio::time::{Instant, sleep_until};
 
 use crate::api_server::Heard;
-use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, Revalidation};
+use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, Planned, Revalidation};
 use crate::decide::backoff::Backoff;
 use crate::decide::bounds::{Bounds, Ledger};
 use crate::decide::brake::Brake;
@@ -122,6 +124,8 @@ pub struct Shared {
     pub readiness: Readiness,
     /// What a person has said to the brake.
     pub word: Mutex<Option<String>>,
+    /// The page `/report`, as the work made it last.
+    pub report: Arc<Mutex<String>>,
     /// This process, for events and jitter.
     pub identity: String,
 }
@@ -156,6 +160,8 @@ enum Done {
     Registries(registries::Ended),
     /// What is to expire was looked at.
     Expired { result: Expired },
+    /// The size of an image was asked for.
+    Sized { image: Image, result: Result<Planned, CacheError> },
     /// The lead was lost on the way.
     NotLeading,
 }
@@ -227,6 +233,10 @@ struct Work {
     ledger: Option<Ledger>,
     /// Images over a bound, and namespaces, of which that was said.
     told_over: bounding::Told,
+    /// The line that the log has of what would be cached.
+    last_report: Option<String>,
+    sizes: sizes::Sizes,
+    next_size: Instant,
     /// Images whose name somebody gave to an object of another one.
     squatted: BTreeSet<Image>,
     /// What was said to the brake when it was last asked.
@@ -255,6 +265,8 @@ impl Drop for Work {
             condition.clear();
         }
         self.shared.metrics.held(0);
+        self.shared.metrics.forget_images();
+        self.shared.report.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.metrics.expiry_held(0);
         for queue in ["ready", "resting", "under_way", "to_write", "being_written"] {
             self.shared.metrics.queue(queue, 0);
@@ -280,7 +292,7 @@ impl Work {
         };
         Self {
             api: Api::all(client.clone()),
-            events: Events::new(client.clone(), &shared.identity),
+            events: Events::new(client.clone(), &shared.identity, Arc::clone(&shared.metrics)),
             leadership,
             jobs: FuturesUnordered::new(),
             progress: tokio::sync::mpsc::channel(256),
@@ -311,6 +323,9 @@ impl Work {
             declared: begin,
             ledger: None,
             told_over: bounding::Told::default(),
+            last_report: None,
+            sizes: sizes::Sizes::default(),
+            next_size: begin,
             squatted: BTreeSet::new(),
             last_word: None,
             tell_of_trouble: None,
@@ -331,6 +346,7 @@ impl Work {
             self.look_at_registries();
             self.begin_pass();
             self.begin_expiry();
+            self.ask_size();
             self.count();
             let wake = self.wakes_at();
             tokio::select! {
@@ -352,6 +368,7 @@ impl Work {
             Done::Declared { result } => self.declared(result),
             Done::Checked { image, result } => self.checked(&image, result),
             Done::Expired { result } => self.expired(result),
+            Done::Sized { image, result } => self.sized(&image, &result),
             Done::Registries(ended) => self.registries_ended(ended),
             Done::NotLeading => return Err(NotLeading),
         }
@@ -424,7 +441,8 @@ impl Work {
         let rounds = self.rounds.wakes_at().filter(|_| asks).map(at);
         let registries = Some(self.registries.wakes_at());
         let by_time = self.by_time.wakes_at().map(at);
-        let soonest = [first_look, passes, expires, turns, rounds, registries, by_time, self.tell_of_trouble];
+        let sizes = (self.shared.settings.observe && self.pins.is_listed).then_some(self.next_size);
+        let soonest = [first_look, passes, expires, turns, rounds, registries, by_time, sizes, self.tell_of_trouble];
         let latest = Instant::now() + PASS;
         // Never in a circle without a pause.
         soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)

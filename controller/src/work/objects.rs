@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::Resource as _;
 use kube::api::{Patch, PatchParams};
 use larder_api::condition::{Reason as _, get};
-use larder_api::{CachedImage, cached_image};
+use larder_api::{CachedImage, cached_image, upstream_registry};
 use larder_oci::{Algorithm, Digest};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -44,6 +44,12 @@ fn invalid(spec: &larder_api::CachedImageSpec) -> Option<String> {
     let platforms = platforms.map(|error| format!("spec.platforms: {error}"));
     let expiry = spec.expiry().err().map(|error| format!("spec.expiry: {error}"));
     platforms.chain(expiry).next()
+}
+
+/// So that one can ask what of a registry is not safe. Longer names do not fit into a label.
+fn labels(image: &larder_oci::ImageReference) -> BTreeMap<&'static str, String> {
+    let name = upstream_registry::name::of(&image.registry);
+    [(larder_api::labels::REGISTRY, name)].into_iter().filter(|(_, name)| name.len() <= 63).collect()
 }
 
 fn applying() -> PatchParams {
@@ -261,7 +267,7 @@ impl Work {
         }
         let patch = json!({
             "apiVersion": CachedImage::api_version(&()), "kind": CachedImage::kind(&()),
-            "metadata": { "name": name }, "spec": { "image": image.as_str() },
+            "metadata": { "name": name, "labels": labels(&reference) }, "spec": { "image": image.as_str() },
         });
         let api = self.api.clone();
         self.begin_write(image, "object", async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await });
@@ -339,8 +345,21 @@ impl Work {
         };
         let before = get::<Cached>(&object.status.conditions);
         let after = get::<Cached>(&status.conditions);
-        if let Some(reason @ (Cached::Refused | Cached::Private)) = after.filter(|after| Some(*after) != before) {
-            self.events.publish(object, Note::warning(reason.as_str(), message(Cached::CONDITION)));
+        let is_for_somebody = |reason: &Cached| {
+            matches!(reason, Cached::Refused | Cached::Private | Cached::NotFound | Cached::Invalid | Cached::OverLimit)
+        };
+        let was_there = before == Some(Cached::Complete) && object.status.digest.is_some();
+        match after.filter(|after| Some(*after) != before) {
+            Some(reason) if is_for_somebody(&reason) => {
+                self.events.publish(object, Note::warning(reason.as_str(), message(Cached::CONDITION)));
+            }
+            Some(Cached::CacheUnreachable) | None => {}
+            // Nothing that anybody decided.
+            Some(_) if was_there && status.digest.is_none() => {
+                let words = format!("the cluster cache no longer has what it had: {}", message(Cached::CONDITION));
+                self.events.publish(object, Note::warning("Lost", words));
+            }
+            Some(_) => {}
         }
         let before = get::<UpstreamAvailable>(&object.status.conditions);
         let after = get::<UpstreamAvailable>(&status.conditions);

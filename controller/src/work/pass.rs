@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use larder_api::cached_image;
-use larder_api::condition::{Reason as _, get};
+use larder_api::condition::{Reason, get};
 use tokio::time::Instant;
 
 use super::pinning::{need, platforms_of};
@@ -91,10 +91,12 @@ impl Work {
         self.tell_of_unreadable();
         if self.shared.settings.observe {
             self.shared.metrics.passed("observed");
+            self.report();
             let deleted = self.shared.world.known().deleted.iter().cloned().collect();
             self.settle(deleted);
         } else {
             self.act_on(as_of, &seen);
+            self.report();
         }
         self.pass_took = self.pass_began.elapsed();
     }
@@ -134,6 +136,7 @@ impl Work {
                 self.keep_digests(image, &objects, wanted.as_ref(), now);
                 // Its pin goes as any that nobody wants: a bound that was set too low is a matter for the brake.
                 if self.over(image).is_some() {
+                    self.turns.give_up(image);
                     continue;
                 }
                 let platforms = Self::platforms(&objects, &known);
@@ -295,23 +298,36 @@ impl Work {
     }
 
     fn count_reasons(&self) {
-        let mut counts = BTreeMap::<(&'static str, String), usize>::new();
+        let mut counts = Counts::new();
+        none::<cached_image::Cached>(&mut counts);
+        none::<cached_image::UpstreamAvailable>(&mut counts);
+        none::<cached_image::UpToDate>(&mut counts);
         {
             let known = self.shared.world.known();
             for object in known.objects.values() {
                 let conditions = &object.status.conditions;
-                let cached = get::<cached_image::Cached>(conditions).map(|reason| ("Cached", reason.as_str()));
-                let upstream = get::<cached_image::UpstreamAvailable>(conditions)
-                    .map(|reason| ("UpstreamAvailable", reason.as_str()));
-                let current = get::<cached_image::UpToDate>(conditions).map(|reason| ("UpToDate", reason.as_str()));
-                for (condition, reason) in [cached, upstream, current].into_iter().flatten() {
-                    *counts.entry((condition, reason.to_owned())).or_default() += 1;
-                }
+                count::<cached_image::Cached>(conditions, &mut counts);
+                count::<cached_image::UpstreamAvailable>(conditions, &mut counts);
+                count::<cached_image::UpToDate>(conditions, &mut counts);
             }
         }
-        self.shared
-            .metrics
-            .images(counts.iter().map(|((condition, reason), count)| (*condition, reason.as_str(), *count)));
+        for ((condition, reason), count) in counts {
+            self.shared.metrics.images(condition, reason, count);
+        }
+    }
+}
+
+/// How many have a reason of a condition.
+type Counts = BTreeMap<(&'static str, &'static str), usize>;
+
+/// Reasons that no image has are counted too, so that a series never ends.
+fn none<R: Reason>(counts: &mut Counts) {
+    counts.extend(R::ALL.iter().map(|reason| ((R::CONDITION, reason.as_str()), 0)));
+}
+
+fn count<R: Reason>(conditions: &[larder_api::Condition], counts: &mut Counts) {
+    if let Some(reason) = get::<R>(conditions) {
+        *counts.entry((R::CONDITION, reason.as_str())).or_default() += 1;
     }
 }
 

@@ -103,7 +103,7 @@ impl Work {
                 Done::Registries(Ended::Heard(heard))
             });
         }
-        if at < self.registries.next_look {
+        if self.shared.settings.observe || at < self.registries.next_look {
             return;
         }
         self.registries.next_look = at + HEAR;

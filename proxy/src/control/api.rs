@@ -45,6 +45,8 @@ pub(super) enum Request {
     ForgetHolder { holder: Holder },
     /// `POST /v1/revalidations/IMAGE`
     Revalidate { image: ImageReference },
+    /// `POST /v1/plans/IMAGE`
+    Plan { image: ImageReference },
     /// `GET /v1/registries`
     Registries { after: Option<String> },
 }
@@ -61,6 +63,7 @@ impl Request {
             | Self::List { .. }
             | Self::Declared { .. }
             | Self::Revalidate { .. }
+            | Self::Plan { .. }
             | Self::Registries { .. } => None,
         }
     }
@@ -90,7 +93,7 @@ impl Wrong {
 }
 
 const PATHS: &str = "there are PUT, GET and DELETE /v1/pins/HOLDER/IMAGE, GET /v1/pins, POST /v1/holders/HOLDER/declarations, \
-    PUT /v1/holders/HOLDER/declarations/AS_OF, GET and DELETE /v1/holders/HOLDER, POST /v1/revalidations/IMAGE and GET /v1/registries; \
+    PUT /v1/holders/HOLDER/declarations/AS_OF, GET and DELETE /v1/holders/HOLDER, POST /v1/revalidations/IMAGE, POST /v1/plans/IMAGE and GET /v1/registries; \
     see docs/control-api.md";
 
 /// What `method path?query` asks for. `path` and `query` are as they came, percent-encoded.
@@ -130,6 +133,11 @@ pub(super) fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<
             return Err(not_allowed());
         }
         Request::Revalidate { image: image_of(image)? }
+    } else if let Some(image) = rest.strip_prefix("plans/") {
+        if *method != Method::POST {
+            return Err(not_allowed());
+        }
+        Request::Plan { image: image_of(image)? }
     } else if rest == "registries" {
         if *method != Method::GET {
             return Err(not_allowed());
@@ -393,6 +401,7 @@ mod tests {
             ("GET", "/v1/pins?after=x", "400", "after"),
             ("POST", "/v1/revalidations/alpine@sha256:0", "400", "sha256"),
             ("POST", "/v1/registries", "405", "POST"),
+            ("GET", "/v1/plans/alpine", "405", "GET"),
             ("GET", "/v1/registries?since=1", "400", "since"),
             ("PUT", "/v1/holders/me/declarations/soon", "400", "as_of"),
             ("PUT", "/v1/holders/me/declarations/7?without=all", "400", "failed"),

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{self, PinView, Request, Wrong};
 use super::holders::{self, HolderOf};
 use super::keeper::{Keeper, State};
+use super::plan::{Plan, plan};
 use super::registry::RegistryView;
 use crate::origin::Standings;
 use crate::pins::{Declared, Holder, KeptPin, PinName, PinsError};
@@ -213,7 +214,7 @@ impl Control {
     async fn answer(&self, request: Request, body: &[u8]) -> Result<Reply, Wrong> {
         let pins = self.keeper.pins();
         let ok = |json| Ok(Reply { status: StatusCode::OK, json });
-        if !matches!(request, Request::Put { .. }) {
+        if !matches!(request, Request::Put { .. } | Request::Plan { .. }) {
             api::nothing_in(body)?;
         }
         match request {
@@ -266,16 +267,25 @@ impl Control {
                 let (registries, next) = self.standings.since(after.as_deref(), show);
                 ok(json!({ "registries": registries, "next": next }))
             }
+            Request::Plan { image } => {
+                let platforms = api::platforms(body)?;
+                match plan(self.keeper.puller(), &image, &platforms).await {
+                    Ok(Plan { content, .. }) => ok(json!({
+                        "image": image.to_string(), "digest": content.root.to_string(), "bytes": content.bytes,
+                        "blobs": content.digests.len(),
+                    })),
+                    // As of a revalidation: it is the registry that does not answer, not the cache.
+                    Err(Unkept::Later(reason)) => ok(json!({
+                        "image": image.to_string(), "digest": null, "bytes": null, "blobs": null,
+                        "error": reason.words, "code": reason.code.as_str(),
+                    })),
+                    Err(refused) => Err(unanswered(refused)),
+                }
+            }
             Request::Revalidate { image } => {
                 let name = Name { registry: image.registry.clone(), repository: image.repository.clone() };
                 let reference = image.manifest_reference();
-                let said = self.keeper.puller().revalidate(&name, &reference).await.map_err(|unkept| {
-                    let (status, reason) = match unkept {
-                        Unkept::Refused(reason) => (StatusCode::FORBIDDEN, reason),
-                        Unkept::Later(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
-                    };
-                    Wrong::new(status, reason.words).with_code(reason.code.as_str())
-                })?;
+                let said = self.keeper.puller().revalidate(&name, &reference).await.map_err(unanswered)?;
                 let (upstream, verdict, error) = match said.upstream {
                     Ok(digest) => (Some(digest), None, None),
                     Err((verdict, reason)) => (None, Some(verdict.as_str()), Some(reason)),
@@ -315,6 +325,15 @@ impl Control {
         let view = PinView::new(kept, going_on.as_ref().map(|(state, progress)| (state.clone(), &**progress)));
         serde_json::to_value(view).map_err(|error| Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
+}
+
+/// What a registry was to be asked for, and was not, or does not give.
+fn unanswered(unkept: Unkept) -> Wrong {
+    let (status, reason) = match unkept {
+        Unkept::Refused(reason) => (StatusCode::FORBIDDEN, reason),
+        Unkept::Later(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+    };
+    Wrong::new(status, reason.words).with_code(reason.code.as_str())
 }
 
 fn no_holder(holder: &Holder, others: &[Holder]) -> Wrong {

@@ -100,17 +100,31 @@ pub(crate) fn observing() -> Result<()> {
     let (image, _) = cluster.push("team/app", 1);
     let by_hand = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": "mine"}, "spec": {"image": image}});
     cluster.plane.apply(&by_hand.to_string())?;
-    let (other, _) = cluster.push("team/other", 2);
+    let (other, content) = cluster.push("team/other", 2);
+    let (left_out, _) = cluster.push("team/secret", 3);
     cluster.run("web", &other)?;
+    cluster.run("secret", &left_out)?;
     let before = cluster.object(&image)?;
-    let controller = cluster.controller(&["--mode", "observe"])?;
-    until("it has looked at everything", || {
-        let page = controller.page("/metrics")?;
-        ensure!(page.contains(r#"larder_controller_passes_total{outcome="observed"}"#), "{}", controller.log());
-        Ok(())
+    let controller = cluster.controller(&["--mode", "observe", "--exclude", "**/secret"])?;
+    let report = until("it has looked at everything, and knows how large that is", || {
+        let report: Value = serde_json::from_str(&controller.page("/report")?)?;
+        let list = report.pointer("/wouldCache/list").and_then(Value::as_array).cloned().unwrap_or_default();
+        let found = list.into_iter().find(|found| found.pointer("/image") == Some(&json!(other)));
+        let bytes = found.as_ref().and_then(|found| found.pointer("/bytes")).and_then(Value::as_u64);
+        ensure!(bytes.is_some_and(|bytes| bytes > 25_000), "{report} {}", controller.log());
+        Ok(report)
     })?;
+    ensure!(report.pointer("/wouldCache/images") == Some(&json!(2)), "the one by hand, and the Pod's: {report}");
+    ensure!(report.pointer("/leftOut") == Some(&json!({"Excluded": 1})), "{report}");
+    ensure!(report.pointer("/leftOutImages/0/image") == Some(&json!(left_out)), "{report}");
+    // Manifests were asked for, and nothing else.
+    let log = cluster.origin.log();
+    ensure!(log.iter().any(|access| access.is_manifest_get()) && !log.iter().any(|access| access.is_blob_get()));
+    ensure!(cluster.origin.blob_gets(&content.largest_layer()) == 0);
     ensure!(pins(&cluster)?.is_empty() && cluster.object(&image)? == before && cluster.objects(&other)?.is_empty());
-    ensure!(controller.page("/metrics")?.lines().all(|line| !line.starts_with("larder_controller_writes_total")));
+    let page = controller.page("/metrics")?;
+    ensure!(page.lines().all(|line| !line.starts_with("larder_controller_writes_total")), "{page}");
+    ensure!(page.contains(r#"larder_controller_left_out{reason="Excluded"} 1"#), "{page}");
     Ok(())
 }
 

@@ -81,3 +81,17 @@ fn what_a_person_reads() {
     let read: Vec<String> = all.iter().map(|left_out| format!("{}: {left_out}", left_out.reason())).collect();
     insta::assert_snapshot!(read.join("\n"));
 }
+
+#[test]
+fn every_reason_is_one_of_the_list() {
+    for left_out in [
+        LeftOut::PodIgnored,
+        LeftOut::NamespaceIgnored,
+        LeftOut::NamespaceNotSelected,
+        LeftOut::NotIncluded,
+        LeftOut::Excluded("a.io/**".into()),
+        LeftOut::Policy(PullPolicy::Never),
+    ] {
+        assert!(LeftOut::REASONS.contains(&left_out.reason()), "{left_out:?}");
+    }
+}

@@ -156,6 +156,13 @@ impl Entry {
         of.keys().map(Arc::clone).collect()
     }
 
+    /// Why all that use it are left out, if they are: the first reason, and how many Pods.
+    pub(super) fn all_left_out(&self) -> Option<(&LeftOut, usize)> {
+        let pods = self.uses_left_out.values().sum();
+        let why = self.uses_left_out.keys().next().filter(|_| self.users.is_empty() && self.ended == 0)?;
+        Some((why, pods))
+    }
+
     pub(super) fn first_used(&self) -> Option<Moment> {
         self.first_used
     }

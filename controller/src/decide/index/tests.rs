@@ -102,6 +102,32 @@ fn what_is_left_out_says_why_and_a_use_that_counts_makes_good_for_one_that_does_
 }
 
 #[test]
+fn whose_an_image_is_is_known_while_its_ended_pods_lie_there() {
+    let mut index = index();
+    let owners =
+        |index: &Index| -> Vec<String> { index.owners(&image("nginx")).0.iter().map(ToString::to_string).collect() };
+    index.pod(&Pod { ended: Some(Ended { at: Some(second(1)) }), ..pod("job", &["nginx"]) }, second(2));
+    assert_eq!(owners(&index), ["shop"]);
+    index.pod(&Pod { namespace: "web".into(), ..pod("a", &["nginx"]) }, second(3));
+    assert_eq!(owners(&index), ["web"], "who uses it now");
+    index.pod_gone("web", "a", second(4));
+    assert_eq!(owners(&index), ["shop"]);
+    index.pod_gone("shop", "job", second(5));
+    assert!(owners(&index).is_empty());
+}
+
+#[test]
+fn what_all_leave_out_is_listed_with_how_many_they_are() {
+    let mut index = index();
+    for name in ["a", "b"] {
+        index.pod(&Pod { ignored: true, ..pod(name, &["nginx", "redis"]) }, second(0));
+    }
+    index.pod(&pod("c", &["redis"]), second(0));
+    let left_out: Vec<_> = index.left_out().map(|(image, why, pods)| (image.clone(), why.reason(), pods)).collect();
+    assert_eq!(left_out, [(image("nginx"), "PodIgnored", 2)]);
+}
+
+#[test]
 fn labels_of_a_namespace_count_for_its_pods_before_and_after() {
     let mut index = index();
     index.pod(&pod("a", &["nginx"]), second(0));
