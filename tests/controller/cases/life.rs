@@ -119,7 +119,10 @@ pub(crate) fn observing() -> Result<()> {
     ensure!(report.pointer("/leftOutImages/0/image") == Some(&json!(left_out)), "{report}");
     // Manifests were asked for, and nothing else.
     let log = cluster.origin.log();
-    ensure!(log.iter().any(|access| access.is_manifest_get()) && !log.iter().any(|access| access.is_blob_get()));
+    ensure!(
+        log.iter().any(larder_test_origin::Access::is_manifest_get)
+            && !log.iter().any(larder_test_origin::Access::is_blob_get)
+    );
     ensure!(cluster.origin.blob_gets(&content.largest_layer()) == 0);
     ensure!(pins(&cluster)?.is_empty() && cluster.object(&image)? == before && cluster.objects(&other)?.is_empty());
     let page = controller.page("/metrics")?;
