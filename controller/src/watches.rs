@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use larder_api::UpstreamRegistry;
@@ -33,6 +33,9 @@ use guarded::Guarded;
 
 /// Objects in a page of a list.
 const PAGE: u32 = 500;
+
+/// At the latest, and by chance up to twice that.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Starts all of them.
 pub fn start(
@@ -96,7 +99,7 @@ impl Watch {
     {
         let mut waits = Some(self.readiness.latch(self.kind));
         let trouble = self.readiness.condition(self.kind);
-        let events = events.default_backoff();
+        let events = larder_api_server::try_again(events, AGAIN);
         let mut events = std::pin::pin!(events);
         let goes_on = || {
             if trouble.clear() {
@@ -116,7 +119,10 @@ impl Watch {
             let Some(event) = event else { break };
             match event {
                 Ok(event) => {
-                    goes_on();
+                    // Whoever begins to list has not been answered yet.
+                    if !matches!(event, Event::Init) {
+                        goes_on();
+                    }
                     let is_complete = matches!(event, Event::InitDone);
                     self.world.change(|known| apply.apply(known, event));
                     if is_complete {

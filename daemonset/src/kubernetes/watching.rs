@@ -8,7 +8,6 @@ use super::objects::{News, Objects};
 use super::{Known, Reading, api_server};
 use futures_util::StreamExt as _;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use larder_api::UpstreamRegistry;
@@ -25,6 +24,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 const LESS_IS_BELIEVED: Duration = Duration::from_secs(5);
 /// The same, where nothing is left of what was known.
 const NONE_IS_BELIEVED: Duration = Duration::from_hours(1);
+/// At the latest, and by chance up to twice that: 500 nodes that start before their API server do not keep it from starting.
+const AGAIN: Duration = Duration::from_secs(20);
 /// Without credentials there is nobody to ask.
 const NO_CLIENT: Duration = Duration::from_secs(30);
 
@@ -145,7 +146,7 @@ fn events(
 ) -> impl futures_util::Stream<Item = watcher::Result<Event<DeserializeGuard<UpstreamRegistry>>>> {
     // Of what the API server has in memory: with it starts a watch that catches up, and 500 nodes that ask its database cost too much.
     let config = watcher::Config::default().any_semantic();
-    watcher(Api::<DeserializeGuard<UpstreamRegistry>>::all(client), config).default_backoff()
+    api_server::try_again(watcher(Api::<DeserializeGuard<UpstreamRegistry>>::all(client), config), AGAIN)
 }
 
 /// When what changed is believed.

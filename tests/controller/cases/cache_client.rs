@@ -38,7 +38,9 @@ pub(crate) fn pins_over_tls() -> Result<()> {
         origin.push("team/app", &format!("v{tag}"), &image);
     }
     let reference = |tag: &str| ImageReference::parse(&format!("{}/team/app:{tag}", origin.registry()));
-    let mut cache = Cache::start(&[origin.registry().to_string()])?;
+    // The one is left in peace for a while when it fails, and then everything of it has failed at once.
+    let slow_origin = Origin::start();
+    let mut cache = Cache::start(&[origin.registry().to_string(), slow_origin.registry().to_string()])?;
     let client = client(&cache)?;
     runtime.block_on(async {
         let first = reference("v0")?;
@@ -75,10 +77,10 @@ pub(crate) fn pins_over_tls() -> Result<()> {
         ensure!(pin.state == PinState::Waiting && pin.error.is_some(), "{pin:?}");
         // What cannot be had is not waited for; what was not tried yet is.
         client.declare(client.begin_declaration().await?).await?;
-        origin.behave(Matcher::path("/blobs/"), Behaviour::Hang);
+        slow_origin.behave(Matcher::path("/blobs/"), Behaviour::Hang);
         let slow = Image::build(&ImageSpec { layers: vec![40_000], seed: 3, ..ImageSpec::default() });
-        origin.push("team/slow", "v1", &slow);
-        let slow = ImageReference::parse(&format!("{}/team/slow:v1", origin.registry()))?;
+        slow_origin.push("team/slow", "v1", &slow);
+        let slow = ImageReference::parse(&format!("{}/team/slow:v1", slow_origin.registry()))?;
         client.put(&slow, &[], Duration::ZERO).await?;
         let refused = client.declare(client.begin_declaration().await?).await;
         ensure!(matches!(refused, Err(CacheError::Incomplete { .. })), "{refused:?}");
