@@ -25,6 +25,11 @@ impl Expiring {
         Self { brake: Brake::new(format!("{seed}/expiry")), ..Self::default() }
     }
 
+    /// Whether somebody was told of a set, or let one go that has not gone: then all that is due has to be looked at, whichever of it is looked at first.
+    pub fn is_under_way(&self) -> bool {
+        !self.shown.is_empty() || !self.let_go.is_empty()
+    }
+
     /// Which of `due` may go, and what of them is held back. `there` counts all images that have an object.
     pub fn rule(
         &mut self,

@@ -75,7 +75,8 @@ impl Work {
             return;
         }
         // Only if there is something, all are looked at: what would go is measured as a whole, and not in small portions.
-        let has_some = candidates.iter().any(|image| self.due(&known, image, now()).is_some());
+        let has_some =
+            self.expiring.is_under_way() || candidates.iter().any(|image| self.due(&known, image, now()).is_some());
         let began = Instant::now();
         let all = known.by_image.keys().filter(|_| has_some);
         let due: BTreeMap<Image, DueOf> =

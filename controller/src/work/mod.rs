@@ -62,13 +62,13 @@ const PASS: Duration = Duration::from_mins(1);
 /// Between two passes that something set off.
 const PASS_SOON: Duration = Duration::from_secs(1);
 
-/// Passes that are set off have one part in so many of the time, where there are so many images that one takes long.
+/// Before a pass that something set off there is so many times a pause of what the last one took: with many images a pass is long.
 const PASS_SHARE: u32 = 4;
 
 /// Between two looks at what is to expire.
 const EXPIRY: Duration = Duration::from_secs(10);
 
-/// A pass is hurried when the set was not declared complete for so long, and after twice that it is said: a bucket wants it once an hour.
+/// When the set of pins was not declared complete for twice this it is said: a bucket wants it once an hour.
 const DECLARED: Duration = Duration::from_mins(15);
 
 /// How long the cache is away before every image says so.

@@ -12,7 +12,7 @@ use larder_api::upstream_registry::name;
 use larder_oci::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// So many objects are looked at, the oldest ones.
+/// So many objects are looked at: the first by name, which is the order of the API server's list.
 const MOST: usize = 1024;
 /// So many registries of which nothing is said are named to an engine that has to be told of each (CRI-O); they come from images.
 const MOST_NAMED: usize = 64;

@@ -19,10 +19,15 @@ fn a_clock_far_ahead_or_a_wrong_expiry_deletes_no_object() {
     assert!(may_go.is_empty());
     let hold = hold.unwrap();
     assert_eq!((hold.of, hold.to_go), (100, 60));
+    assert!(
+        expiring.is_under_way(),
+        "whoever is due next, all of them are looked at: a look at none of them would end what somebody was told"
+    );
     // All of them, if there are few: an empty cache is nobody's wish unless somebody says so.
     assert!(expiring.rule(5, &images(0..4), None, minute(70)).1.is_some());
     // Once the clock is right nothing is due, and nothing is held.
     assert_eq!(expiring.rule(100, &BTreeSet::new(), None, minute(200)), (&BTreeSet::new(), None));
+    assert!(!expiring.is_under_way());
 }
 
 #[test]
