@@ -21,6 +21,7 @@ mod registry_status;
 mod report;
 mod sizes;
 mod telling;
+mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,6 @@ use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, Planned, Revalid
 use crate::decide::backoff::Backoff;
 use crate::decide::bounds::{Bounds, Ledger};
 use crate::decide::brake::Brake;
-use crate::decide::conditions::Upstream;
 use crate::decide::expiring::Expiring;
 use crate::decide::expiry::Rules;
 use crate::decide::rounds::Rounds;
@@ -55,6 +55,7 @@ use budget::Budget;
 use expire::Expired;
 use looks::Looks;
 use registries::Registries;
+use upstreams::Upstreams;
 
 /// Between two passes.
 const PASS: Duration = Duration::from_mins(1);
@@ -214,7 +215,8 @@ struct Work {
     rounds: Rounds,
     /// What changes with time alone (a last use) is looked at with this.
     by_time: Rounds,
-    upstream: BTreeMap<Image, (Upstream, Moment)>,
+    /// What registries said of images.
+    upstream: Upstreams,
     /// Questions that are under way, by registry.
     questions: BTreeMap<Box<str>, usize>,
     digests: Beside,
@@ -310,7 +312,7 @@ impl Work {
             let_go: BTreeSet::new(),
             rounds: Rounds::default(),
             by_time: Rounds::default(),
-            upstream: BTreeMap::new(),
+            upstream: Upstreams::default(),
             questions: BTreeMap::new(),
             digests: Beside::default(),
             next_pass: begin,

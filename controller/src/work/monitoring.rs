@@ -18,6 +18,7 @@ impl Work {
         }
         for image in self.rounds.take(now()) {
             // It may not answer, and the rest of the cluster needs the cache as well: then another time, which the image has already.
+            self.upstream.turn(&image);
             self.ask(image);
         }
     }
@@ -67,9 +68,9 @@ impl Work {
             Upstream::Failing(_) => "failing",
             Upstream::NoAnswer(_) | Upstream::NotAsked => "unreachable",
         });
-        let has_moved = matches!(&said, Upstream::Has(digest)
-            if self.pins.known.get(image).and_then(crate::cluster_cache::Pin::held).is_some_and(|held| held != digest));
         self.upstream.insert(image.clone(), (said, now()));
+        let held = self.pins.known.get(image).and_then(crate::cluster_cache::Pin::held);
+        let has_moved = self.upstream.to_follow(image).is_some_and(|there| held.is_some_and(|held| held != there));
         if has_moved && self.follows(image) {
             self.pass_soon();
         }

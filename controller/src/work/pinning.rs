@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep};
 use super::telling;
 use super::{Done, Work};
 use crate::cluster_cache::{CacheError, Pin, PinState};
-use crate::decide::conditions::Upstream;
 use crate::decide::index::Wanted;
 use crate::decide::pins::{self, Wish};
 use crate::decide::platforms::Platforms;
@@ -83,16 +82,12 @@ impl Work {
     }
 
     pub(super) fn wish_of(&self, image: &Image, wanted: Option<&Wanted>, platforms: &Platforms) -> Wish {
-        let upstream = match self.upstream.get(image) {
-            Some((Upstream::Has(digest), _)) => Some(digest.clone()),
-            _ => None,
-        };
         Wish {
             image: image.clone(),
             digests: self.digests.get(image).into_iter().flatten().map(|(digest, _)| digest.clone()).collect(),
             platforms: platforms.clone(),
             follow: wanted.is_some_and(|wanted| wanted.is_always),
-            upstream,
+            upstream: self.upstream.to_follow(image).cloned(),
         }
     }
 
@@ -189,6 +184,10 @@ impl Work {
         match result {
             Ok(pin) => {
                 self.pins.refused.remove(image);
+                let found = pin.digest.as_ref().filter(|_| pin.state == PinState::Complete);
+                if found.is_some_and(|found| self.upstream.put(image, found)) {
+                    self.ask(image.clone());
+                }
                 let outcome = match pin.state {
                     PinState::Complete => "complete",
                     PinState::Queued | PinState::Fetching => "slow",
