@@ -234,10 +234,13 @@ impl Work {
             let mut known = self.shared.world.known();
             for image in &images {
                 known.deleted.remove(image);
+                // What is written from now on is of another object, unless this one is there still: a registry that is skipped, a bound.
+                if !known.by_image.contains_key(image) {
+                    self.budget.forget(image);
+                }
             }
         }
         for image in images {
-            self.budget.forget(&image);
             self.look_soon(image);
         }
     }
@@ -265,7 +268,13 @@ impl Work {
         self.cache_said(result.as_ref().err());
         match result {
             Ok(()) => {
-                tracing::info!(%image, "no longer kept: it has no CachedImage any more");
+                let has_object = self.shared.world.known().by_image.contains_key(image);
+                let why = match (has_object, image.is_digest()) {
+                    (true, _) => "its CachedImage says why",
+                    (false, true) => "no Pod runs this digest any more, and it has no CachedImage",
+                    (false, false) => "it has no CachedImage any more",
+                };
+                tracing::info!(%image, "no longer kept: {why}");
                 self.pins.known.remove(image);
                 self.settle(vec![image.clone()]);
             }

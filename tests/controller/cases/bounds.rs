@@ -78,11 +78,16 @@ pub(crate) fn one_namespace_has_so_many_bytes() -> Result<()> {
     cluster.until_reason(&first, "Cached", "Complete")?;
     let (second, _) = cluster.push("team/second", 2);
     cluster.run("second", &second)?;
-    let object = cluster.until_reason(&second, "Cached", "Complete")?;
-    ensure!(
-        object.pointer("/status/sizeBytes").and_then(Value::as_u64).is_some_and(|bytes| bytes > 25_000),
-        "{object}"
-    );
+    until("it was there once, and goes", || {
+        let object = cluster.object(&second)?;
+        let bytes = object.pointer("/status/sizeBytes").and_then(Value::as_u64);
+        ensure!(bytes.is_some_and(|bytes| bytes > 25_000), "{object}");
+        ensure!(pins(&cluster)? == [first.clone()], "{:?}", pins(&cluster)?);
+        Ok(())
+    })?;
+    // Its object was written twice by now, which is all for this minute. Another leader may say at once what it finds, and begins nothing anew.
+    controller.terminate()?;
+    let controller = cluster.controller(&["--bytes-per-namespace", "50kB"])?;
     let object = cluster.until_reason(&second, "Cached", "OverLimit")?;
     ensure!(object.pointer("/status/digest").is_none(), "{object}");
     ensure!(pins(&cluster)? == [first.clone()], "{:?}", pins(&cluster)?);
