@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use larder_api::CachedImageStatus;
 use larder_oci::Digest;
 
 use super::Moment;
@@ -16,6 +17,15 @@ pub const GRACE: Duration = Duration::from_hours(1);
 
 /// Digests without a Pod that are kept of one image at most. Those that Pods run are all kept.
 pub const MOST_UNUSED: usize = 8;
+
+/// Those that the process before this one kept of an image, by what its status says: with a Pod, or cached beside what the tag means, which is the hour after
+/// the last one. When they were used last nobody knows, so it was `now`.
+pub fn of_status(status: &CachedImageStatus, now: Moment) -> BTreeMap<Digest, Moment> {
+    let is_of_the_tag = |digest: &str| status.digest.as_deref() == Some(digest);
+    let held = status.digests.iter();
+    let held = held.filter(|held| held.pods > 0 || (held.cached && !held.upstream && !is_of_the_tag(&held.digest)));
+    held.filter_map(|held| Digest::parse(&held.digest).ok()).map(|digest| (digest, now)).collect()
+}
 
 /// The digests to keep, with their last use, from those in the status and those that Pods run.
 pub fn keep(

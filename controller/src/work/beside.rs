@@ -14,7 +14,7 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Those of an image; none, if nothing is known of it.
+    /// Those of an image; nothing where nobody has looked at what it keeps yet.
     pub(super) fn get(&self, image: &Image) -> Option<&BTreeMap<Digest, Moment>> {
         self.of.get(image)
     }
@@ -24,12 +24,8 @@ impl Beside {
         self.tags.get(pin).into_iter().flatten()
     }
 
-    /// Keeps these, and no others.
+    /// Keeps these, and no others. That there are none is remembered: what a status says of former ones counts once.
     pub(super) fn set(&mut self, image: &Image, kept: BTreeMap<Digest, Moment>) {
-        if kept.is_empty() {
-            self.remove(image);
-            return;
-        }
         let before = self.of.insert(image.clone(), kept).unwrap_or_default();
         let Some(kept) = self.of.get(image) else { return };
         let gone: Vec<Image> =
@@ -44,7 +40,7 @@ impl Beside {
         }
     }
 
-    /// Keeps none.
+    /// Nothing is known of it.
     pub(super) fn remove(&mut self, image: &Image) {
         for digest in self.of.remove(image).unwrap_or_default().into_keys() {
             self.unlink(&image.at(&digest), image);
@@ -86,7 +82,9 @@ mod tests {
         beside.remove(&two);
         assert_eq!(tags(&beside, "b"), std::slice::from_ref(&one));
         beside.set(&one, BTreeMap::new());
-        assert!(beside.get(&one).is_none());
+        assert_eq!(beside.get(&one), Some(&BTreeMap::new()), "what its status said is not asked again");
+        beside.remove(&one);
+        assert_eq!(beside.get(&one), None);
         beside.remove(&other);
         assert!(beside.tags.is_empty() && beside.of.is_empty());
     }

@@ -133,7 +133,10 @@ impl Work {
             for image in known.by_image.keys().filter(|image| !is_skipped(image)) {
                 let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
                 let wanted = known.index.image(image, now);
-                self.keep_digests(image, &objects, wanted.as_ref(), now);
+                if self.keep_digests(image, &objects, wanted.as_ref(), now) {
+                    // Its status says so soon, lest another leader takes it for kept.
+                    self.look_soon(image.clone());
+                }
                 // Its pin goes as any that nobody wants: a bound that was set too low is a matter for the brake.
                 if self.over(image).is_some() {
                     self.turns.give_up(image);

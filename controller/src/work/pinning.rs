@@ -91,24 +91,26 @@ impl Work {
         }
     }
 
+    /// Keeps what Pods run beside a tag, and ran within the hour. Whether something goes or comes.
     pub(super) fn keep_digests(
         &mut self,
         image: &Image,
         objects: &[Arc<Object>],
         wanted: Option<&Wanted>,
         now: Moment,
-    ) {
+    ) -> bool {
         if image.is_digest() {
-            return;
+            return false;
         }
         let recorded = self.digests.get(image).cloned().unwrap_or_else(|| {
-            // From before this process: when they were used last nobody knows, so it was now.
-            let held = objects.iter().flat_map(|object| &object.status.digests).filter(|held| held.pods > 0);
-            held.filter_map(|held| larder_oci::Digest::parse(&held.digest).ok()).map(|digest| (digest, now)).collect()
+            objects.iter().flat_map(|object| digests::of_status(&object.status, now)).collect()
         });
         let none = BTreeMap::new();
         let running = wanted.map_or(&none, |wanted| &wanted.digests);
-        self.digests.set(image, digests::keep(&recorded, running, now));
+        let kept = digests::keep(&recorded, running, now);
+        let has_changed = !kept.keys().eq(recorded.keys());
+        self.digests.set(image, kept);
+        has_changed
     }
 
     /// Begins what it is the turn of.
