@@ -65,8 +65,6 @@ pub enum NotPinned {
     Skipped(String),
     /// A bound.
     OverBound(OverBound),
-    /// The object says something that nobody can do: what.
-    Invalid(String),
 }
 
 /// What is beside the reference's own pin.
@@ -80,6 +78,8 @@ pub struct Beside {
     pub missing_platforms: Vec<String>,
     /// What the cache said to the last wish for it, if it did not take it.
     pub refused: Option<String>,
+    /// What the spec says that nobody can do.
+    pub ignored: Option<String>,
 }
 
 /// What the origin said, when it was asked last.
@@ -101,10 +101,17 @@ pub enum Upstream {
     NoAnswer(String),
 }
 
-/// Whether everything needed is in the cache, verified.
+/// Whether everything needed is in the cache, verified. What nobody can do of a spec keeps the rest of it from nothing, and is said beside.
 pub fn cached(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>) -> Said<Cached> {
+    let said = of_what_is_pinned(pin, beside, not_pinned);
+    match &beside.ignored {
+        None => said,
+        Some(ignored) => Said { message: format!("{}; ignored, until it is corrected: {ignored}", said.message), ..said },
+    }
+}
+
+fn of_what_is_pinned(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>) -> Said<Cached> {
     match not_pinned {
-        Some(NotPinned::Invalid(error)) => return Said::new(Cached::Invalid, error.clone()),
         // What is there already is told of until it is let go.
         Some(NotPinned::OverBound(over)) if !pin.is_there() && !beside.keeps_older => {
             return Said::new(Cached::OverLimit, over.to_string());
@@ -150,7 +157,7 @@ pub fn cached(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>) -> Sai
 }
 
 fn complete(bytes: u64, beside: &Beside) -> Said<Cached> {
-    let Beside { missing_digests, missing_platforms, refused, keeps_older: _ } = beside;
+    let Beside { missing_digests, missing_platforms, refused, keeps_older: _, ignored: _ } = beside;
     let kept = size(bytes);
     if !missing_platforms.is_empty() {
         let why = match refused {

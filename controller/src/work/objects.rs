@@ -38,12 +38,13 @@ pub(super) fn no_answer() -> kube::Error {
     kube::Error::Service("the API server does not answer in time".into())
 }
 
-/// What nobody can do of what an object says, although the API server let it through.
-fn invalid(spec: &larder_api::CachedImageSpec) -> Option<String> {
+/// What nobody can do of what an object says, although the API server let it through. The rest of it is done.
+fn ignored(spec: &larder_api::CachedImageSpec) -> Option<String> {
     let platforms = spec.platforms.iter().filter_map(|text| crate::decide::platforms::Platform::parse(text).err());
     let platforms = platforms.map(|error| format!("spec.platforms: {error}"));
     let expiry = spec.expiry().err().map(|error| format!("spec.expiry: {error}"));
-    platforms.chain(expiry).next()
+    let all: Vec<String> = platforms.chain(expiry).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// So that one can ask what of a registry is not safe. Longer names do not fit into a label.
@@ -236,6 +237,7 @@ impl Work {
             pin,
             digests: &beside,
             not_pinned: self.not_pinned(object),
+            ignored: ignored(&object.spec),
             refused: self.pins.refused.get(&object.image).map(String::as_str),
             registry: self.registries.reachable(object.image.registry()),
             upstream,
@@ -250,10 +252,8 @@ impl Work {
 
     fn not_pinned(&self, object: &Object) -> Option<NotPinned> {
         let image = &object.image;
-        let invalid = invalid(&object.spec).map(NotPinned::Invalid);
-        invalid
-            .or_else(|| self.shared.world.known().registries.rules.skipped(image).map(NotPinned::Skipped))
-            .or_else(|| self.over(image).cloned().map(NotPinned::OverBound))
+        let skipped = self.shared.world.known().registries.rules.skipped(image).map(NotPinned::Skipped);
+        skipped.or_else(|| self.over(image).cloned().map(NotPinned::OverBound))
     }
 
     fn make(&mut self, image: Image) {
@@ -339,6 +339,10 @@ impl Work {
     /// What a person should hear of without looking.
     fn note(&mut self, object: &Object, status: &cached_image::CachedImageStatus) {
         use cached_image::{Cached, UpstreamAvailable};
+        let is_new = object.status.observed_generation != object.generation;
+        if let Some(words) = ignored(&object.spec).filter(|_| is_new) {
+            self.events.publish(object, Note::warning("Invalid", format!("ignored, until it is corrected: {words}")));
+        }
         let message = |condition: &str| {
             let found = status.conditions.iter().find(|known| known.type_ == condition);
             found.map(|known| known.message.clone()).unwrap_or_default()
@@ -346,7 +350,7 @@ impl Work {
         let before = get::<Cached>(&object.status.conditions);
         let after = get::<Cached>(&status.conditions);
         let is_for_somebody = |reason: &Cached| {
-            matches!(reason, Cached::Refused | Cached::Private | Cached::NotFound | Cached::Invalid | Cached::OverLimit)
+            matches!(reason, Cached::Refused | Cached::Private | Cached::NotFound | Cached::OverLimit)
         };
         let was_there = before == Some(Cached::Complete) && object.status.digest.is_some();
         match after.filter(|after| Some(*after) != before) {

@@ -32,6 +32,8 @@ pub(super) struct Facts<'a> {
     /// Those of digests that are kept beside it.
     pub(super) digests: &'a BTreeMap<Digest, bool>,
     pub(super) not_pinned: Option<NotPinned>,
+    /// What the spec says that nobody can do, although the API server let it through.
+    pub(super) ignored: Option<String>,
     /// What the cache said to the last wish for the reference, if it did not take it.
     pub(super) refused: Option<&'a str>,
     pub(super) upstream: &'a Upstream,
@@ -221,6 +223,7 @@ fn cached(facts: &Facts<'_>, pinned: Option<&Pin>, not_pinned: Option<&NotPinned
         keeps_older: pinned.is_some_and(|pin| pin.until_then.is_some()),
         missing_platforms: of_pin.map(|there| facts.platforms.missing_in(&there)).unwrap_or_default(),
         refused,
+        ignored: facts.ignored.clone(),
     };
     conditions::cached(&pin, &beside, not_pinned)
 }

@@ -16,9 +16,8 @@ pub(crate) fn what_is_wrong_is_said() -> Result<()> {
     let misspelt = format!("{}/team/ap:v1", cluster.origin.registry());
     cluster.run("web", &image)?;
     cluster.run("misspelt", &misspelt)?;
-    let odd = "o".repeat(40);
-    let spec =
-        json!({"image": format!("{}/team/odd:v1", cluster.origin.registry()), "platforms": [format!("linux/{odd}")]});
+    let (odd, content) = cluster.push("team/odd", 2);
+    let spec = json!({"image": odd, "platforms": [format!("linux/{}", "o".repeat(40))]});
     let by_hand =
         json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": "odd"}, "spec": spec});
     cluster.plane.apply(&by_hand.to_string())?;
@@ -29,8 +28,11 @@ pub(crate) fn what_is_wrong_is_said() -> Result<()> {
         words.contains("does not have the manifest v1") && words.contains("see whether the name is right"),
         "{words}"
     );
-    let object = cluster.until_reason(&format!("{}/team/odd:v1", cluster.origin.registry()), "Cached", "Invalid")?;
-    ensure!(message(&object, "Cached")?.contains("spec.platforms"), "{object}");
+    // It is kept for the nodes there are, and says so; and what of its spec is no good.
+    let object = cluster.until_reason(&odd, "Cached", "Complete")?;
+    ensure!(object.pointer("/status/digest") == Some(&json!(content.index.as_str())), "{object}");
+    let words = message(&object, "Cached")?;
+    ensure!(words.contains("are kept") && words.contains("ignored, until it is corrected: spec.platforms"), "{words}");
     cluster.until_reason(&image, "Cached", "Complete")?;
     controller.terminate()
 }

@@ -39,13 +39,14 @@ fn every_cached() -> Vec<Said<Cached>> {
     .collect();
     let done = Pin::Complete(1 << 20);
     all.push(cached(&done, &Beside { missing_digests: 2, ..Beside::default() }, None));
+    let odd = Beside { ignored: Some("spec.platforms: linux".into()), ..Beside::default() };
+    all.extend([&done, &Pin::None].map(|pin| cached(pin, &odd, None)));
     all.push(cached(&Pin::Fetching(1 << 20, 1 << 21), &Beside { keeps_older: true, ..Beside::default() }, None));
     let platforms = Beside { missing_platforms: vec!["linux/arm64".into(), "linux/s390x".into()], ..Beside::default() };
     all.push(cached(&done, &platforms, None));
     all.push(cached(&done, &Beside { refused: Some("400: no such platform".into()), ..platforms }, None));
     for why in [
         NotPinned::Skipped("skip is set in the UpstreamRegistry of ghcr.io: it is left to the engines".into()),
-        NotPinned::Invalid("spec.platforms: linux".into()),
         over(Full::Images(20)),
         over(Full::Bytes { allowed: 10 << 30, taken: 9 << 30, own: 2 << 30 }),
     ] {

@@ -75,6 +75,7 @@ fn told(given: Given) -> CachedImageStatus {
         pin: pin.as_ref().map(Option::as_ref).map_err(|words| *words),
         digests: &BTreeMap::new(),
         not_pinned: None,
+        ignored: None,
         refused,
         upstream: &Upstream::NotAsked,
         registry: Reachable::Unknown,

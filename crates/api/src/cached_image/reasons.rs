@@ -23,8 +23,6 @@ reasons! {
         NotFound = False,
         /// Its namespace has as many images, or bytes, as it may have.
         OverLimit = False,
-        /// Its spec says something that nobody can do; the message says what.
-        Invalid = False,
         /// The cluster cache does not answer.
         CacheUnreachable = Unknown,
         /// Nobody has looked yet.
