@@ -46,6 +46,8 @@ struct State {
     need: Need,
     arrived: u64,
     failures: u32,
+    /// What is wanted of it was tried, and failed.
+    has_failed: bool,
     place: At,
     /// Is under way, and not wanted any more.
     is_given_up: bool,
@@ -107,7 +109,7 @@ impl Turns {
             return;
         }
         self.arrivals += 1;
-        self.enter(image, State { need, arrived, failures: 0, place: At::Ready, is_given_up: false });
+        self.enter(image, State { need, arrived, failures: 0, has_failed: false, place: At::Ready, is_given_up: false });
     }
 
     /// It is not to be fetched any more. What is under way goes on until [`Self::done`] or [`Self::failed`].
@@ -182,13 +184,20 @@ impl Turns {
         let failures = state.failures.saturating_add(1);
         let at = now.after(self.backoff.delay(failures, &self.seed, image.as_str()));
         self.resting.insert((at, image.clone()));
-        self.images.insert(image.clone(), State { failures, place: At::Resting(at), ..state });
+        self.images.insert(image.clone(), State { failures, has_failed: true, place: At::Resting(at), ..state });
         Some(at)
     }
 
     /// Whether it failed when it was tried last, also while it is tried again.
     pub fn has_failed(&self, image: &Image) -> bool {
-        self.images.get(image).is_some_and(|state| state.failures > 0)
+        self.images.get(image).is_some_and(|state| state.has_failed)
+    }
+
+    /// Something else is wanted of it than what was tried before. It waits no less for that.
+    pub fn is_wanted_otherwise(&mut self, image: &Image) {
+        if let Some(state) = self.images.get_mut(image) {
+            state.has_failed = false;
+        }
     }
 
     /// How many are ready, resting after a failure, under way.

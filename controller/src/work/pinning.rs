@@ -134,6 +134,9 @@ impl Work {
                 }
                 Self::platforms(&all, &known)
             };
+            if self.pins.known.get(&image).is_none_or(|pin| platforms_of(pin) != platforms) {
+                self.turns.is_wanted_otherwise(&image);
+            }
             self.pins.watched.insert(image.clone());
             let (cache, progress) = (self.shared.cache.clone(), self.progress.0.clone());
             let name = image.clone();

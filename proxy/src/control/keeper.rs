@@ -6,7 +6,7 @@
 
 mod wishes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, plan};
 use super::writings::Writings;
-use crate::pins::{Holder, KeptPin, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{Failed, Holder, KeptPin, Pin, PinName, Pins, PinsError, Place, Platforms, Put};
 use crate::pull::{Code, Puller, Reason, Unkept};
 use crate::store::Name;
 
@@ -75,8 +75,8 @@ struct Entry {
     not_before: Instant,
     failures: u32,
     running: bool,
-    /// Its last try ended without it, and is known to be for want of it: also while it is tried again.
-    has_failed: bool,
+    /// The wish that was tried last, where that ended without it and is known to be for want of it: also while it is tried again.
+    failed: Option<Platforms>,
     /// It was put again while it was worked at.
     again: bool,
     /// Nobody wants it any more.
@@ -151,12 +151,12 @@ impl Keeper {
         self.entries().get(place).map(|entry| (entry.state.clone(), Arc::clone(&entry.progress)))
     }
 
-    /// The holder's pins that failed when they were tried here. A declaration need not wait for them: what such a pin is known to reach is in its record, and
+    /// The holder's wishes that failed when they were tried here. A declaration need not wait for them: what such a pin is known to reach is in its record, and
     /// protected; where nobody could tell what it is, there is nothing to lose.
-    pub(super) fn failed(&self, holder: &Holder) -> BTreeSet<Place> {
+    pub(super) fn failed(&self, holder: &Holder) -> Failed {
         let entries = self.entries();
-        let its = entries.iter().filter(|(_, entry)| entry.has_failed && entry.name.holder == *holder);
-        its.map(|(place, _)| place.clone()).collect()
+        let its = entries.iter().filter(|(_, entry)| entry.name.holder == *holder);
+        its.filter_map(|(place, entry)| Some((place.clone(), entry.failed.clone()?))).collect()
     }
 
     /// Works until `shutdown`.
@@ -241,7 +241,8 @@ impl Keeper {
     async fn work(&self, name: &PinName) {
         let place = name.place();
         let Some(gone) = self.entries().get(&place).map(|entry| entry.gone.clone()) else { return };
-        let result = self.make_complete(name, &place, &gone).await;
+        let mut tried = None;
+        let result = self.make_complete(name, &place, &gone, &mut tried).await;
         let mut entries = self.entries();
         // It may have been wished for again, which is another entry.
         if let Some(entry) = entries.get_mut(&place).filter(|_| !gone.is_cancelled()) {
@@ -259,12 +260,18 @@ impl Keeper {
                     entry.failures += 1;
                     let (Unkept::Refused(reason) | Unkept::Later(reason)) = &unkept;
                     // Where it was the store that failed nobody knows what there is of it.
-                    entry.has_failed = reason.code != Code::Store;
-                    entry.not_before = Instant::now() + wait;
-                    entry.state = match unkept {
-                        Unkept::Refused(reason) => State::Refused(reason),
-                        Unkept::Later(reason) => State::Waiting(reason),
-                    };
+                    entry.failed = tried.filter(|_| reason.code != Code::Store);
+                    // Whoever asked meanwhile may have wished for something else.
+                    if is_asked_again {
+                        entry.failures = 0;
+                        entry.state = State::Queued;
+                    } else {
+                        entry.not_before = Instant::now() + wait;
+                        entry.state = match unkept {
+                            Unkept::Refused(reason) => State::Refused(reason),
+                            Unkept::Later(reason) => State::Waiting(reason),
+                        };
+                    }
                 }
             }
         }
@@ -272,8 +279,16 @@ impl Keeper {
         self.changed.notify_waiters();
     }
 
-    async fn make_complete(&self, name: &PinName, place: &Place, gone: &CancellationToken) -> Result<(), Unkept> {
+    /// `tried`: which wish.
+    async fn make_complete(
+        &self,
+        name: &PinName,
+        place: &Place,
+        gone: &CancellationToken,
+        tried: &mut Option<Platforms>,
+    ) -> Result<(), Unkept> {
         let Some(kept) = self.pins.get(name).await.map_err(|error| unanswered(&error))? else { return Ok(()) };
+        *tried = Some(kept.pin.platforms.clone());
         let planned = in_turn(gone, plan(&self.puller, &name.image, &kept.pin.platforms)).await?;
         let Some(plan) = planned else { return Ok(()) };
         let progress = self.begin(place, &plan);
@@ -385,7 +400,7 @@ impl Entry {
             not_before: now,
             failures: 0,
             running: false,
-            has_failed: false,
+            failed: None,
             again: false,
             gone: CancellationToken::new(),
         }

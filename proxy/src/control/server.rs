@@ -3,7 +3,6 @@
 //! Whose token it is is asked before anything is read or looked up. Everything that a client can make us hold or wait for is bounded, and
 //! where all places are taken a connection on which nobody was let in gives way to the one that comes (`server::strangers`).
 
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +28,7 @@ use super::keeper::{Keeper, State};
 use super::plan::{Plan, plan};
 use super::registry::RegistryView;
 use crate::origin::Standings;
-use crate::pins::{Declared, Holder, KeptPin, PinName, PinsError};
+use crate::pins::{Declared, Failed, Holder, KeptPin, PinName, PinsError};
 use crate::pull::Unkept;
 use crate::server::gate::{self, Gate, TurnedAway};
 use crate::server::strangers::{Stranger, Strangers};
@@ -237,7 +236,7 @@ impl Control {
                 ok(json!({ "holder": holder.as_str(), "as_of": as_of.0 }))
             }
             Request::Declare { holder, as_of, without_failed } => {
-                let failed = if without_failed { self.keeper.failed(&holder) } else { BTreeSet::new() };
+                let failed = if without_failed { self.keeper.failed(&holder) } else { Failed::default() };
                 match pins.declare(&holder, as_of, &failed).await? {
                     Declared::Done => ok(json!({ "holder": holder.as_str(), "declared": as_of.0 })),
                     Declared::Incomplete(name) => Err(Wrong::new(

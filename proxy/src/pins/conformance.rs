@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use larder_oci::{Algorithm, Digest, ImageReference};
 
-use super::{AsOf, Content, Declared, Holder, Pin, PinName, Pins, Place, Platform, Platforms, Put};
+use super::{AsOf, Content, Declared, Failed, Holder, Pin, PinName, Pins, Place, Platform, Platforms, Put};
 use crate::store::Store;
 pub use crate::store::conformance::LIMIT;
 use crate::store::conformance::content;
@@ -296,32 +296,34 @@ pub(crate) async fn what_is_not_complete_is_found_again((pins, store): Kept) {
     assert_eq!(found(3).await, []);
 }
 
-const NONE: &BTreeSet<Place> = &BTreeSet::new();
-
 pub(crate) async fn a_holder_declares_what_is_complete((pins, store): Kept) {
-    let (me, blob) = (holder("me"), content(15, 100));
+    let (me, blob, none) = (holder("me"), content(15, 100), &Failed::default());
     assert_eq!(pins.declared(&me).await.unwrap(), None);
     let begun = pins.begin_declaration(&me).await.unwrap();
     let name = named("me", "a:1");
     let wish = pin(&name, at(0), &[&blob]);
     pins.put(wish.clone()).await.unwrap();
-    assert_eq!(pins.declare(&me, begun, NONE).await.unwrap(), Declared::Incomplete(name.clone()));
+    assert_eq!(pins.declare(&me, begun, none).await.unwrap(), Declared::Incomplete(name.clone()));
     assert_eq!(pins.declared(&me).await.unwrap(), None);
     // One that failed stands in nobody's way, and others do.
-    let failed = BTreeSet::from([name.place()]);
+    let failed = Failed::from_iter([(name.place(), wish.platforms.clone())]);
     let other = named("me", "b:1");
     pins.put(pin(&other, at(0), &[&blob])).await.unwrap();
     assert_eq!(pins.declare(&me, begun, &failed).await.unwrap(), Declared::Incomplete(other.clone()));
     pins.delete(&other).await.unwrap();
+    // Nor does it say anything of what is wished for in its place.
+    let corrected = Platforms::Only([Platform::parse("linux/amd64").unwrap()].into());
+    let tried = Failed::from_iter([(name.place(), corrected)]);
+    assert_eq!(pins.declare(&me, begun, &tried).await.unwrap(), Declared::Incomplete(name.clone()));
     assert_eq!(pins.declare(&me, begun, &failed).await.unwrap(), Declared::Done);
     pins.undeclare(&me).await.unwrap();
-    assert_eq!(pins.declare(&holder("you"), begun, NONE).await.unwrap(), Declared::Done, "nobody else's matter");
+    assert_eq!(pins.declare(&holder("you"), begun, none).await.unwrap(), Declared::Done, "nobody else's matter");
     store_bytes(&store, &blob).await;
     assert_eq!(pins.put(wish).await.unwrap(), Put::Complete);
-    assert_eq!(pins.declare(&me, AsOf(begun.0 + 1_000_000), NONE).await.unwrap(), Declared::Future);
-    assert_eq!(pins.declare(&me, begun, NONE).await.unwrap(), Declared::Done);
+    assert_eq!(pins.declare(&me, AsOf(begun.0 + 1_000_000), none).await.unwrap(), Declared::Future);
+    assert_eq!(pins.declare(&me, begun, none).await.unwrap(), Declared::Done);
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun));
-    assert_eq!(pins.declare(&me, AsOf(begun.0 - 10), NONE).await.unwrap(), Declared::Done);
+    assert_eq!(pins.declare(&me, AsOf(begun.0 - 10), none).await.unwrap(), Declared::Done);
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "an older one says nothing new");
 }
 
@@ -330,8 +332,8 @@ pub(crate) async fn what_was_declared_is_taken_back((pins, _): Kept) {
     pins.undeclare(&me).await.unwrap();
     for by in [&me, &you] {
         let begun = pins.begin_declaration(by).await.unwrap();
-        assert_eq!(pins.declare(by, AsOf(begun.0 - 10), NONE).await.unwrap(), Declared::Done);
-        assert_eq!(pins.declare(by, begun, NONE).await.unwrap(), Declared::Done);
+        assert_eq!(pins.declare(by, AsOf(begun.0 - 10), none).await.unwrap(), Declared::Done);
+        assert_eq!(pins.declare(by, begun, none).await.unwrap(), Declared::Done);
     }
     for _ in 0..2 {
         pins.undeclare(&me).await.unwrap();
@@ -339,7 +341,7 @@ pub(crate) async fn what_was_declared_is_taken_back((pins, _): Kept) {
     }
     assert!(pins.declared(&you).await.unwrap().is_some(), "nobody else's matter");
     let begun = pins.begin_declaration(&me).await.unwrap();
-    assert_eq!(pins.declare(&me, begun, NONE).await.unwrap(), Declared::Done);
+    assert_eq!(pins.declare(&me, begun, none).await.unwrap(), Declared::Done);
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "it may come back");
 }
 

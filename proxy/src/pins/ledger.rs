@@ -6,7 +6,7 @@ use std::ops::Bound;
 use larder_oci::Digest;
 
 use super::kept::{Kept, follow};
-use super::{AsOf, Declared, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Place, Put};
+use super::{AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Place, Put};
 
 /// The pins.
 #[derive(Debug, Default)]
@@ -65,14 +65,13 @@ impl Ledger {
         page
     }
 
-    pub(crate) fn declare(&mut self, holder: &Holder, as_of: AsOf, failed: &BTreeSet<Place>, now: AsOf) -> Declared {
+    pub(crate) fn declare(&mut self, holder: &Holder, as_of: AsOf, failed: &Failed, now: AsOf) -> Declared {
         if as_of > now {
             return Declared::Future;
         }
-        let stands_in_the_way = |(place, kept): &(&Place, &KeptPin)| {
-            kept.pin.name.holder == *holder && !kept.complete && !failed.contains(*place)
-        };
-        if let Some((_, kept)) = self.pins.iter().find(stands_in_the_way) {
+        let stands_in_the_way =
+            |kept: &&KeptPin| kept.pin.name.holder == *holder && !kept.complete && !failed.has(&kept.pin);
+        if let Some(kept) = self.pins.values().find(stands_in_the_way) {
             return Declared::Incomplete(kept.pin.name.clone());
         }
         let newest = self.declared.entry(holder.clone()).or_insert(as_of);

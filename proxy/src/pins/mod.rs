@@ -17,6 +17,7 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod failed;
 pub(crate) mod kept;
 pub(crate) mod ledger;
 mod name;
@@ -30,6 +31,7 @@ use larder_oci::Digest;
 
 use crate::store::StoreError;
 
+pub use failed::Failed;
 pub(crate) use name::SHARDS;
 pub use name::{Holder, HolderError, PinName, Place};
 pub use platform::{Platform, PlatformError, Platforms};
@@ -176,7 +178,7 @@ pub trait Pins: Send + Sync + 'static {
         &self,
         holder: &Holder,
         as_of: AsOf,
-        failed: &BTreeSet<Place>,
+        failed: &Failed,
     ) -> BoxFuture<'_, Result<Declared, PinsError>>;
 
     /// Of when the holder's newest declaration is.

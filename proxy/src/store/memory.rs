@@ -2,7 +2,7 @@
 //!
 //! Memory files, so that readers and writers of a blob do with it what they do with a file on a disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, Weak};
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::pins::kept::KeptBy;
 use crate::pins::ledger::Ledger;
-use crate::pins::{AsOf, Declared, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
 
 /// Links and tags together.
 const MAXIMUM_RECORDS: usize = 100_000;
@@ -450,7 +450,7 @@ impl Pins for MemoryStore {
         &self,
         holder: &Holder,
         as_of: AsOf,
-        failed: &BTreeSet<Place>,
+        failed: &Failed,
     ) -> BoxFuture<'_, Result<Declared, PinsError>> {
         Box::pin(ready(Ok(lock(&self.state).pins.declare(holder, as_of, failed, now()))))
     }

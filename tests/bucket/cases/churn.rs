@@ -4,7 +4,7 @@
 //! Each process is the library with spans of a few seconds in place of days. It appends to a file what it has promised, so that the one who kills it knows. `LARDER_BUCKET_SEED`
 //! repeats the choices of a run (what the clock does to them is not repeated), `LARDER_BUCKET_MINUTES` makes it longer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use larder_oci::ImageReference;
-use larder_proxy::pins::{Content, Declared, Holder, Pin, PinName, Pins, Platforms, Put};
+use larder_proxy::pins::{Content, Declared, Failed, Holder, Pin, PinName, Pins, Platforms, Put};
 use larder_proxy::store::bucket::{BucketConfig, Removal};
 use larder_proxy::store::removal::Policy;
 use larder_proxy::store::{Checksums, Store as _};
@@ -166,7 +166,7 @@ impl Cluster {
 
     async fn declare(&self) -> bool {
         let Ok(as_of) = self.pins.begin_declaration(&me()).await else { return false };
-        matches!(self.pins.declare(&me(), as_of, &BTreeSet::new()).await, Ok(Declared::Done))
+        matches!(self.pins.declare(&me(), as_of, &Failed::default()).await, Ok(Declared::Done))
     }
 
     async fn pinned(&self) -> Vec<(u64, bool)> {

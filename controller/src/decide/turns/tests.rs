@@ -117,6 +117,12 @@ fn what_failed_is_known_to_have_while_it_is_tried_again() {
     assert!(turns.has_failed(&image(0, 0)));
     assert_eq!(turns.next(again), [image(0, 0)]);
     assert!(turns.has_failed(&image(0, 0)));
+    // For other platforms: that was not tried yet, and waits as what failed does.
+    turns.is_wanted_otherwise(&image(0, 0));
+    assert!(!turns.has_failed(&image(0, 0)));
+    let later = turns.failed(&image(0, 0), again).unwrap();
+    assert!(turns.has_failed(&image(0, 0)) && later.since(again) > again.since(second(0)));
+    turns.next(later);
     turns.done(&image(0, 0));
     assert!(!turns.has_failed(&image(0, 0)));
 }

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::fetch::testing::{ScriptedSource, limits};
 use crate::metrics::Metrics;
-use crate::pins::{AsOf, Content, Declared, Page, Platforms};
+use crate::pins::{AsOf, Content, Declared, Page, Platform};
 use crate::pull::Limits;
 use crate::settings::Settings;
 use crate::store::memory::MemoryStore;
@@ -52,7 +52,7 @@ impl Pins for Slow {
         &self,
         holder: &Holder,
         as_of: AsOf,
-        failed: &BTreeSet<Place>,
+        failed: &Failed,
     ) -> BoxFuture<'_, Result<Declared, PinsError>> {
         self.pins.declare(holder, as_of, failed)
     }
@@ -147,7 +147,7 @@ async fn a_holder_is_forgotten_with_all_its_pins_and_nobody_else_is() {
     let pins = stage.keeper.pins();
     let begun = pins.begin_declaration(&you).await.unwrap();
     pins.delete(&other).await.unwrap();
-    assert_eq!(pins.declare(&you, begun, &BTreeSet::new()).await.unwrap(), Declared::Done);
+    assert_eq!(pins.declare(&you, begun, &Failed::default()).await.unwrap(), Declared::Done);
     assert_eq!(stage.keeper.holders(10).await.unwrap(), std::slice::from_ref(&me), "the other one has declared only");
     for was_there in [true, false] {
         assert_eq!(stage.keeper.forget_holder(&me).await.unwrap(), was_there);
@@ -166,20 +166,31 @@ async fn what_has_failed_once_is_known_to_have_however_often_it_is_tried_again()
     let (me, failing) = (Holder::parse("me").unwrap(), name("a"));
     stage.keeper.wish(&failing, Platforms::All).await.unwrap();
     assert!(stage.keeper.enqueue(&failing));
-    assert_eq!(stage.keeper.failed(&me), BTreeSet::new(), "it was not tried yet");
+    assert_eq!(stage.keeper.failed(&me), Failed::default(), "it was not tried yet");
     stage.keeper.next().unwrap();
     stage.keeper.work(&failing).await;
-    let failed = BTreeSet::from([failing.place()]);
+    let failed = Failed::from_iter([(failing.place(), Platforms::All)]);
     assert_eq!(stage.keeper.failed(&me), failed);
-    assert_eq!(stage.keeper.failed(&Holder::parse("you").unwrap()), BTreeSet::new());
+    assert_eq!(stage.keeper.failed(&Holder::parse("you").unwrap()), Failed::default());
     // Asked for again, and under way.
     assert!(stage.keeper.enqueue(&failing));
     stage.keeper.next().unwrap();
     assert_eq!(stage.keeper.failed(&me), failed);
     let pins = stage.keeper.pins();
     let begun = pins.begin_declaration(&me).await.unwrap();
-    let none = BTreeSet::new();
+    let none = Failed::default();
     assert_eq!(pins.declare(&me, begun, &none).await.unwrap(), Declared::Incomplete(failing.clone()));
+    assert_eq!(pins.declare(&me, begun, &failed).await.unwrap(), Declared::Done);
+    // Somebody corrects the platforms while it is tried: what was tried is another wish.
+    let corrected = Platforms::Only([Platform::parse("linux/amd64").unwrap()].into());
+    stage.keeper.wish(&failing, corrected.clone()).await.unwrap();
+    assert!(stage.keeper.enqueue(&failing));
+    let failed = stage.keeper.failed(&me);
+    assert_eq!(pins.declare(&me, begun, &failed).await.unwrap(), Declared::Incomplete(failing.clone()));
+    stage.keeper.work(&failing).await;
+    assert_eq!(stage.keeper.next(), Some(failing.clone()), "at once, and not when the former one is to be tried again");
+    let failed = stage.keeper.failed(&me);
+    assert_eq!(failed, Failed::from_iter([(failing.place(), corrected)]));
     assert_eq!(pins.declare(&me, begun, &failed).await.unwrap(), Declared::Done);
     // A new wish of the name is to be tried first.
     stage.keeper.delete(&failing).await.unwrap();

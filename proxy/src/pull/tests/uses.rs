@@ -1,6 +1,6 @@
 //! What was used is pinned, whatever happens between the one and the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::pins::{AsOf, Declared, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::pull::{KeepPulled, Keeping};
 use crate::source::SourceError;
 use crate::store::{Store as _, StoreHealth};
@@ -66,7 +66,7 @@ impl Pins for Bucket {
         panic!("nobody asks for it")
     }
 
-    fn declare(&self, _: &Holder, _: AsOf, _: &BTreeSet<Place>) -> BoxFuture<'_, Result<Declared, PinsError>> {
+    fn declare(&self, _: &Holder, _: AsOf, _: &Failed) -> BoxFuture<'_, Result<Declared, PinsError>> {
         panic!("nobody asks for it")
     }
 

@@ -22,7 +22,7 @@ use super::shared::Shared;
 use super::{DirectoryStore, layout};
 use crate::pins::kept::{Kept, KeptBy, follow};
 use crate::pins::{
-    AsOf, Declared, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put, SHARDS,
+    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put, SHARDS,
 };
 use crate::store::StoreError;
 use crate::store::document::{self, MAXIMUM_PIN_LENGTH, PinDocument};
@@ -321,13 +321,13 @@ fn declared(shared: &Shared, holder: &Holder) -> Result<Option<AsOf>, StoreError
     Ok(document.filter(|document| document.holder == holder.as_str()).map(|document| AsOf(document.as_of)))
 }
 
-fn declare(shared: &Shared, holder: &Holder, as_of: AsOf, failed: &BTreeSet<Place>) -> Result<Declared, StoreError> {
+fn declare(shared: &Shared, holder: &Holder, as_of: AsOf, failed: &Failed) -> Result<Declared, StoreError> {
     if as_of > AsOf::at(shared.now()) {
         return Ok(Declared::Future);
     }
     let mut after = None;
     loop {
-        let stands_in_the_way = |kept: &KeptPin| !kept.complete && !failed.contains(&kept.pin.name.place());
+        let stands_in_the_way = |kept: &KeptPin| !kept.complete && !failed.has(&kept.pin);
         let page = list(shared, layout::INCOMPLETE, Some(holder), after.as_ref(), 1, stands_in_the_way)?;
         if let Some(kept) = page.pins.into_iter().next() {
             return Ok(Declared::Incomplete(kept.pin.name));
@@ -452,7 +452,7 @@ impl Pins for DirectoryStore {
         &self,
         holder: &Holder,
         as_of: AsOf,
-        failed: &BTreeSet<Place>,
+        failed: &Failed,
     ) -> BoxFuture<'_, Result<Declared, PinsError>> {
         let (holder, failed) = (holder.clone(), failed.clone());
         self.with_pins("write a declaration", move |shared| declare(shared, &holder, as_of, &failed))

@@ -16,7 +16,7 @@ use object_store::ObjectMeta;
 use super::machine::run;
 use super::operations::{OfStore, digests, modified};
 use crate::pins::kept::follow;
-use crate::pins::{AsOf, Declared, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::store::bucket::shared::Shared;
 use crate::store::removal::{self, BucketTime, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner};
 
@@ -288,7 +288,7 @@ impl BucketPins {
                 break;
             }
         }
-        match self.declare(&holder, as_of, &BTreeSet::new()).await? {
+        match self.declare(&holder, as_of, &Failed::default()).await? {
             Declared::Done => Ok(()),
             Declared::Incomplete(_) if one_is_under_way => Ok(()),
             // Somebody began another one meanwhile.
@@ -341,7 +341,7 @@ impl Pins for BucketPins {
         &self,
         holder: &Holder,
         as_of: AsOf,
-        failed: &BTreeSet<Place>,
+        failed: &Failed,
     ) -> BoxFuture<'_, Result<Declared, PinsError>> {
         let (holder, failed) = (holder.clone(), failed.clone());
         Box::pin(async move { self.declare(&holder, as_of, &failed).await })

@@ -1,9 +1,7 @@
 //! What holders declare: as of when all that they want is pinned.
 
-use std::collections::BTreeSet;
-
 use super::{BucketPins, unanswered};
-use crate::pins::{AsOf, Declared, Holder, PinsError, Place};
+use crate::pins::{AsOf, Declared, Failed, Holder, PinsError};
 use crate::store::bucket::keeping::machine::run;
 use crate::store::removal::{self, Answer, BucketTime, Declarer, Key, Prefix};
 
@@ -27,7 +25,7 @@ impl BucketPins {
         &self,
         holder: &Holder,
         as_of: AsOf,
-        failed: &BTreeSet<Place>,
+        failed: &Failed,
     ) -> Result<Declared, PinsError> {
         if as_of > self.begin(holder).await? {
             return Ok(Declared::Future);
@@ -37,7 +35,7 @@ impl BucketPins {
             // One that failed is followed by others, as a rule.
             let page =
                 self.page(Some(holder), after.as_ref(), if failed.is_empty() { 1 } else { INCOMPLETE }, true).await?;
-            if let Some(kept) = page.pins.into_iter().find(|kept| !failed.contains(&kept.pin.name.place())) {
+            if let Some(kept) = page.pins.into_iter().find(|kept| !failed.has(&kept.pin)) {
                 return Ok(Declared::Incomplete(kept.pin.name));
             }
             after = page.next;
