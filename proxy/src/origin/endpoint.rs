@@ -142,7 +142,7 @@ impl Endpoint {
             Ok(answer) => {
                 let failure = failure_of(answer.own_status);
                 self.record(Side::Registry, failure, began);
-                self.tell_answer(Side::Registry, wanted, &answer, began);
+                self.tell_answer(Side::Registry, wanted, &answer, grant.is_some(), began);
                 if let Some(quota) = pacing::rate_limit(&answer.own_headers) {
                     self.pace().heard(quota);
                     self.observer.rate_limit(&self.registry, quota);
@@ -214,7 +214,7 @@ impl Endpoint {
         };
         let failure = failure_of(answer.own_status);
         self.record(Side::TokenServer, failure, began);
-        self.tell_answer(Side::TokenServer, &wanted, &answer, began);
+        self.tell_answer(Side::TokenServer, &wanted, &answer, false, began);
         match answer.status.as_u16() {
             200 => {
                 let body = body::read(answer.body, LARGEST_TOKEN, until).await?;
@@ -287,7 +287,7 @@ impl Endpoint {
             let wanted = Wanted { kind: RequestKind::Probe, method: Method::GET, url, headers: HeaderMap::new() };
             let failure = match self.client.ask(&wanted, None, began + PROBE_LIMIT).await {
                 Ok(answer) => {
-                    self.tell_answer(side, &wanted, &answer, began);
+                    self.tell_answer(side, &wanted, &answer, false, began);
                     failure_of(answer.own_status)
                 }
                 Err(failed) => {
@@ -303,7 +303,7 @@ impl Endpoint {
     }
 
     /// Whoever wants to know how the registry is doing hears that it answered. Of a 429 it hears in [`Self::leave_in_peace`].
-    fn tell_answer(&self, side: Side, wanted: &Wanted, answer: &Answer, began: Instant) {
+    fn tell_answer(&self, side: Side, wanted: &Wanted, answer: &Answer, had_token: bool, began: Instant) {
         let status = answer.own_status;
         let word = if failure_of(status).is_some() {
             Word::Failed(Trouble::Failing, format!("{} answered {}", shown(&wanted.url), status.as_u16()))
@@ -311,7 +311,9 @@ impl Endpoint {
             return;
         } else {
             let is_only_that = side == Side::Registry && wanted.kind != RequestKind::Blob && !answer.elsewhere;
-            Word::Answered { took: is_only_that.then(|| began.elapsed()) }
+            // Some say 403 when a token has expired.
+            let with_token = had_token && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            Word::Answered { took: is_only_that.then(|| began.elapsed()), with_token }
         };
         self.tell(side, word);
     }

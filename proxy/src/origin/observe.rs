@@ -88,6 +88,8 @@ pub enum Word {
     Answered {
         /// After so long, if nothing else was waited for.
         took: Option<Duration>,
+        /// It took the token that was sent along: whoever gives those has given a good one.
+        with_token: bool,
     },
     /// 429: it wants to be left in peace for so long.
     Limited(Duration),

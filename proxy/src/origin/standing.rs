@@ -155,6 +155,10 @@ impl Standing {
         known.at = Some(now);
         let fails = if is_token_server { &mut known.token_server_fails } else { &mut known.registry_fails };
         *fails = matches!(word, Word::Failed(..));
+        // As long as tokens are at hand nobody asks for new ones, and what is asked with them is answered.
+        if matches!(word, Word::Answered { with_token: true, .. }) {
+            known.token_server_fails = false;
+        }
         let endpoint_fails = known.fails();
         match word {
             Word::Failed(trouble, message) => {
@@ -164,7 +168,7 @@ impl Standing {
                     self.failure = Some((endpoint, trouble, message.chars().take(WORDS).collect()));
                 }
             }
-            Word::Answered { took } => {
+            Word::Answered { took, with_token: _ } => {
                 if let Some(took) = took {
                     if self.latencies.len() >= LATENCIES {
                         self.latencies.pop_front();
@@ -214,7 +218,7 @@ mod tests {
     }
 
     fn answered() -> Word {
-        Word::Answered { took: Some(Duration::from_millis(20)) }
+        Word::Answered { took: Some(Duration::from_millis(20)), with_token: false }
     }
 
     fn failed() -> Word {
@@ -247,6 +251,17 @@ mod tests {
                 (0, 2),
             ),
             ("tokens again", vec![("a", true, failed()), ("a", true, answered())], (1, 0)),
+            (
+                "a token at hand is as good",
+                vec![
+                    ("a", true, failed()),
+                    ("a", false, answered()),
+                    ("a", true, failed()),
+                    ("a", false, Word::Answered { took: None, with_token: true }),
+                    ("a", false, answered()),
+                ],
+                (2, 0),
+            ),
             ("limited", vec![("a", false, failed()), ("a", false, Word::Limited(Duration::from_secs(9)))], (1, 0)),
         ] {
             assert_eq!(rows(&heard), expected, "{what}");

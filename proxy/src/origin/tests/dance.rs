@@ -8,8 +8,8 @@ use larder_oci::Repository;
 use larder_test_origin::Behaviour;
 
 use super::bodies::parrot;
-use super::{Setting, TestRegistry, at, later, name, pushed, requests, started, stop, v1};
-use crate::origin::{RequestKind, RequestOutcome};
+use super::{Seen, Setting, TestRegistry, at, later, name, pushed, requests, started, stop, v1};
+use crate::origin::{RequestKind, RequestOutcome, Word};
 use crate::source::{Source as _, SourceError};
 use crate::store::Name;
 
@@ -59,6 +59,41 @@ async fn a_token_that_is_not_taken_any_more_is_renewed_once() {
     let denied = origin.head_manifest(&name, &v1(), later()).await;
     assert_eq!(denied, Err(SourceError::NeedsCredentials { status: 401 }));
     assert_eq!((requests(&registry, "/token"), requests(&registry, "/manifests/")), (1, 2));
+}
+
+/// Of each answer of the registry's own, whether it took a token.
+fn with_tokens(seen: &Seen) -> Vec<bool> {
+    let heard = std::mem::take(&mut *seen.heard.lock().unwrap());
+    let of_registry = heard.into_iter().filter(|heard| !heard.is_token_server);
+    of_registry.map(|heard| matches!(heard.word, Word::Answered { with_token: true, .. })).collect()
+}
+
+#[tokio::test]
+async fn whoever_counts_hears_of_a_token_that_was_taken() {
+    let (registry, _) = pushed(TestRegistry::start());
+    registry.require_token();
+    let setting = Setting::listing(registry.registry().as_str(), at(&[&registry.url()]));
+    let seen = Arc::clone(&setting.seen);
+    let (origin, _) = setting.origin();
+    let name = name(registry.registry().as_str());
+    origin.head_manifest(&name, &v1(), later()).await.unwrap();
+    assert_eq!(with_tokens(&seen), [false, true]);
+    // The one at hand, while there would be no other one.
+    registry.behave("/token".into(), Behaviour::Status(503, vec![]));
+    origin.head_manifest(&name, &v1(), later()).await.unwrap();
+    assert_eq!(with_tokens(&seen), [true]);
+    let other = Name { repository: Repository::parse("team/other").unwrap(), ..name.clone() };
+    assert_eq!(origin.head_manifest(&other, &v1(), later()).await, Err(SourceError::Server { status: 503 }));
+    assert_eq!(with_tokens(&seen), [false]);
+    for status in [401, 403] {
+        registry.behave_times(1, "/manifests/".into(), Behaviour::Status(status, challenge(&registry.url())));
+        assert_eq!(origin.head_manifest(&name, &v1(), later()).await, Err(SourceError::Server { status: 503 }));
+        assert_eq!(with_tokens(&seen), [false], "{status}");
+        registry.behave_well();
+        origin.head_manifest(&name, &v1(), later()).await.unwrap();
+        with_tokens(&seen);
+        registry.behave("/token".into(), Behaviour::Status(503, vec![]));
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use rustls::RootCertStore;
 use tokio::time::Instant;
 
 use super::{
-    Lane, Limits, Observer, Origin, OriginConfig, ProxyEnvironment, RateLimit, RequestKind, RequestOutcome, Resolve,
+    Heard, Lane, Limits, Observer, Origin, OriginConfig, ProxyEnvironment, RateLimit, RequestKind, RequestOutcome, Resolve,
 };
 use crate::settings::{RegistrySettings, Settings, SharedSettings};
 use crate::source::SourceError;
@@ -69,11 +69,16 @@ struct Seen {
     queues: Mutex<Vec<(Lane, usize)>>,
     hurried: AtomicUsize,
     circuits: Mutex<Vec<bool>>,
+    heard: Mutex<Vec<Heard>>,
 }
 
 impl Observer for Seen {
     fn request(&self, _: &Registry, kind: RequestKind, outcome: RequestOutcome) {
         self.requests.lock().unwrap().push((kind, outcome));
+    }
+
+    fn heard(&self, _: &Registry, heard: Heard) {
+        self.heard.lock().unwrap().push(heard);
     }
 
     fn rate_limit(&self, _: &Registry, quota: RateLimit) {
