@@ -45,6 +45,8 @@ pub struct Limits {
     pub answer: Duration,
     /// The same where the cache asks a registry before it answers.
     pub registry: Duration,
+    /// One replica's answer where all are asked at the same time, and the slowest keeps the rest waiting.
+    pub each: Duration,
     /// How old what was read of the files may be.
     pub files: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for Limits {
             connect: Duration::from_secs(2),
             answer: Duration::from_secs(10),
             registry: Duration::from_secs(30),
+            each: Duration::from_secs(2),
             files: Duration::from_secs(5),
         }
     }

@@ -136,7 +136,8 @@ impl Transport {
     }
 
     /// Asks every replica, each its own question, at the same time. The name of the cache may stand for one address behind which there are several replicas:
-    /// then it is one of them that is asked, mostly the same.
+    /// then it is one of them that is asked, mostly the same. One that hangs
+    /// keeps what the others say waiting, which is for that long only: a cluster that has lost a node still hears of an outage within seconds.
     pub(super) async fn ask_each(
         &self,
         question: impl Fn(SocketAddr) -> Question,
@@ -146,11 +147,11 @@ impl Transport {
         addresses.truncate(MOST_HEARD);
         let one = async |address: SocketAddr| {
             let question = question(address);
-            let asked = timeout(question.limit(&self.limits), self.ask_one(&access, address, &question)).await;
+            let asked = timeout(self.limits.each, self.ask_one(&access, address, &question)).await;
             let reason = match asked {
                 Ok(Ok(said)) => return (address, Ok(said)),
                 Ok(Err(words)) => format!("{address}: {words}"),
-                Err(_) => format!("{address}: no answer in time"),
+                Err(_) => format!("{address}: no answer within {:?}", self.limits.each),
             };
             (address, Err(CacheError::Away { url: self.config.url.to_string(), reason }))
         };
@@ -294,6 +295,26 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_replica_that_hangs_keeps_the_others_waiting_for_a_moment_only() {
+        // Connections are made, and nobody is there.
+        let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = hung.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let token = folder.path().join("token");
+        std::fs::write(&token, "the-controllers-own-token").unwrap();
+        let url = Url::parse(&format!("http://{address}")).unwrap();
+        let config = ClusterCacheConfig { url, replicas: None, ca: None, token, holder: "me".to_owned() };
+        let never = Duration::from_hours(1);
+        let each = Duration::from_millis(50);
+        let limits = Limits { connect: never, answer: never, registry: never, each, files: never };
+        let transport = Transport::new(config, limits);
+        let asked = transport.ask_each(|_| Question::new(Method::GET, "registries".to_owned()));
+        let said = timeout(Duration::from_mins(1), asked).await.expect("it ends").unwrap();
+        let [(who, Err(CacheError::Away { reason, .. }))] = said.as_slice() else { panic!("somebody answered") };
+        assert_eq!((*who, reason), (address, &format!("{address}: no answer within 50ms")));
+    }
 
     #[test]
     fn a_reference_stays_one_in_a_path() {
