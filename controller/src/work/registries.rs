@@ -103,11 +103,17 @@ impl Work {
                 Done::Registries(Ended::Heard(heard))
             });
         }
-        if self.shared.settings.observe || at < self.registries.next_look {
+        if at < self.registries.next_look {
             return;
         }
         self.registries.next_look = at + HEAR;
         if !self.shared.world.known().listed.everything() {
+            return;
+        }
+        self.forget_registries();
+        if self.shared.settings.observe {
+            // What they would say is counted, and none of them is made, told or deleted.
+            self.registries_to_tell();
             return;
         }
         self.ask_registries();
@@ -218,7 +224,7 @@ impl Work {
 
     /// Asks those of which nothing was heard for long, or which failed just now: an outage is to be seen also where nobody pulls.
     fn ask_registries(&mut self) {
-        if self.shared.settings.observe || self.pins.trouble.is_some() {
+        if self.pins.trouble.is_some() {
             return;
         }
         let now = now();

@@ -105,6 +105,13 @@ pub(crate) fn observing() -> Result<()> {
     cluster.run("web", &other)?;
     cluster.run("secret", &left_out)?;
     let before = cluster.object(&image)?;
+    // Of a release that managed, before somebody wanted to see first.
+    let registry = cluster.origin.registry().to_string();
+    let name = registry.replace(':', ".port-");
+    let upstream = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry", "metadata": {"name": name}, "spec": {"registry": registry}});
+    cluster.plane.apply(&upstream.to_string())?;
+    let of_registry = || cluster.plane.kubectl(&["get", "upstreamregistry", &name, "--output=json"], "");
+    let registry_before = of_registry()?;
     let controller = cluster.controller(&["--mode", "observe", "--exclude", "**/secret"])?;
     let report = until("it has looked at everything, and knows how large that is", || {
         let report: Value = serde_json::from_str(&controller.page("/report")?)?;
@@ -124,8 +131,13 @@ pub(crate) fn observing() -> Result<()> {
             && !log.iter().any(larder_test_origin::Access::is_blob_get)
     );
     ensure!(cluster.origin.blob_gets(&content.largest_layer()) == 0);
+    let page = until("what would be said of its registry is counted", || {
+        let page = controller.page("/metrics")?;
+        ensure!(page.contains(r#"larder_controller_registries{condition="Accepted",reason="Valid"} 1"#), "{page}");
+        Ok(page)
+    })?;
     ensure!(pins(&cluster)?.is_empty() && cluster.object(&image)? == before && cluster.objects(&other)?.is_empty());
-    let page = controller.page("/metrics")?;
+    ensure!(of_registry()? == registry_before, "its registry's object was written: {}", of_registry()?);
     ensure!(page.lines().all(|line| !line.starts_with("larder_controller_writes_total")), "{page}");
     ensure!(page.contains(r#"larder_controller_left_out{reason="Excluded"} 1"#), "{page}");
     Ok(())

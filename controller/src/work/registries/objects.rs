@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::Resource as _;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use larder_api::UpstreamRegistry;
+use larder_api::{UpstreamRegistry, UpstreamRegistryStatus};
 use larder_oci::Registry;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -26,9 +26,6 @@ const FORGET: Duration = Duration::from_hours(1);
 
 impl Work {
     pub(super) fn make_registries(&mut self) {
-        if self.shared.settings.observe {
-            return;
-        }
         let at = Instant::now();
         let missing: Vec<Box<str>> = {
             let known = self.shared.world.known();
@@ -58,13 +55,14 @@ impl Work {
         }
     }
 
-    pub(super) fn tell_registries(&mut self) {
+    /// Those of which there is something new to say, and what. The reasons that all of them give are counted.
+    pub(super) fn registries_to_tell(&mut self) -> Vec<(Box<str>, Upstream, UpstreamRegistryStatus)> {
         let (at, now) = (Instant::now(), now());
         let mut reasons = BTreeMap::<(&'static str, &'static str), usize>::new();
-        let told: Vec<(Box<str>, Upstream, larder_api::UpstreamRegistryStatus)> = {
+        let mut told = Vec::new();
+        {
             let shared = Arc::clone(&self.shared);
             let known = shared.world.known();
-            let mut told = Vec::new();
             for object in known.registries.all() {
                 let registry = object.registry().filter(|_| object.counts());
                 let key = registry.clone().unwrap_or_else(|| object.name.as_str().into());
@@ -82,12 +80,16 @@ impl Work {
                     told.push((key, object.clone(), status));
                 }
             }
-            told
-        };
+        }
         self.shared
             .metrics
             .registries(reasons.iter().map(|((condition, reason), count)| (*condition, *reason, *count)));
-        for (registry, object, status) in told {
+        self.registries.budget.forget_old(at);
+        told
+    }
+
+    pub(super) fn tell_registries(&mut self) {
+        for (registry, object, status) in self.registries_to_tell() {
             let patch = json!({
                 "apiVersion": UpstreamRegistry::api_version(&()), "kind": UpstreamRegistry::kind(&()),
                 "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
@@ -98,7 +100,6 @@ impl Work {
                 api.patch_status(&object.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await
             });
         }
-        self.registries.budget.forget_old(at);
     }
 
     fn write_registry(
@@ -139,9 +140,20 @@ impl Work {
         }
     }
 
+    /// Nothing is remembered of registries for longer than it is of use.
+    pub(super) fn forget_registries(&mut self) {
+        let (at, now) = (Instant::now(), now());
+        let known = self.shared.world.known();
+        self.registries.again.retain(|_, again| *again > at);
+        self.registries.asked.retain(|registry, _| known.tallies.of(registry).is_some());
+        self.registries.standings.retain(|registry, standing| {
+            known.tallies.of(registry).is_some() || standing.heard().is_some_and(|heard| now.since(heard) < FORGET)
+        });
+    }
+
     /// Those that the controller made and nobody edited, and of which no image has been for long.
     pub(super) fn delete_registries(&mut self) {
-        let (at, now) = (Instant::now(), now());
+        let at = Instant::now();
         let (mut due, mut present) = (Vec::new(), BTreeSet::new());
         {
             let shared = Arc::clone(&self.shared);
@@ -160,10 +172,6 @@ impl Work {
                 }
                 present.insert(registry);
             }
-            self.registries.asked.retain(|registry, _| known.tallies.of(registry).is_some());
-            self.registries.standings.retain(|registry, standing| {
-                known.tallies.of(registry).is_some() || standing.heard().is_some_and(|heard| now.since(heard) < FORGET)
-            });
         }
         self.registries.unused.retain(|registry, _| present.contains(registry));
         for (registry, object) in due {
