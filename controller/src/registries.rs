@@ -3,7 +3,7 @@
 //! An object that says something that nobody can do says nothing but that: the rest of it holds.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::{Resource as _, ResourceExt as _};
 use larder_api::upstream_registry::Accepted;
@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use crate::FIELD_MANAGER;
 use crate::decide::registry::{Part, Registries as Rules, Said};
-use crate::world::is_newer;
+use crate::world::{Gone, Source, is_newer};
 
 /// An `UpstreamRegistry`, as far as it is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,26 +169,49 @@ pub struct Registries {
     pub rules: Rules,
     /// The API server knows the kind.
     pub is_known: bool,
+    gone: Gone,
 }
 
 impl Registries {
-    /// A state of one of them: whether what it says is other than before. The answer to a write may come after what a watch says of later.
-    pub fn object(&mut self, object: Upstream, is_answer: bool) -> bool {
-        let is_known =
-            |known: &Upstream| known.uid == object.uid && !is_newer(&object.resource_version, &known.resource_version);
-        if is_answer && self.objects.get(&object.name).is_some_and(is_known) {
-            return false;
-        }
+    /// A state of one of them: whether what it says is other than before.
+    pub fn object(&mut self, object: Upstream, source: Source, now: Instant) -> bool {
         let before = self.objects.get(&object.name);
+        match source {
+            Source::List => self.gone.forget(&object.uid),
+            Source::Watch | Source::Answer => {
+                let is_older = |known: &Upstream| {
+                    known.uid == object.uid && !is_newer(&object.resource_version, &known.resource_version)
+                };
+                if self.gone.contains(&object.uid) || before.is_some_and(is_older) {
+                    return false;
+                }
+            }
+        }
+        // There is one of a name: whatever is still said of the other is of before.
+        if let Some(before) = before.filter(|before| before.uid != object.uid) {
+            self.gone.insert(&before.uid, now);
+        }
         let is_as_before =
             before.is_some_and(|before| before.spec == object.spec && before.counts() == object.counts());
         self.objects.insert(object.name.clone(), object);
         !is_as_before && self.compile()
     }
 
-    /// One of them is gone.
-    pub fn gone(&mut self, name: &str) -> bool {
+    /// One of them is gone; `None`: of whatever UID it was.
+    pub fn gone(&mut self, name: &str, uid: Option<&str>, now: Instant) -> bool {
+        let known = self.objects.get(name).map(|object| object.uid.clone());
+        if let Some(uid) = uid.or(known.as_deref()) {
+            self.gone.insert(uid, now);
+        }
+        if known.is_none_or(|known| uid.is_some_and(|uid| *uid != known)) {
+            return false;
+        }
         self.objects.remove(name).is_some() && self.compile()
+    }
+
+    /// The API server has no such object, as it says to a write.
+    pub fn missing(&mut self, name: &str, uid: &str, now: Instant) -> bool {
+        self.gone.is_missed(uid, now) && self.gone(name, Some(uid), now)
     }
 
     /// What all of them say together; whether it changed.

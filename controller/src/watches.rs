@@ -314,7 +314,10 @@ fn registry(known: &mut Known, seen: Seen<'_, DeserializeGuard<UpstreamRegistry>
                 tracing::warn!(kind = "UpstreamRegistry", name, "skipped, it cannot be read: {}", error.error);
             }
         },
-        Seen::Gone(name, _) => known.registry_gone(name),
+        Seen::Gone(name, told) => {
+            let uid = told.as_ref().and_then(|object| object.meta().uid.clone());
+            known.registry_gone(name, uid.as_deref());
+        }
         // Where there is no such kind (any more) there is nothing to wait for; what was said of registries holds.
         Seen::Listed(is_known) => {
             known.registries.is_known = is_known;

@@ -6,6 +6,7 @@
 mod gone;
 mod names;
 mod objects;
+mod registries;
 mod tallies;
 #[cfg(test)]
 mod tests;
@@ -28,9 +29,9 @@ use crate::decide::filter::Filters;
 use crate::decide::index::Index;
 use crate::decide::platforms::{Platform, Remembered};
 use crate::decide::{Image, Moment};
-use crate::registries::{Registries, Upstream};
+use crate::registries::Registries;
 
-use gone::Gone;
+pub(crate) use gone::Gone;
 pub use names::Names;
 pub use objects::Objects;
 pub use tallies::{Counted, Tallies, Tally};
@@ -257,6 +258,13 @@ impl Known {
         self.lost(&object.image, was_seen);
     }
 
+    /// The API server has no such object, as it says to a write.
+    pub fn object_missing(&mut self, name: &str, uid: &str, now: Instant) {
+        if self.gone.is_missed(uid, now) {
+            self.object_gone(name, Some(uid), false);
+        }
+    }
+
     /// An object of this image is no more.
     fn lost(&mut self, image: &Image, was_seen: bool) {
         if !self.by_image.contains_key(image) && !self.unreadable.has(image) {
@@ -278,29 +286,6 @@ impl Known {
             self.unlink(name, &before.image);
             self.tally(&before.image);
             self.changed.insert(before.image.clone());
-        }
-    }
-
-    /// A state of what people say of a registry.
-    pub fn registry(&mut self, object: Upstream, source: Source) {
-        if self.registries.object(object, source == Source::Answer) {
-            self.registries_say_otherwise();
-        }
-    }
-
-    /// Nobody says anything of a registry any more.
-    pub fn registry_gone(&mut self, name: &str) {
-        if self.registries.gone(name) {
-            self.registries_say_otherwise();
-        }
-    }
-
-    /// Which images are skipped may be others now.
-    fn registries_say_otherwise(&mut self) {
-        self.registries_changed = true;
-        let images: Vec<Image> = self.by_image.keys().cloned().collect();
-        for image in images {
-            self.tally(&image);
         }
     }
 

@@ -60,20 +60,56 @@ fn what_nobody_edited_is_ours_alone() {
 #[test]
 fn what_they_say_is_looked_at_again_when_it_changes_and_only_then() {
     let mut all = Registries::default();
-    assert!(all.object(upstream("docker.io", &json!({"registry": "docker.io", "skip": true})), false));
+    let now = Instant::now();
+    assert!(all.object(upstream("docker.io", &json!({"registry": "docker.io", "skip": true})), Source::List, now));
     let mut told = upstream("docker.io", &json!({"registry": "docker.io", "skip": true}));
     told.status.latency_milliseconds = Some(9);
-    assert!(!all.object(told.clone(), false), "only its status");
+    told.resource_version = "2".into();
+    assert!(!all.object(told.clone(), Source::Watch, now), "only its status");
     assert_eq!(all.of("docker.io").and_then(|object| object.status.latency_milliseconds), Some(9));
     // What a watch has said is not undone by an answer of before.
     told.status.latency_milliseconds = None;
-    assert!(!all.object(told, true));
+    assert!(!all.object(told, Source::Answer, now));
     assert_eq!(all.of("docker.io").and_then(|object| object.status.latency_milliseconds), Some(9));
     let image = Image::parse("nginx").unwrap();
     assert!(all.rules.skipped(&image).is_some());
     // Another one's name says nothing.
-    assert!(!all.object(upstream("odd", &json!({"registry": "docker.io"})), false));
+    assert!(!all.object(upstream("odd", &json!({"registry": "docker.io"})), Source::Watch, now));
     assert!(all.rules.skipped(&image).is_some() && all.all().len() == 2);
-    assert!(all.gone("docker.io") && all.rules.skipped(&image).is_none());
-    assert!(!all.gone("docker.io"));
+    assert!(all.gone("docker.io", Some("docker.io"), now) && all.rules.skipped(&image).is_none());
+    assert!(!all.gone("docker.io", Some("docker.io"), now));
+}
+
+#[test]
+fn an_object_that_is_deleted_while_its_status_is_written_is_no_ghost() {
+    let (mut all, now) = (Registries::default(), Instant::now());
+    let skipped = |uid: &str, version: &str| {
+        let mut object = upstream("docker.io", &json!({"registry": "docker.io", "skip": true}));
+        (object.uid, object.resource_version) = (uid.into(), version.into());
+        object
+    };
+    all.object(skipped("u", "1"), Source::List, now);
+    all.gone("docker.io", Some("u"), now);
+    // What was under way is answered late.
+    assert!(!all.object(skipped("u", "2"), Source::Answer, now));
+    assert!(all.of("docker.io").is_none() && all.rules.of("docker.io").is_none());
+    // Its follower is another one, and so is what was said of the one before.
+    assert!(all.object(skipped("v", "5"), Source::Watch, now));
+    assert!(!all.gone("docker.io", Some("u"), now) && all.of("docker.io").is_some());
+    all.object(skipped("w", "8"), Source::Watch, now);
+    all.object(skipped("v", "7"), Source::Answer, now);
+    assert_eq!(all.of("docker.io").map(|object| object.uid.as_str()), Some("w"));
+    // An etcd that was put back has it again.
+    all.object(skipped("u", "1"), Source::List, now);
+    assert_eq!(all.of("docker.io").map(|object| object.uid.as_str()), Some("u"));
+}
+
+#[test]
+fn an_object_that_only_an_answer_told_of_goes_by_the_word_of_the_api_server() {
+    let (mut all, now) = (Registries::default(), Instant::now());
+    let made = upstream("docker.io", &json!({"registry": "docker.io", "skip": true}));
+    all.object(made, Source::Answer, now);
+    assert!(!all.missing("docker.io", "docker.io", now), "the watch says it in a moment");
+    assert!(all.missing("docker.io", "docker.io", now + Duration::from_mins(1)));
+    assert!(all.of("docker.io").is_none());
 }

@@ -144,7 +144,7 @@ pub async fn work(shared: Arc<Shared>, leadership: Leadership) -> anyhow::Result
 /// How something ended that was asked of others.
 enum Done {
     /// An object was made or written.
-    Written { image: Image, result: Box<Result<CachedImage, kube::Error>> },
+    Written { image: Image, told: Option<Told>, result: Box<Result<CachedImage, kube::Error>> },
     /// A pin went as far as it does for now.
     Fetched { image: Image, result: Result<Pin, CacheError> },
     /// How far it is meanwhile.
@@ -165,6 +165,12 @@ enum Done {
     Sized { image: Image, result: Result<Planned, CacheError> },
     /// The lead was lost on the way.
     NotLeading,
+}
+
+/// An object whose status was written.
+struct Told {
+    name: String,
+    uid: String,
 }
 
 /// What happens to the pins.
@@ -362,7 +368,7 @@ impl Work {
 
     fn take(&mut self, done: Done) -> Result<(), NotLeading> {
         match done {
-            Done::Written { image, result } => self.written(&image, *result),
+            Done::Written { image, told, result } => self.written(&image, told, *result),
             Done::Fetched { image, result } => self.fetched(&image, result),
             Done::Progress { image, pin } => self.progressed(&image, pin),
             Done::Listed { result } => self.listed(result),

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::telling::{self, Facts, Worth};
-use super::{ANSWER, Done, LOOKS, TROUBLE, WRITES, Work};
+use super::{ANSWER, Done, LOOKS, TROUBLE, Told, WRITES, Work};
 use crate::FIELD_MANAGER;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
@@ -270,7 +270,7 @@ impl Work {
             "metadata": { "name": name, "labels": labels(&reference) }, "spec": { "image": image.as_str() },
         });
         let api = self.api.clone();
-        self.begin_write(image, "object", async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await });
+        self.begin_write(image, None, "object", async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await });
     }
 
     fn tell(&mut self, object: &Object, status: &cached_image::CachedImageStatus) {
@@ -282,7 +282,8 @@ impl Work {
         });
         let api = self.api.clone();
         let name = object.name.clone();
-        self.begin_write(object.image.clone(), "status", async move {
+        let told = Told { name: name.clone(), uid: object.uid.clone() };
+        self.begin_write(object.image.clone(), Some(told), "status", async move {
             api.patch_status(&name, &applying(), &Patch::Apply(&patch)).await
         });
     }
@@ -290,6 +291,7 @@ impl Work {
     fn begin_write(
         &mut self,
         image: Image,
+        told: Option<Told>,
         kind: &'static str,
         write: impl Future<Output = Result<CachedImage, kube::Error>> + Send + 'static,
     ) {
@@ -297,10 +299,10 @@ impl Work {
         self.budget.spent(&image, Instant::now());
         self.shared.metrics.wrote(kind);
         let write = async move { timeout(ANSWER, write).await.unwrap_or_else(|_| Err(no_answer())) };
-        self.write(write, move |result| Done::Written { image, result: Box::new(result) });
+        self.write(write, move |result| Done::Written { image, told, result: Box::new(result) });
     }
 
-    pub(super) fn written(&mut self, image: &Image, result: Result<CachedImage, kube::Error>) {
+    pub(super) fn written(&mut self, image: &Image, told: Option<Told>, result: Result<CachedImage, kube::Error>) {
         self.writing.remove(image);
         match result {
             Ok(object) => {
@@ -324,6 +326,9 @@ impl Work {
             }
             // Somebody else changed it, or it is gone: the watch says what is.
             Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => {
+                if let Some(Told { name, uid }) = told.filter(|_| crate::api_server::is_no_such_object(&error)) {
+                    self.shared.world.known().object_missing(&name, &uid, std::time::Instant::now());
+                }
                 self.looks.insert(image.clone(), Instant::now() + Duration::from_secs(1));
             }
             Err(error) => {

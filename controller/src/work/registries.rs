@@ -15,7 +15,7 @@ use larder_api::UpstreamRegistry;
 use tokio::time::Instant;
 
 use super::budget::{Budget, OF_A_REGISTRY};
-use super::{Done, Work};
+use super::{Done, Told, Work};
 use crate::cluster_cache::{CacheError, Heard};
 use crate::decide::Moment;
 use crate::decide::health::Reachable;
@@ -38,7 +38,7 @@ pub(super) enum Ended {
     /// The caches were asked how registries are.
     Heard(Result<Heard, CacheError>),
     /// An object was made or written.
-    Written { registry: Box<str>, result: Box<Result<UpstreamRegistry, kube::Error>> },
+    Written { registry: Box<str>, told: Option<Told>, result: Box<Result<UpstreamRegistry, kube::Error>> },
     /// An object was deleted, that nobody needs.
     Deleted { registry: Box<str>, result: Result<(), kube::Error> },
 }
@@ -125,7 +125,7 @@ impl Work {
     pub(super) fn registries_ended(&mut self, ended: Ended) {
         match ended {
             Ended::Heard(heard) => self.heard(heard),
-            Ended::Written { registry, result } => self.registry_written(&registry, *result),
+            Ended::Written { registry, told, result } => self.registry_written(&registry, told, *result),
             Ended::Deleted { registry, result } => {
                 self.registries.writing.remove(&registry);
                 match result {

@@ -78,6 +78,22 @@ fn an_object_that_was_made_and_deleted_at_once_is_no_ghost() {
 }
 
 #[test]
+fn an_object_that_only_an_answer_told_of_goes_by_the_word_of_the_api_server() {
+    let world = world();
+    let (mut known, now) = (world.known(), Instant::now());
+    known.object(object("a", "u", "1", "nginx:1"), Source::Answer);
+    known.object_missing("a", "u", now);
+    assert!(known.objects.get("a").is_some(), "the watch says in a moment how it went");
+    known.object_missing("a", "u", now + std::time::Duration::from_mins(1));
+    assert!(known.objects.is_empty() && known.by_image.is_empty());
+    assert!(known.deleted.is_empty(), "nobody saw that it was deleted");
+    // Of another one of its name that says nothing.
+    known.object(object("a", "v", "2", "nginx:1"), Source::Watch);
+    known.object_missing("a", "u", now + std::time::Duration::from_mins(2));
+    assert!(known.objects.get("a").is_some());
+}
+
+#[test]
 fn an_object_that_cannot_be_read_any_more_is_not_gone() {
     let world = world();
     let mut known = world.known();

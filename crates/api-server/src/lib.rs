@@ -44,3 +44,29 @@ pub fn code(error: &kube::Error) -> Option<u16> {
         _ => None,
     }
 }
+
+/// Whether it says that there is no object of that name. Where there is no such kind (any more) it says 404 as well, without a name, and nothing follows.
+pub fn is_no_such_object(error: &kube::Error) -> bool {
+    let is_named = |details: &kube::core::response::StatusDetails| !details.name.is_empty();
+    matches!(error, kube::Error::Api(status) if status.code == 404 && status.details.as_ref().is_some_and(is_named))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_not_there_is_no_kind_that_is_not_there() {
+        let error = |status| kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()));
+        let object = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+            "message": "cachedimages.larder.dev \"a\" not found", "details": {"name": "a", "group": "larder.dev", "kind": "cachedimages"}});
+        assert!(is_no_such_object(&error(object.clone())));
+        // As kube makes it of `404 page not found`.
+        assert!(!is_no_such_object(&error(json!({"status": "Failure", "code": 404, "message": "404 page not found"}))));
+        let mut conflict = object;
+        conflict["code"] = json!(409);
+        assert!(!is_no_such_object(&error(conflict)));
+    }
+}

@@ -18,7 +18,7 @@ use crate::registries::Upstream;
 use crate::work::objects::no_answer;
 use crate::work::registry_status::{self, Facts};
 use crate::work::telling::Worth;
-use crate::work::{ANSWER, Done, Work};
+use crate::work::{ANSWER, Done, Told, Work};
 use crate::world::{Source, Tally, now};
 
 /// Standings of registries that have no object and no image are kept for so long.
@@ -49,7 +49,7 @@ impl Work {
             });
             let api = self.registries.api.clone();
             // Not forced: whoever made it a moment ago knows better.
-            self.write_registry(registry, "registry", async move {
+            self.write_registry(registry, None, "registry", async move {
                 api.patch(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(&patch)).await
             });
         }
@@ -96,7 +96,8 @@ impl Work {
                 "status": status,
             });
             let api = self.registries.api.clone();
-            self.write_registry(registry, "registry_status", async move {
+            let told = Told { name: object.name.clone(), uid: object.uid.clone() };
+            self.write_registry(registry, Some(told), "registry_status", async move {
                 api.patch_status(&object.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await
             });
         }
@@ -105,6 +106,7 @@ impl Work {
     fn write_registry(
         &mut self,
         registry: Box<str>,
+        told: Option<Told>,
         kind: &'static str,
         write: impl Future<Output = Result<UpstreamRegistry, kube::Error>> + Send + 'static,
     ) {
@@ -112,10 +114,15 @@ impl Work {
         self.registries.budget.spent(&registry, Instant::now());
         self.shared.metrics.wrote(kind);
         let write = async move { timeout(ANSWER, write).await.unwrap_or_else(|_| Err(no_answer())) };
-        self.write(write, move |result| Done::Registries(Ended::Written { registry, result: Box::new(result) }));
+        self.write(write, move |result| Done::Registries(Ended::Written { registry, told, result: Box::new(result) }));
     }
 
-    pub(super) fn registry_written(&mut self, registry: &str, result: Result<UpstreamRegistry, kube::Error>) {
+    pub(super) fn registry_written(
+        &mut self,
+        registry: &str,
+        told: Option<Told>,
+        result: Result<UpstreamRegistry, kube::Error>,
+    ) {
         self.registries.writing.remove(registry);
         match result {
             Ok(object) => {
@@ -127,6 +134,10 @@ impl Work {
             }
             // Somebody else changed it, or is there already: the watch says what is.
             Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => {
+                if let Some(Told { name, uid }) = told.filter(|_| crate::api_server::is_no_such_object(&error)) {
+                    let now = std::time::Instant::now();
+                    self.shared.world.change(|known| known.registry_missing(&name, &uid, now));
+                }
                 self.registries.again.insert(registry.into(), Instant::now() + Duration::from_secs(1));
             }
             Err(error) => {

@@ -1,0 +1,39 @@
+//! What becomes known of what people say of registries.
+
+use std::time::Instant;
+
+use super::{Known, Source};
+use crate::decide::Image;
+use crate::registries::Upstream;
+
+impl Known {
+    /// A state of what people say of a registry.
+    pub fn registry(&mut self, object: Upstream, source: Source) {
+        if self.registries.object(object, source, Instant::now()) {
+            self.registries_say_otherwise();
+        }
+    }
+
+    /// Nobody says anything of a registry any more.
+    pub fn registry_gone(&mut self, name: &str, uid: Option<&str>) {
+        if self.registries.gone(name, uid, Instant::now()) {
+            self.registries_say_otherwise();
+        }
+    }
+
+    /// The API server has no such object of a registry, as it says to a write.
+    pub fn registry_missing(&mut self, name: &str, uid: &str, now: Instant) {
+        if self.registries.missing(name, uid, now) {
+            self.registries_say_otherwise();
+        }
+    }
+
+    /// Which images are skipped may be others now.
+    fn registries_say_otherwise(&mut self) {
+        self.registries_changed = true;
+        let images: Vec<Image> = self.by_image.keys().cloned().collect();
+        for image in images {
+            self.tally(&image);
+        }
+    }
+}
