@@ -1,6 +1,8 @@
 //! `UpstreamRegistries` as the API server has them, and what they say.
 //!
-//! An object that says something that nobody can do says nothing but that: the rest of it holds.
+//! An object that says something that nobody can do says nothing but that: the rest of it holds. What one says that goes holds a little longer (`going`).
+
+mod going;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,6 +17,8 @@ use rustls_pki_types::pem::PemObject as _;
 use crate::FIELD_MANAGER;
 use crate::decide::registry::{Part, Registries as Rules, Said};
 use crate::world::{Gone, Source, is_newer};
+
+use going::Going;
 
 /// An `UpstreamRegistry`, as far as it is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -168,8 +172,9 @@ pub struct Registries {
     /// What they say.
     pub rules: Rules,
     /// The API server knows the kind.
-    pub is_known: bool,
+    is_known: bool,
     gone: Gone,
+    going: Going,
 }
 
 impl Registries {
@@ -191,6 +196,7 @@ impl Registries {
         if let Some(before) = before.filter(|before| before.uid != object.uid) {
             self.gone.insert(&before.uid, now);
         }
+        self.going.stays(&object.name);
         let is_as_before =
             before.is_some_and(|before| before.spec == object.spec && before.counts() == object.counts());
         self.objects.insert(object.name.clone(), object);
@@ -206,7 +212,37 @@ impl Registries {
         if known.is_none_or(|known| uid.is_some_and(|uid| *uid != known)) {
             return false;
         }
+        if self.objects.get(name).is_some_and(|object| object.counts() && object.said() != Said::default()) {
+            self.going.goes(name, now);
+            return false;
+        }
         self.objects.remove(name).is_some() && self.compile()
+    }
+
+    /// Those of them that went some time ago are believed to be gone: whether that changes what all say.
+    pub fn believe(&mut self, now: Instant) -> bool {
+        // While there is no such kind nothing follows.
+        if !self.is_known {
+            return false;
+        }
+        let believed = self.going.take_believed(now);
+        for name in &believed {
+            self.objects.remove(name);
+        }
+        !believed.is_empty() && self.compile()
+    }
+
+    /// All of them were listed, or there is no such kind.
+    pub fn listed(&mut self, is_known: bool, now: Instant) {
+        if is_known && !self.is_known {
+            self.going.kind_is_back(now);
+        }
+        self.is_known = is_known;
+    }
+
+    /// Whether there is such a kind.
+    pub fn is_known(&self) -> bool {
+        self.is_known
     }
 
     /// The API server has no such object, as it says to a write.
@@ -224,12 +260,12 @@ impl Registries {
         changed
     }
 
-    /// All of them.
-    pub fn all(&self) -> impl ExactSizeIterator<Item = &Upstream> {
-        self.objects.values()
+    /// All that there are.
+    pub fn all(&self) -> impl Iterator<Item = &Upstream> {
+        self.objects.values().filter(|object| !self.going.contains(&object.name))
     }
 
-    /// A registry's.
+    /// A registry's, as long as what it says holds.
     pub fn of(&self, registry: &str) -> Option<&Upstream> {
         self.objects.get(self.names.get(registry)?)
     }

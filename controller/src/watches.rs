@@ -318,11 +318,8 @@ fn registry(known: &mut Known, seen: Seen<'_, DeserializeGuard<UpstreamRegistry>
             let uid = told.as_ref().and_then(|object| object.meta().uid.clone());
             known.registry_gone(name, uid.as_deref());
         }
-        // Where there is no such kind (any more) there is nothing to wait for; what was said of registries holds.
-        Seen::Listed(is_known) => {
-            known.registries.is_known = is_known;
-            known.listed.registries = true;
-        }
+        // Where there is no such kind (any more) there is nothing to wait for; what was said of registries holds, also by objects that went a moment before.
+        Seen::Listed(is_known) => known.registries_listed(is_known),
     }
 }
 

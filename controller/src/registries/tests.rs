@@ -76,8 +76,10 @@ fn what_they_say_is_looked_at_again_when_it_changes_and_only_then() {
     // Another one's name says nothing.
     assert!(!all.object(upstream("odd", &json!({"registry": "docker.io"})), Source::Watch, now));
     assert!(all.rules.skipped(&image).is_some() && all.all().len() == 2);
-    assert!(all.gone("docker.io", Some("docker.io"), now) && all.rules.skipped(&image).is_none());
-    assert!(!all.gone("docker.io", Some("docker.io"), now));
+    all.listed(true, now);
+    assert!(!all.gone("docker.io", Some("docker.io"), now) && all.rules.skipped(&image).is_some());
+    assert!(all.believe(now + Duration::from_secs(10)) && all.rules.skipped(&image).is_none());
+    assert!(!all.gone("docker.io", Some("docker.io"), now) && !all.believe(now + Duration::from_secs(20)));
 }
 
 #[test]
@@ -89,7 +91,10 @@ fn an_object_that_is_deleted_while_its_status_is_written_is_no_ghost() {
         object
     };
     all.object(skipped("u", "1"), Source::List, now);
+    all.listed(true, now);
     all.gone("docker.io", Some("u"), now);
+    let now = now + Duration::from_secs(10);
+    all.believe(now);
     // What was under way is answered late.
     assert!(!all.object(skipped("u", "2"), Source::Answer, now));
     assert!(all.of("docker.io").is_none() && all.rules.of("docker.io").is_none());
@@ -110,6 +115,57 @@ fn an_object_that_only_an_answer_told_of_goes_by_the_word_of_the_api_server() {
     let made = upstream("docker.io", &json!({"registry": "docker.io", "skip": true}));
     all.object(made, Source::Answer, now);
     assert!(!all.missing("docker.io", "docker.io", now), "the watch says it in a moment");
-    assert!(all.missing("docker.io", "docker.io", now + Duration::from_mins(1)));
-    assert!(all.of("docker.io").is_none());
+    all.missing("docker.io", "docker.io", now + Duration::from_mins(1));
+    assert_eq!((all.all().count(), all.going.contains("docker.io")), (0, true));
+}
+
+fn skipping(registry: &str) -> Upstream {
+    upstream(registry, &json!({"registry": registry, "skip": true}))
+}
+
+#[test]
+fn what_goes_is_believed_when_nothing_more_goes() {
+    let (mut all, start) = (Registries::default(), Instant::now());
+    let after = |seconds| start + Duration::from_secs(seconds);
+    for registry in ["a.io", "b.io", "c.io"] {
+        all.object(skipping(registry), Source::List, start);
+    }
+    all.object(upstream("d.io", &json!({"registry": "d.io"})), Source::List, start);
+    all.listed(true, start);
+    all.gone("d.io", Some("d.io"), start);
+    assert!(all.of("d.io").is_none(), "it said nothing");
+    all.gone("a.io", Some("a.io"), start);
+    assert!(all.all().all(|object| object.name != "a.io"), "nobody tells it anything any more");
+    all.gone("b.io", Some("b.io"), after(4));
+    assert!(!all.believe(after(6)) && all.rules.of("a.io").is_some(), "perhaps all of them go");
+    // It comes back.
+    let mut again = skipping("b.io");
+    again.uid = "another".into();
+    assert!(!all.object(again, Source::Watch, after(6)));
+    assert!(all.believe(after(10)));
+    assert!(all.rules.of("a.io").is_none() && all.rules.of("b.io").is_some() && all.rules.of("c.io").is_some());
+}
+
+#[test]
+fn a_definition_that_is_deleted_ends_nothing_that_was_said() {
+    let (mut all, start) = (Registries::default(), Instant::now());
+    let after = |seconds| start + Duration::from_secs(seconds);
+    for registry in ["a.io", "b.io"] {
+        all.object(skipping(registry), Source::List, start);
+    }
+    all.listed(true, start);
+    // Its objects go first, and what is heard next is that there is no such kind.
+    for registry in ["a.io", "b.io"] {
+        all.gone(registry, Some(registry), after(1));
+    }
+    all.listed(false, after(2));
+    assert!(!all.believe(after(100_000)) && all.rules.0.len() == 2);
+    // It is made again, and one of them.
+    let mut again = skipping("a.io");
+    again.uid = "another".into();
+    all.object(again, Source::List, after(100_000));
+    all.listed(true, after(100_000));
+    assert!(!all.believe(after(100_010)) && all.rules.0.len() == 2, "whoever makes them needs his time");
+    assert!(all.believe(after(104_000)));
+    assert!(all.rules.of("a.io").is_some() && all.rules.of("b.io").is_none());
 }

@@ -397,6 +397,7 @@ impl Work {
     fn take_changes(&mut self) {
         let (changed, was_deleted, said_otherwise) = {
             let mut known = self.shared.world.known();
+            known.believe_registries(std::time::Instant::now());
             let changed: Vec<(Image, bool)> = std::mem::take(&mut known.changed)
                 .into_iter()
                 .map(|image| (image.clone(), known.by_image.contains_key(&image)))

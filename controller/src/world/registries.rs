@@ -28,6 +28,19 @@ impl Known {
         }
     }
 
+    /// All of them were listed, or there is no such kind (any more).
+    pub fn registries_listed(&mut self, is_known: bool) {
+        self.registries.listed(is_known, Instant::now());
+        self.listed.registries = true;
+    }
+
+    /// What went some time ago is believed to be gone.
+    pub fn believe_registries(&mut self, now: Instant) {
+        if self.registries.believe(now) {
+            self.registries_say_otherwise();
+        }
+    }
+
     /// Which images are skipped may be others now.
     fn registries_say_otherwise(&mut self) {
         self.registries_changed = true;

@@ -144,11 +144,20 @@ pub(crate) fn as_people_say() -> Result<()> {
     let changed = json!({"spec": {"prefixes": []}}).to_string();
     cluster.plane.kubectl(&["patch", "upstreamregistry", &name, "--type=merge", "--patch", &changed], "")?;
     cluster.until_reason(&left, "Cached", "Complete")?;
-    // An API server that does not know the kind any more.
+    // An API server that does not know the kind any more: what was said holds. Its objects went first.
+    let changed = json!({"spec": {"prefixes": [{"prefix": "still", "skip": true}]}}).to_string();
+    cluster.plane.kubectl(&["patch", "upstreamregistry", &name, "--type=merge", "--patch", &changed], "")?;
+    let (still, _) = cluster.push("still/app", 5);
+    cluster.run("still", &still)?;
+    cluster.until_reason(&still, "Cached", "Refused")?;
     cluster.plane.kubectl(&["delete", "crd", "upstreamregistries.larder.dev"], "")?;
     controller.until_it_says("UpstreamRegistries")?;
     let (late, _) = cluster.push("team/late", 4);
+    let (too, _) = cluster.push("still/too", 6);
+    cluster.run("too", &too)?;
+    cluster.until_reason(&too, "Cached", "Refused")?;
     cluster.run("late", &late)?;
     cluster.until_reason(&late, "Cached", "Complete")?;
+    ensure!(!cluster.origin.log().iter().any(|asked| asked.path.contains("still/")), "{:?}", cluster.origin.log());
     controller.terminate()
 }

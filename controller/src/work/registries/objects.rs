@@ -29,7 +29,7 @@ impl Work {
         let at = Instant::now();
         let missing: Vec<Box<str>> = {
             let known = self.shared.world.known();
-            if !known.registries.is_known {
+            if !known.registries.is_known() {
                 return;
             }
             let cached = known.tallies.all().map(|(registry, of)| (registry, of.cached()));
@@ -38,7 +38,7 @@ impl Work {
                     || self.registries.writing.contains(registry)
                     || self.registries.again.get(registry).is_some_and(|again| *again > at)
             };
-            to_make(cached, has_object, known.registries.all().len()).into_iter().map(Box::from).collect()
+            to_make(cached, has_object, known.registries.all().count()).into_iter().map(Box::from).collect()
         };
         for registry in missing {
             let Ok(parsed) = Registry::parse(&registry) else { continue };
