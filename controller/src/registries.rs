@@ -4,7 +4,7 @@
 
 mod going;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use kube::{Resource as _, ResourceExt as _};
@@ -162,6 +162,9 @@ fn wrong_certificates(pem: &str) -> Option<String> {
         .then(|| "spec.ca: there is no certificate in it; write PEM text (-----BEGIN CERTIFICATE-----)".into())
 }
 
+/// Registries of which something else is said than before.
+pub type Changed = BTreeSet<Box<str>>;
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Registries {
@@ -169,7 +172,7 @@ pub struct Registries {
     objects: BTreeMap<String, Upstream>,
     /// Which of them is a registry's.
     names: BTreeMap<Box<str>, String>,
-    /// What they say.
+    /// What they say, of those that say something.
     pub rules: Rules,
     /// The API server knows the kind.
     is_known: bool,
@@ -178,8 +181,8 @@ pub struct Registries {
 }
 
 impl Registries {
-    /// A state of one of them: whether what it says is other than before.
-    pub fn object(&mut self, object: Upstream, source: Source, now: Instant) -> bool {
+    /// A state of one of them.
+    pub fn object(&mut self, object: Upstream, source: Source, now: Instant) -> Changed {
         let before = self.objects.get(&object.name);
         match source {
             Source::List => self.gone.forget(&object.uid),
@@ -188,7 +191,7 @@ impl Registries {
                     known.uid == object.uid && !is_newer(&object.resource_version, &known.resource_version)
                 };
                 if self.gone.contains(&object.uid) || before.is_some_and(is_older) {
-                    return false;
+                    return Changed::new();
                 }
             }
         }
@@ -200,36 +203,37 @@ impl Registries {
         let is_as_before =
             before.is_some_and(|before| before.spec == object.spec && before.counts() == object.counts());
         self.objects.insert(object.name.clone(), object);
-        !is_as_before && self.compile()
+        if is_as_before { Changed::new() } else { self.compile() }
     }
 
     /// One of them is gone; `None`: of whatever UID it was.
-    pub fn gone(&mut self, name: &str, uid: Option<&str>, now: Instant) -> bool {
+    pub fn gone(&mut self, name: &str, uid: Option<&str>, now: Instant) -> Changed {
         let known = self.objects.get(name).map(|object| object.uid.clone());
         if let Some(uid) = uid.or(known.as_deref()) {
             self.gone.insert(uid, now);
         }
         if known.is_none_or(|known| uid.is_some_and(|uid| *uid != known)) {
-            return false;
+            return Changed::new();
         }
         if self.objects.get(name).is_some_and(|object| object.counts() && object.said() != Said::default()) {
             self.going.goes(name, now);
-            return false;
+            return Changed::new();
         }
-        self.objects.remove(name).is_some() && self.compile()
+        self.objects.remove(name);
+        self.compile()
     }
 
-    /// Those of them that went some time ago are believed to be gone: whether that changes what all say.
-    pub fn believe(&mut self, now: Instant) -> bool {
+    /// Those of them that went some time ago are believed to be gone.
+    pub fn believe(&mut self, now: Instant) -> Changed {
         // While there is no such kind nothing follows.
         if !self.is_known {
-            return false;
+            return Changed::new();
         }
         let believed = self.going.take_believed(now);
         for name in &believed {
             self.objects.remove(name);
         }
-        !believed.is_empty() && self.compile()
+        if believed.is_empty() { Changed::new() } else { self.compile() }
     }
 
     /// All of them were listed, or there is no such kind.
@@ -246,18 +250,20 @@ impl Registries {
     }
 
     /// The API server has no such object, as it says to a write.
-    pub fn missing(&mut self, name: &str, uid: &str, now: Instant) -> bool {
-        self.gone.is_missed(uid, now) && self.gone(name, Some(uid), now)
+    pub fn missing(&mut self, name: &str, uid: &str, now: Instant) -> Changed {
+        if self.gone.is_missed(uid, now) { self.gone(name, Some(uid), now) } else { Changed::new() }
     }
 
-    /// What all of them say together; whether it changed.
-    fn compile(&mut self) -> bool {
+    /// What all of them say together.
+    fn compile(&mut self) -> Changed {
         let counting = || self.objects.values().filter(|object| object.counts());
         self.names = counting().filter_map(|object| Some((object.registry()?, object.name.clone()))).collect();
-        let rules = Rules(counting().filter_map(|object| Some((object.registry()?, object.said()))).collect());
-        let changed = rules != self.rules;
-        self.rules = rules;
-        changed
+        let said = counting().filter_map(|object| Some((object.registry()?, object.said())));
+        // Most are there to be told, and say nothing.
+        let rules = Rules(said.filter(|(_, said)| *said != Said::default()).collect());
+        let before = std::mem::replace(&mut self.rules, rules);
+        let is_other = |registry: &&Box<str>| before.of(registry) != self.rules.of(registry);
+        before.0.keys().chain(self.rules.0.keys()).filter(is_other).cloned().collect()
     }
 
     /// All that there are.

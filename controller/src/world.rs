@@ -149,8 +149,8 @@ pub struct Known {
     pub by_image: BTreeMap<Image, Names>,
     /// What people say of registries.
     pub registries: Registries,
-    /// What they say changed since somebody looked.
-    pub registries_changed: bool,
+    /// Those of which something else is said since somebody looked.
+    pub registries_changed: BTreeSet<Box<str>>,
     /// How many images there are of each.
     pub tallies: Tallies,
     /// Which lists are complete.
@@ -329,7 +329,7 @@ impl World {
             objects: Objects::default(),
             by_image: BTreeMap::new(),
             registries: Registries::default(),
-            registries_changed: false,
+            registries_changed: BTreeSet::new(),
             tallies: Tallies::default(),
             listed: Listed::default(),
             changed: BTreeSet::new(),
@@ -361,6 +361,7 @@ impl World {
                 known.changed.clear();
                 known.deleted.clear();
                 known.is_deleted_anew = false;
+                known.registries_changed.clear();
             }
         }
         self.changed.notify_one();

@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::decide::Image;
 
+fn of(registries: &[&str]) -> Changed {
+    registries.iter().map(|registry| Box::from(*registry)).collect()
+}
+
 fn object(name: &str, spec: &Value) -> UpstreamRegistry {
     serde_json::from_value(json!({
         "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry",
@@ -61,25 +65,36 @@ fn what_nobody_edited_is_ours_alone() {
 fn what_they_say_is_looked_at_again_when_it_changes_and_only_then() {
     let mut all = Registries::default();
     let now = Instant::now();
-    assert!(all.object(upstream("docker.io", &json!({"registry": "docker.io", "skip": true})), Source::List, now));
+    let skips = upstream("docker.io", &json!({"registry": "docker.io", "skip": true}));
+    assert_eq!(all.object(skips, Source::List, now), of(&["docker.io"]));
     let mut told = upstream("docker.io", &json!({"registry": "docker.io", "skip": true}));
     told.status.latency_milliseconds = Some(9);
     told.resource_version = "2".into();
-    assert!(!all.object(told.clone(), Source::Watch, now), "only its status");
+    assert_eq!(all.object(told.clone(), Source::Watch, now), of(&[]), "only its status");
     assert_eq!(all.of("docker.io").and_then(|object| object.status.latency_milliseconds), Some(9));
     // What a watch has said is not undone by an answer of before.
     told.status.latency_milliseconds = None;
-    assert!(!all.object(told, Source::Answer, now));
+    assert_eq!(all.object(told, Source::Answer, now), of(&[]));
     assert_eq!(all.of("docker.io").and_then(|object| object.status.latency_milliseconds), Some(9));
     let image = Image::parse("nginx").unwrap();
     assert!(all.rules.skipped(&image).is_some());
     // Another one's name says nothing.
-    assert!(!all.object(upstream("odd", &json!({"registry": "docker.io"})), Source::Watch, now));
+    assert_eq!(all.object(upstream("odd", &json!({"registry": "docker.io"})), Source::Watch, now), of(&[]));
     assert!(all.rules.skipped(&image).is_some() && all.all().len() == 2);
     all.listed(true, now);
-    assert!(!all.gone("docker.io", Some("docker.io"), now) && all.rules.skipped(&image).is_some());
-    assert!(all.believe(now + Duration::from_secs(10)) && all.rules.skipped(&image).is_none());
-    assert!(!all.gone("docker.io", Some("docker.io"), now) && !all.believe(now + Duration::from_secs(20)));
+    assert_eq!(all.gone("docker.io", Some("docker.io"), now), of(&[]));
+    assert!(all.rules.skipped(&image).is_some());
+    assert_eq!(all.believe(now + Duration::from_secs(10)), of(&["docker.io"]));
+    assert!(all.rules.skipped(&image).is_none());
+    assert_eq!(all.gone("docker.io", Some("docker.io"), now), of(&[]));
+    assert_eq!(all.believe(now + Duration::from_secs(20)), of(&[]));
+    // One that says nothing, or other things than another one, is no news of that one.
+    assert_eq!(all.object(upstream("b.io", &json!({"registry": "b.io"})), Source::Watch, now), of(&[]));
+    let expires = upstream("a.io", &json!({"registry": "a.io", "expiry": "1d"}));
+    assert_eq!(all.object(expires, Source::Watch, now), of(&["a.io"]));
+    let mut says_nothing = upstream("a.io", &json!({"registry": "a.io"}));
+    says_nothing.resource_version = "2".into();
+    assert_eq!(all.object(says_nothing, Source::Watch, now), of(&["a.io"]), "what holds is what holds for all");
 }
 
 #[test]
@@ -96,11 +111,12 @@ fn an_object_that_is_deleted_while_its_status_is_written_is_no_ghost() {
     let now = now + Duration::from_secs(10);
     all.believe(now);
     // What was under way is answered late.
-    assert!(!all.object(skipped("u", "2"), Source::Answer, now));
+    assert_eq!(all.object(skipped("u", "2"), Source::Answer, now), of(&[]));
     assert!(all.of("docker.io").is_none() && all.rules.of("docker.io").is_none());
     // Its follower is another one, and so is what was said of the one before.
-    assert!(all.object(skipped("v", "5"), Source::Watch, now));
-    assert!(!all.gone("docker.io", Some("u"), now) && all.of("docker.io").is_some());
+    assert_eq!(all.object(skipped("v", "5"), Source::Watch, now), of(&["docker.io"]));
+    all.gone("docker.io", Some("u"), now);
+    assert_eq!(all.all().count(), 1);
     all.object(skipped("w", "8"), Source::Watch, now);
     all.object(skipped("v", "7"), Source::Answer, now);
     assert_eq!(all.of("docker.io").map(|object| object.uid.as_str()), Some("w"));
@@ -114,7 +130,8 @@ fn an_object_that_only_an_answer_told_of_goes_by_the_word_of_the_api_server() {
     let (mut all, now) = (Registries::default(), Instant::now());
     let made = upstream("docker.io", &json!({"registry": "docker.io", "skip": true}));
     all.object(made, Source::Answer, now);
-    assert!(!all.missing("docker.io", "docker.io", now), "the watch says it in a moment");
+    all.missing("docker.io", "docker.io", now);
+    assert_eq!(all.all().count(), 1, "the watch says it in a moment");
     all.missing("docker.io", "docker.io", now + Duration::from_mins(1));
     assert_eq!((all.all().count(), all.going.contains("docker.io")), (0, true));
 }
@@ -137,12 +154,12 @@ fn what_goes_is_believed_when_nothing_more_goes() {
     all.gone("a.io", Some("a.io"), start);
     assert!(all.all().all(|object| object.name != "a.io"), "nobody tells it anything any more");
     all.gone("b.io", Some("b.io"), after(4));
-    assert!(!all.believe(after(6)) && all.rules.of("a.io").is_some(), "perhaps all of them go");
+    assert_eq!(all.believe(after(6)), of(&[]), "perhaps all of them go");
     // It comes back.
     let mut again = skipping("b.io");
     again.uid = "another".into();
-    assert!(!all.object(again, Source::Watch, after(6)));
-    assert!(all.believe(after(10)));
+    assert_eq!(all.object(again, Source::Watch, after(6)), of(&[]));
+    assert_eq!(all.believe(after(10)), of(&["a.io"]));
     assert!(all.rules.of("a.io").is_none() && all.rules.of("b.io").is_some() && all.rules.of("c.io").is_some());
 }
 
@@ -159,13 +176,13 @@ fn a_definition_that_is_deleted_ends_nothing_that_was_said() {
         all.gone(registry, Some(registry), after(1));
     }
     all.listed(false, after(2));
-    assert!(!all.believe(after(100_000)) && all.rules.0.len() == 2);
+    assert_eq!(all.believe(after(100_000)), of(&[]));
     // It is made again, and one of them.
     let mut again = skipping("a.io");
     again.uid = "another".into();
     all.object(again, Source::List, after(100_000));
     all.listed(true, after(100_000));
-    assert!(!all.believe(after(100_010)) && all.rules.0.len() == 2, "whoever makes them needs his time");
-    assert!(all.believe(after(104_000)));
+    assert_eq!(all.believe(after(100_010)), of(&[]), "whoever makes them needs his time");
+    assert_eq!(all.believe(after(104_000)), of(&["b.io"]));
     assert!(all.rules.of("a.io").is_some() && all.rules.of("b.io").is_none());
 }

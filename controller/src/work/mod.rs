@@ -344,7 +344,8 @@ impl Work {
 
     async fn run(&mut self) -> Result<std::convert::Infallible, NotLeading> {
         let shared = Arc::clone(&self.shared);
-        self.registries_changed();
+        self.begin_registries();
+        self.look_at_everything();
         loop {
             self.take_changes();
             self.take_turns();
@@ -404,8 +405,8 @@ impl Work {
                 .collect();
             (changed, known.is_deleted_anew, std::mem::take(&mut known.registries_changed))
         };
-        if said_otherwise {
-            self.registries_changed();
+        if !said_otherwise.is_empty() {
+            self.registries_changed(&said_otherwise);
         }
         for (image, has_object) in changed {
             if has_object {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::budget::{Budget, OF_A_REGISTRY};
 use super::{Done, Told, Work};
 use crate::cluster_cache::{CacheError, Heard};
-use crate::decide::Moment;
+use crate::decide::{Image, Moment};
 use crate::decide::health::Reachable;
 use crate::decide::rounds::Quota;
 use crate::decide::standing::{Standing, ask_at};
@@ -153,7 +153,7 @@ impl Work {
         self.registries.next_hearing = Instant::now() + HEAR;
         self.registries.marks = heard.marks;
         let now = now();
-        let mut changed = Vec::new();
+        let mut changed = BTreeSet::new();
         for (registry, reports) in heard.reports {
             let standing = self.registries.standings.entry(registry.clone()).or_default();
             if standing.learn(reports, now) {
@@ -161,7 +161,7 @@ impl Work {
                     Reachable::Not(_) => "the registry cannot be reached",
                     Reachable::Since(_) | Reachable::Unknown => "the registry answers",
                 });
-                changed.push(registry.clone());
+                changed.insert(registry.clone());
             }
             self.heed_quota(&registry, now);
         }
@@ -172,11 +172,11 @@ impl Work {
         }
     }
 
-    /// The condition of an image says whether its registry can be reached.
-    fn look_at_images_of(&mut self, registries: &[Box<str>]) {
+    /// The condition of an image says whether its registry can be reached, and what it is and does may be what is said of that.
+    fn look_at_images_of(&mut self, registries: &BTreeSet<Box<str>>) {
         let known = self.shared.world.known();
-        let is_of = |image: &&crate::decide::Image| registries.iter().any(|registry| **registry == *image.registry());
-        let images: Vec<_> = known.by_image.keys().filter(is_of).cloned().collect();
+        let is_of = |image: &&Image| registries.contains(image.registry());
+        let images: Vec<Image> = known.by_image.keys().chain(known.index.images()).filter(is_of).cloned().collect();
         drop(known);
         for image in images {
             self.look_soon(image);
@@ -205,20 +205,21 @@ impl Work {
         self.turns.limit(registry, limit);
     }
 
-    /// People said something else of registries than before.
-    pub(super) fn registries_changed(&mut self) {
-        let hosts: Vec<Box<str>> = {
-            let known = self.shared.world.known();
-            self.rules = known.registries.rules.rules(self.shared.settings.rules.default);
-            known.registries.rules.0.keys().cloned().collect()
-        };
-        let heard: Vec<Box<str>> = self.registries.standings.keys().cloned().collect();
+    /// What people have said of registries until now.
+    pub(super) fn begin_registries(&mut self) {
+        let all = self.shared.world.known().registries.rules.0.keys().cloned().collect();
+        self.registries_changed(&all);
+    }
+
+    /// People said something else of these registries than before.
+    pub(super) fn registries_changed(&mut self, changed: &BTreeSet<Box<str>>) {
+        self.rules = self.shared.world.known().registries.rules.rules(self.shared.settings.rules.default);
         let now = now();
-        for registry in hosts.iter().chain(&heard) {
+        for registry in changed {
             self.heed_quota(registry, now);
         }
         self.registries.next_look = Instant::now();
-        self.look_at_everything();
+        self.look_at_images_of(changed);
         self.pass_soon();
     }
 

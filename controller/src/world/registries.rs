@@ -4,28 +4,25 @@ use std::time::Instant;
 
 use super::{Known, Source};
 use crate::decide::Image;
-use crate::registries::Upstream;
+use crate::registries::{Changed, Upstream};
 
 impl Known {
     /// A state of what people say of a registry.
     pub fn registry(&mut self, object: Upstream, source: Source) {
-        if self.registries.object(object, source, Instant::now()) {
-            self.registries_say_otherwise();
-        }
+        let changed = self.registries.object(object, source, Instant::now());
+        self.registries_say_otherwise(changed);
     }
 
     /// Nobody says anything of a registry any more.
     pub fn registry_gone(&mut self, name: &str, uid: Option<&str>) {
-        if self.registries.gone(name, uid, Instant::now()) {
-            self.registries_say_otherwise();
-        }
+        let changed = self.registries.gone(name, uid, Instant::now());
+        self.registries_say_otherwise(changed);
     }
 
     /// The API server has no such object of a registry, as it says to a write.
     pub fn registry_missing(&mut self, name: &str, uid: &str, now: Instant) {
-        if self.registries.missing(name, uid, now) {
-            self.registries_say_otherwise();
-        }
+        let changed = self.registries.missing(name, uid, now);
+        self.registries_say_otherwise(changed);
     }
 
     /// All of them were listed, or there is no such kind (any more).
@@ -36,17 +33,20 @@ impl Known {
 
     /// What went some time ago is believed to be gone.
     pub fn believe_registries(&mut self, now: Instant) {
-        if self.registries.believe(now) {
-            self.registries_say_otherwise();
-        }
+        let changed = self.registries.believe(now);
+        self.registries_say_otherwise(changed);
     }
 
-    /// Which images are skipped may be others now.
-    fn registries_say_otherwise(&mut self) {
-        self.registries_changed = true;
-        let images: Vec<Image> = self.by_image.keys().cloned().collect();
+    /// Which of their images are skipped may be others now. Nobody goes through all images for that.
+    fn registries_say_otherwise(&mut self, changed: Changed) {
+        if changed.is_empty() {
+            return;
+        }
+        let is_of = |image: &&Image| changed.contains(image.registry());
+        let images: Vec<Image> = self.by_image.keys().filter(is_of).cloned().collect();
         for image in images {
             self.tally(&image);
         }
+        self.registries_changed.extend(changed);
     }
 }

@@ -126,3 +126,30 @@ fn a_pool_of_nodes_that_is_gone_is_remembered() {
     known.node_gone("one");
     assert_eq!(known.platforms(Instant::now()).len(), 3, "an empty list of nodes narrows nothing");
 }
+
+#[test]
+fn what_is_said_of_a_registry_costs_its_own_images_and_nothing_costs_nothing() {
+    let world = world();
+    let mut known = world.known();
+    for number in 0..30 {
+        let image = format!("r{}.example.com/app:{number}", number % 3);
+        known.object(object(&format!("o{number}"), &format!("u{number}"), "1", &image), Source::List);
+    }
+    known.objects.take_visited();
+    let mut say = |name: &str, version: &str, skip: bool| {
+        let object = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry",
+            "metadata": {"name": name, "uid": name, "resourceVersion": version}, "spec": {"registry": name, "skip": skip},
+        });
+        let object = crate::registries::Upstream::of(serde_json::from_value(object).unwrap()).unwrap();
+        known.registry(object, Source::Watch);
+        (known.objects.take_visited(), std::mem::take(&mut known.registries_changed).len())
+    };
+    for registry in ["r0.example.com", "r1.example.com", "r2.example.com"] {
+        assert_eq!(say(registry, "1", false), (0, 0), "most say nothing");
+    }
+    // Those of it are not wanted, so none of them is looked at; then they are again.
+    assert_eq!(say("r1.example.com", "2", true), (0, 1));
+    assert_eq!(say("r1.example.com", "3", false), (10, 1));
+    assert!(known.tallies.of("r1.example.com").is_some_and(|tally| tally.known == 10));
+}
