@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Image;
 use super::expiry::Rules;
+use super::{Image, Moment};
 
 /// What is said of one registry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -114,6 +114,30 @@ pub fn to_make<'a>(
         cached.into_iter().filter(|(registry, cached)| *cached > 0 && !has_object(registry)).collect();
     without.sort_by_key(|(registry, cached)| (std::cmp::Reverse(*cached), *registry));
     without.into_iter().map(|(registry, _)| registry).take(MOST.saturating_sub(objects)).collect()
+}
+
+/// A registry of which images are wanted, and whether it is asked by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its name.
+    pub registry: &'a str,
+    /// Images of it that are cached.
+    pub cached: usize,
+    /// Somebody, or the controller, made an object of it.
+    pub has_object: bool,
+    /// When it was asked by itself last.
+    pub last: Option<Moment>,
+    /// When it is to be.
+    pub due: Moment,
+}
+
+/// Those of them that are asked now. A name in a Pod is no reason to ask anybody again and again; whoever was asked longest ago goes first, so that where
+/// there is not room for all, none is left out.
+pub fn to_ask<'a>(all: impl IntoIterator<Item = Asked<'a>>, now: Moment) -> Vec<&'a str> {
+    let is_asked = |asked: &Asked<'_>| (asked.cached > 0 || asked.has_object) && asked.due <= now;
+    let mut due: Vec<Asked<'a>> = all.into_iter().filter(is_asked).collect();
+    due.sort_by_key(|asked| asked.last);
+    due.into_iter().map(|asked| asked.registry).collect()
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub struct Rounds {
     images: BTreeMap<Image, (Moment, Duration)>,
     registries: BTreeMap<Box<str>, Registry>,
     latest: Moment,
+    /// The registry that was looked at last when there was not room for all.
+    last: Box<str>,
 }
 
 #[derive(Debug, Default)]
@@ -102,15 +104,35 @@ impl Rounds {
 
     /// Those that are looked at now. Each has its next time already: whoever fails to look does so in the next round.
     pub fn take(&mut self, now: Moment) -> Vec<Image> {
+        self.take_at_most(usize::MAX, now)
+    }
+
+    /// Those of them for which there is room, of one registry after the other. The others stay due.
+    pub fn take_at_most(&mut self, most: usize, now: Moment) -> Vec<Image> {
         self.follow_the_clock(now);
+        // Whoever writes Pods chooses how many registries are ever named.
+        self.registries.retain(|_, registry| !registry.due.is_empty() || !registry.pace.is_over(now));
+        let is_due = |registry: &Registry| registry.due.first().is_some_and(|(at, _)| *at <= now);
+        let due = self.registries.iter().filter(|(_, registry)| is_due(registry));
+        let mut due: Vec<Box<str>> = due.map(|(name, _)| name.clone()).collect();
+        let first = due.partition_point(|name| *name <= self.last);
+        due.rotate_left(first);
         let mut taken = Vec::new();
-        for registry in self.registries.values_mut() {
-            while let Some((at, image)) = registry.due.first()
+        for name in due {
+            if taken.len() >= most {
+                break;
+            }
+            let Some(registry) = self.registries.get_mut(&name) else { continue };
+            while taken.len() < most
+                && let Some((at, image)) = registry.due.first()
                 && *at <= now
                 && registry.pace.take(now)
             {
                 taken.push(image.clone());
                 registry.due.pop_first();
+            }
+            if taken.len() >= most {
+                self.last = name;
             }
         }
         for image in &taken {
@@ -152,6 +174,11 @@ impl Rounds {
 }
 
 impl Pace {
+    /// Nothing of it is of use any more.
+    fn is_over(&self, now: Moment) -> bool {
+        self.next <= now && self.quota.is_none_or(|quota| quota.reset <= now)
+    }
+
     /// Takes one of what the registry allows: what it leaves beside the reserve, evenly until the reset.
     fn take(&mut self, now: Moment) -> bool {
         if self.quota.is_some_and(|quota| quota.reset <= now) {

@@ -70,6 +70,13 @@ struct Registry {
     limit: Limit,
 }
 
+impl Registry {
+    /// Nothing of it waits or is under way, and nothing is said of it.
+    fn is_idle(&self) -> bool {
+        self.by_age.is_empty() && self.under_way == 0 && self.limit == Limit::default()
+    }
+}
+
 /// What holds for one registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limit {
@@ -139,9 +146,11 @@ impl Turns {
                 self.enter(&image, State { place: At::Ready, arrived, ..state });
             }
         }
-        for registry in self.registries.values_mut() {
+        self.registries.retain(|_, registry| {
             registry.limit.not_before = registry.limit.not_before.filter(|at| *at > now);
-        }
+            // Whoever writes Pods chooses how many registries are ever named.
+            !registry.is_idle()
+        });
         let mut next = Vec::new();
         while self.under_way < self.at_most
             && let Some(image) = self.pick()
@@ -263,7 +272,9 @@ impl Turns {
     }
 
     fn enter(&mut self, image: &Image, state: State) {
-        let registry = self.registries.entry(image.registry().into()).or_default();
+        // A new one goes behind those that wait.
+        let new = || Registry { last_turn: self.taken, ..Registry::default() };
+        let registry = self.registries.entry(image.registry().into()).or_insert_with(new);
         registry.by_need.insert((Reverse(state.need), state.arrived, image.clone()));
         registry.by_age.insert((state.arrived, image.clone()));
         self.images.insert(image.clone(), state);

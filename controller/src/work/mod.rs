@@ -84,6 +84,9 @@ const UNPINS: usize = 16;
 /// Questions of what a tag means that are under way, of one registry.
 const QUESTIONS: usize = 16;
 
+/// The same of all of them: however many there are, the connections to the cache are for the rest as well.
+const QUESTIONS_AT_ALL: usize = 64;
+
 /// Images that are looked at before anything else gets its turn again.
 const LOOKS: usize = 256;
 
@@ -448,7 +451,7 @@ impl Work {
         // While the cache is away nothing is asked of it but the list of a pass.
         let asks = self.pins.trouble.is_none();
         let turns = self.turns.wakes_at().filter(|_| asks).map(at);
-        let rounds = self.rounds.wakes_at().filter(|_| asks).map(at);
+        let rounds = self.rounds.wakes_at().filter(|_| asks && self.under_way() < QUESTIONS_AT_ALL).map(at);
         let registries = Some(self.registries.wakes_at());
         let by_time = self.by_time.wakes_at().map(at);
         let sizes = (self.shared.settings.observe && self.pins.is_listed).then_some(self.next_size);

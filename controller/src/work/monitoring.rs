@@ -4,7 +4,7 @@ use larder_api::cached_image::UpToDate;
 use larder_api::condition::get;
 
 use super::telling;
-use super::{Done, QUESTIONS, Work};
+use super::{Done, QUESTIONS, QUESTIONS_AT_ALL, Work};
 use crate::cluster_cache::{CacheError, Code, Revalidation};
 use crate::decide::Image;
 use crate::decide::conditions::Upstream;
@@ -16,11 +16,17 @@ impl Work {
         if self.pins.trouble.is_some() || self.shared.settings.observe {
             return;
         }
-        for image in self.rounds.take(now()) {
+        let room = QUESTIONS_AT_ALL.saturating_sub(self.under_way());
+        for image in self.rounds.take_at_most(room, now()) {
             // It may not answer, and the rest of the cluster needs the cache as well: then another time, which the image has already.
             self.upstream.turn(&image);
             self.ask(image);
         }
+    }
+
+    /// Questions that are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.questions.values().sum()
     }
 
     /// Asks for one of them, if there is room at its registry. Whether it is asked.

@@ -8,6 +8,7 @@ mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Api;
@@ -15,10 +16,11 @@ use larder_api::UpstreamRegistry;
 use tokio::time::Instant;
 
 use super::budget::{Budget, OF_A_REGISTRY};
-use super::{Done, Told, Work};
+use super::{Done, QUESTIONS_AT_ALL, Told, Work};
 use crate::cluster_cache::{CacheError, Heard};
 use crate::decide::{Image, Moment};
 use crate::decide::health::Reachable;
+use crate::decide::registry::{Asked, to_ask};
 use crate::decide::rounds::Quota;
 use crate::decide::standing::{Standing, ask_at};
 use crate::decide::turns::Limit;
@@ -229,20 +231,30 @@ impl Work {
             return;
         }
         let now = now();
-        let hosts: Vec<Box<str>> =
-            self.shared.world.known().tallies.all().map(|(registry, _)| Box::from(registry)).collect();
-        for registry in hosts {
-            if self.registries.asking.contains(&registry) {
-                continue;
-            }
-            let standing = self.registries.standings.get(&registry);
-            let asked = self.registries.asked.get(&registry).copied();
-            if ask_at(standing, asked, now) > now {
-                continue;
+        let due: Vec<Box<str>> = {
+            let shared = Arc::clone(&self.shared);
+            let known = shared.world.known();
+            let idle = known.tallies.all().filter(|(registry, _)| !self.registries.asking.contains(*registry));
+            let all = idle.map(|(registry, tally)| {
+                let last = self.registries.asked.get(registry).copied();
+                Asked {
+                    registry,
+                    cached: tally.cached(),
+                    has_object: known.registries.of(registry).is_some(),
+                    last,
+                    due: ask_at(self.registries.standings.get(registry), last, now),
+                }
+            });
+            to_ask(all, now).into_iter().map(Box::from).collect()
+        };
+        for registry in due {
+            // The rest is for images whose turn it is.
+            if self.under_way() >= QUESTIONS_AT_ALL / 2 {
+                return;
             }
             let Some(image) = self.rounds.soonest(&registry).cloned() else { continue };
-            self.registries.asked.insert(registry.clone(), now);
             if self.ask(image) {
+                self.registries.asked.insert(registry.clone(), now);
                 self.registries.asking.insert(registry);
             }
         }

@@ -67,3 +67,17 @@ fn objects_are_made_of_what_served_and_not_without_end() {
     assert_eq!(to_make(cached, |_| false, MOST - 1), ["c.io"]);
     assert!(to_make(cached, |_| false, MOST + 7).is_empty());
 }
+
+#[test]
+fn what_a_pod_only_names_is_not_asked_again_and_again() {
+    let at = Moment::from_seconds;
+    let asked = |registry, cached, has_object, last, due| Asked { registry, cached, has_object, last, due: at(due) };
+    let all = [
+        asked("named.io", 0, false, None, 0),
+        asked("served.io", 3, false, Some(at(8)), 9),
+        asked("said.io", 0, true, Some(at(5)), 9),
+        asked("new.io", 1, false, None, 9),
+        asked("later.io", 1, true, None, 11),
+    ];
+    assert_eq!(to_ask(all, at(10)), ["new.io", "said.io", "served.io"]);
+}

@@ -135,6 +135,42 @@ fn a_registry_that_wants_peace_is_left_in_peace_and_the_others_are_not() {
 }
 
 #[test]
+fn where_there_is_not_room_for_all_no_registry_is_left_out() {
+    let mut rounds = Rounds::default();
+    let of = |registry: usize| Image::parse(&format!("r{registry}.example.com/app")).unwrap();
+    let interval = Duration::from_secs(1);
+    for registry in 0..5 {
+        rounds.watch(&of(registry), interval, start());
+    }
+    let mut seen = std::collections::BTreeMap::new();
+    for second in 1..=10 {
+        let now = start().after(Duration::from_secs(second));
+        assert!(rounds.take_at_most(0, now).is_empty());
+        let taken = rounds.take_at_most(2, now);
+        assert_eq!(taken.len(), 2, "the others stay due");
+        for image in taken {
+            *seen.entry(image).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(seen.into_values().collect::<Vec<_>>(), [4; 5]);
+}
+
+#[test]
+fn of_registries_that_are_named_no_more_nothing_is_kept() {
+    let mut rounds = Rounds::default();
+    for n in 0..9 {
+        rounds.watch(&image(n), HOUR, start());
+        rounds.unwatch(&image(n));
+    }
+    rounds.quota("quota.example.com", Quota { remaining: 1, reset: start().after(HOUR), refill: None }, None);
+    rounds.rest("peace.example.com", start().after(HOUR));
+    rounds.take(start());
+    assert_eq!(rounds.registries.len(), 2, "what they said holds");
+    rounds.take(start().after(HOUR));
+    assert!(rounds.registries.is_empty());
+}
+
+#[test]
 fn a_clock_that_is_set_back_begins_anew() {
     let mut rounds = Rounds::default();
     let ahead = start().after(HOUR * 24 * 365);

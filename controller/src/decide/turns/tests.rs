@@ -158,6 +158,43 @@ fn what_is_given_up_does_not_come_back() {
 }
 
 #[test]
+fn of_registries_that_are_named_no_more_nothing_is_kept() {
+    let mut turns = turns(2);
+    for registry in 0..50 {
+        turns.wait(&image(registry, 0), nodes(1));
+        turns.limit(&format!("r{registry}.example.com"), Limit { at_a_time: None, not_before: Some(second(5)) });
+        turns.give_up(&image(registry, 0));
+    }
+    turns.limit("said.example.com", Limit { at_a_time: Some(1), not_before: None });
+    turns.wait(&image(1, 1), nodes(1));
+    assert_eq!(turns.next(second(5)), [image(1, 1)]);
+    assert_eq!(turns.registries.len(), 2, "what is said holds, and what is under way is counted");
+    turns.failed(&image(1, 1), second(5));
+    turns.next(second(5));
+    assert_eq!(turns.registries.len(), 1, "what rests comes back");
+    turns.limit("said.example.com", Limit::default());
+    assert_eq!(turns.next(second(3_600)), [image(1, 1)]);
+    assert_eq!(turns.registries.len(), 1);
+}
+
+#[test]
+fn a_registry_that_is_forgotten_in_between_does_not_come_before_those_that_wait() {
+    let mut turns = turns(1);
+    for registry in 0..4 {
+        turns.wait(&image(registry, 0), nodes(1));
+    }
+    for registry in 0..4 {
+        assert_eq!(turns.next(second(0)), [image(registry, 0)]);
+        if registry == 1 {
+            // The first one has had nothing for a while.
+            turns.wait(&image(0, 1), nodes(9));
+        }
+        turns.done(&image(registry, 0));
+    }
+    assert_eq!(turns.next(second(0)), [image(0, 1)]);
+}
+
+#[test]
 fn who_never_had_a_turn_changes_nothing() {
     let mut turns = turns(2);
     turns.done(&image(0, 0));
