@@ -62,7 +62,7 @@ impl<K: Ord + Clone> Budget<K> {
 mod tests {
     use super::*;
     use crate::decide::Image;
-    use crate::work::telling::worth;
+    use crate::work::telling;
 
     #[test]
     fn two_writes_a_minute_of_which_details_take_one() {
@@ -94,6 +94,8 @@ mod tests {
             set(&mut status.conditions, reason, "", None, &time);
             status
         };
+        let worth =
+            |before: &CachedImageStatus, after: &CachedImageStatus| telling::worth(before, after, Duration::from_hours(6));
         let new = CachedImageStatus::default();
         for reason in [Cached::Pending, Cached::Queued, Cached::Fetching, Cached::Incomplete] {
             assert_eq!(worth(&new, &saying(reason)), Worth::Detail, "{reason:?}");

@@ -151,6 +151,7 @@ impl Work {
             return Look::Nothing;
         }
         let platforms = Self::platforms(&objects, &known);
+        let interval = known.registries.rules.interval(image, shared.settings.monitoring);
         drop(known);
         self.note_the_end(image, &objects, wanted.as_ref(), now);
         self.by_time.watch(image, telling::LAST_USE, now);
@@ -160,7 +161,7 @@ impl Work {
                 return Look::Later(Instant::now() + FIRST_LIST);
             }
             let status = self.status_of(&object, wanted.as_ref(), &platforms, now);
-            let worth = telling::worth(&object.status, &status);
+            let worth = telling::worth(&object.status, &status, interval);
             if worth == Worth::Nothing {
                 continue;
             }

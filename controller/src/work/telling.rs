@@ -20,6 +20,9 @@ use crate::world::{Object, moment};
 /// While an image is used its last use is written this often, not with every look.
 pub(super) const LAST_USE: Duration = Duration::from_hours(1);
 
+/// That a registry was asked once more, and said the same, is written this often.
+const LAST_CHECK: Duration = Duration::from_hours(1);
+
 /// Pods that are named.
 const NAMED: usize = 10;
 
@@ -254,9 +257,9 @@ pub(super) enum Worth {
     News,
 }
 
-/// Whether a status says something that the object's does not.
-pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus) -> Worth {
-    if before == after {
+/// Whether a status says something that the object's does not. Its registry is asked once an `interval` as a rule.
+pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus, interval: Duration) -> Worth {
+    if before == after || is_only_asked_again(before, after, interval) {
         return Worth::Nothing;
     }
     let truths = |status: &CachedImageStatus| -> Vec<(String, String, bool)> {
@@ -280,6 +283,17 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus) -> Wo
         return Worth::Detail;
     }
     if truths(before) != truths(after) || before.digest != after.digest { Worth::News } else { Worth::Detail }
+}
+
+/// Whether its registry said the same again, only a little later: one that nobody pulls from is asked once a minute, always for the same image, to see
+/// whether it answers.
+fn is_only_asked_again(before: &CachedImageStatus, after: &CachedImageStatus, interval: Duration) -> bool {
+    let (Some(was), Some(is)) = (before.upstream_checked.as_ref().map(moment), after.upstream_checked.as_ref().map(moment))
+    else {
+        return false;
+    };
+    let is_soon = is >= was && is.since(was) < LAST_CHECK.min(interval / 2);
+    is_soon && CachedImageStatus { upstream_checked: before.upstream_checked.clone(), ..after.clone() } == *before
 }
 
 /// The image of a status's object as it is in the control API.

@@ -156,6 +156,31 @@ fn while_an_image_is_used_its_last_use_is_told_once_an_hour() {
     for (later, is) in [(LAST_USE / 2, Worth::Nothing), (LAST_USE, Worth::Detail)] {
         let now = begin.after(later);
         let again = told(Given { before: first.clone(), wanted: used(now), now, ..Given::default() });
-        assert_eq!(worth(&first, &again), is, "{later:?}");
+        assert_eq!(worth(&first, &again, LAST_CHECK), is, "{later:?}");
     }
+}
+
+/// A registry of which nothing is heard otherwise is asked every minute, and most of the time there is nothing new.
+#[test]
+fn that_a_registry_says_the_same_again_is_written_once_an_hour() {
+    let begin = Moment::from_seconds(1_700_000_000);
+    let first = told(Given { before: CachedImageStatus { upstream_checked: Some(as_time(begin)), ..CachedImageStatus::default() }, ..Given::default() });
+    let asked = |later| CachedImageStatus { upstream_checked: Some(as_time(begin.after(later))), ..first.clone() };
+    let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+    for (later, interval, is) in [
+        (minute, 6 * hour, Worth::Nothing),
+        (59 * minute, 6 * hour, Worth::Nothing),
+        (hour, 6 * hour, Worth::Detail),
+        // Whoever wants it more often has it so.
+        (minute, 10 * minute, Worth::Nothing),
+        (10 * minute, 10 * minute, Worth::Detail),
+    ] {
+        assert_eq!(worth(&first, &asked(later), interval), is, "{later:?} of {interval:?}");
+    }
+    let moved = CachedImageStatus { upstream_digest: Some("sha256:b".to_owned()), ..asked(minute) };
+    assert_eq!(worth(&first, &moved, 6 * hour), Worth::Detail, "it says something else");
+    // What was written by a clock that was ahead.
+    assert_eq!(worth(&asked(hour * 9_000), &first, 6 * hour), Worth::Detail);
+    let never = CachedImageStatus { upstream_checked: None, ..first.clone() };
+    assert_eq!(worth(&never, &first, 6 * hour), Worth::Detail);
 }
