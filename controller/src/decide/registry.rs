@@ -104,16 +104,17 @@ pub const UNUSED: Duration = Duration::from_hours(24);
 /// Objects, of which beyond this none is made: a Pod's author chooses what registries are named, though not what they serve.
 pub const MOST: usize = 256;
 
-/// Which of these registries get an object: of those that have none, the ones with the most images that are cached first, as long as there is room.
+/// Which of these registries get an object: of those that have none, the ones with the most images that are cached first, as long as there is room beside
+/// the objects that there are and those that are being made.
 pub fn to_make<'a>(
     cached: impl IntoIterator<Item = (&'a str, usize)>,
     has_object: impl Fn(&str) -> bool,
-    objects: usize,
+    (objects, being_made): (usize, usize),
 ) -> Vec<&'a str> {
     let mut without: Vec<(&str, usize)> =
         cached.into_iter().filter(|(registry, cached)| *cached > 0 && !has_object(registry)).collect();
     without.sort_by_key(|(registry, cached)| (std::cmp::Reverse(*cached), *registry));
-    without.into_iter().map(|(registry, _)| registry).take(MOST.saturating_sub(objects)).collect()
+    without.into_iter().map(|(registry, _)| registry).take(MOST.saturating_sub(objects + being_made)).collect()
 }
 
 /// A registry of which images are wanted, and whether it is asked by itself.

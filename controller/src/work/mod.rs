@@ -75,7 +75,7 @@ const DECLARED: Duration = Duration::from_mins(15);
 /// How long the cache is away before every image says so.
 const TROUBLE: Duration = Duration::from_secs(30);
 
-/// Objects that are written at a time.
+/// Objects that are written at a time, of images and of registries.
 const WRITES: usize = 32;
 
 /// Pins that are deleted at a time.

@@ -63,9 +63,11 @@ fn why_it_is_skipped_says_where_that_is_written() {
 #[test]
 fn objects_are_made_of_what_served_and_not_without_end() {
     let cached = [("a.io", 1), ("b.io", 0), ("c.io", 5), ("d.io", 1)];
-    assert_eq!(to_make(cached, |registry| registry == "d.io", 3), ["c.io", "a.io"]);
-    assert_eq!(to_make(cached, |_| false, MOST - 1), ["c.io"]);
-    assert!(to_make(cached, |_| false, MOST + 7).is_empty());
+    assert_eq!(to_make(cached, |registry| registry == "d.io", (3, 0)), ["c.io", "a.io"]);
+    assert_eq!(to_make(cached, |_| false, (MOST - 1, 0)), ["c.io"]);
+    assert_eq!(to_make(cached, |_| false, (MOST - 6, 5)), ["c.io"], "those under way will be there");
+    assert!(to_make(cached, |_| false, (MOST - 5, 5)).is_empty());
+    assert!(to_make(cached, |_| false, (MOST + 7, 0)).is_empty());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::registries::Upstream;
 use crate::work::objects::no_answer;
 use crate::work::registry_status::{self, Facts};
 use crate::work::telling::Worth;
-use crate::work::{ANSWER, Done, Told, Work};
+use crate::work::{ANSWER, Done, Told, WRITES, Work};
 use crate::world::{Source, Tally, now};
 
 /// Standings of registries that have no object and no image are kept for so long.
@@ -38,7 +38,11 @@ impl Work {
                     || self.registries.writing.contains(registry)
                     || self.registries.again.get(registry).is_some_and(|again| *again > at)
             };
-            to_make(cached, has_object, known.registries.all().count()).into_iter().map(Box::from).collect()
+            let being_made =
+                self.registries.writing.iter().filter(|registry| known.registries.of(registry).is_none()).count();
+            let room = WRITES.saturating_sub(self.registries.writing.len());
+            let missing = to_make(cached, has_object, (known.registries.all().count(), being_made));
+            missing.into_iter().take(room).map(Box::from).collect()
         };
         for registry in missing {
             let Ok(parsed) = Registry::parse(&registry) else { continue };
@@ -90,6 +94,10 @@ impl Work {
 
     pub(super) fn tell_registries(&mut self) {
         for (registry, object, status) in self.registries_to_tell() {
+            if self.registries.writing.len() >= WRITES {
+                // Whichever is written next looks again.
+                return;
+            }
             let patch = json!({
                 "apiVersion": UpstreamRegistry::api_version(&()), "kind": UpstreamRegistry::kind(&()),
                 "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
@@ -186,6 +194,9 @@ impl Work {
         }
         self.registries.unused.retain(|registry, _| present.contains(registry));
         for (registry, object) in due {
+            if self.registries.writing.len() >= WRITES {
+                return;
+            }
             self.registries.writing.insert(registry.clone());
             self.shared.metrics.wrote("registry_expiry");
             let api = self.registries.api.clone();
