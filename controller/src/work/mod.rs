@@ -21,6 +21,7 @@ mod registry_status;
 mod report;
 mod sizes;
 mod telling;
+mod trouble;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -55,6 +56,7 @@ use budget::Budget;
 use expire::Expired;
 use looks::Looks;
 use registries::Registries;
+use trouble::Trouble;
 use upstreams::Upstreams;
 
 /// Between two passes.
@@ -71,9 +73,6 @@ const EXPIRY: Duration = Duration::from_secs(10);
 
 /// When the set of pins was not declared complete for twice this it is said: a bucket wants it once an hour.
 const DECLARED: Duration = Duration::from_mins(15);
-
-/// How long the cache is away before every image says so.
-const TROUBLE: Duration = Duration::from_secs(30);
 
 /// Objects that are written at a time, of images and of registries.
 const WRITES: usize = 32;
@@ -186,7 +185,7 @@ struct Pins {
     /// Whether they were listed since we lead.
     is_listed: bool,
     /// Why the cache cannot be asked now, and since when.
-    trouble: Option<(String, Instant)>,
+    trouble: Trouble,
     /// A fetch of it is watched.
     watched: BTreeSet<Image>,
     /// It is being deleted, or waits for that.
@@ -252,8 +251,6 @@ struct Work {
     squatted: BTreeSet<Image>,
     /// What was said to the brake when it was last asked.
     last_word: Option<String>,
-    /// When every image says that the cache cannot be asked.
-    tell_of_trouble: Option<Instant>,
     conditions: Conditions,
 }
 
@@ -339,7 +336,6 @@ impl Work {
             next_size: begin,
             squatted: BTreeSet::new(),
             last_word: None,
-            tell_of_trouble: None,
             conditions,
             shared,
         }
@@ -428,7 +424,7 @@ impl Work {
                 self.next_expiry = Instant::now();
             }
         }
-        if self.tell_of_trouble.take_if(|at| *at <= Instant::now()).is_some() {
+        if self.pins.trouble.is_to_be_said(Instant::now()) {
             self.look_at_everything();
         }
     }
@@ -449,13 +445,14 @@ impl Work {
         let passes = (!self.pass_runs).then_some(self.next_pass);
         let expires = (!self.expiry_runs && !self.shared.settings.observe).then_some(self.next_expiry);
         // While the cache is away nothing is asked of it but the list of a pass.
-        let asks = self.pins.trouble.is_none();
+        let asks = !self.pins.trouble.is_some();
         let turns = self.turns.wakes_at().filter(|_| asks).map(at);
         let rounds = self.rounds.wakes_at().filter(|_| asks && self.under_way() < QUESTIONS_AT_ALL).map(at);
         let registries = Some(self.registries.wakes_at());
         let by_time = self.by_time.wakes_at().map(at);
         let sizes = (self.shared.settings.observe && self.pins.is_listed).then_some(self.next_size);
-        let soonest = [first_look, passes, expires, turns, rounds, registries, by_time, sizes, self.tell_of_trouble];
+        let soonest =
+            [first_look, passes, expires, turns, rounds, registries, by_time, sizes, self.pins.trouble.said_at()];
         let latest = Instant::now() + PASS;
         // Never in a circle without a pause.
         soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)
@@ -481,10 +478,10 @@ impl Work {
             None => {
                 if self.conditions.cache.clear() {
                     tracing::info!("the cluster cache answers again");
+                }
+                if self.pins.trouble.ends(Instant::now()) {
                     self.look_at_everything();
                 }
-                self.pins.trouble = None;
-                self.tell_of_trouble = None;
             }
             Some(error) => {
                 self.shared.metrics.cache_failed();
@@ -500,13 +497,9 @@ impl Work {
         if self.conditions.cache.set(words.clone()) {
             tracing::warn!("{words}");
         }
-        let since = self.pins.trouble.take().map(|(_, since)| since);
-        if since.is_none() {
-            self.look_at_everything();
+        if self.pins.trouble.begins(words, Instant::now()) {
             self.next_pass = self.next_pass.min(Instant::now() + PASS_SOON);
-            self.tell_of_trouble = Some(Instant::now() + TROUBLE);
         }
-        self.pins.trouble = Some((words, since.unwrap_or_else(Instant::now)));
     }
 
     fn count(&mut self) {

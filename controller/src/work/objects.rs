@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::telling::{self, Facts, Worth};
-use super::{ANSWER, Done, LOOKS, TROUBLE, Told, WRITES, Work};
+use super::{ANSWER, Done, LOOKS, Told, WRITES, Work};
 use crate::FIELD_MANAGER;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
@@ -22,9 +22,6 @@ use crate::decide::platforms::Platforms;
 use crate::decide::{Image, Moment};
 use crate::events::Note;
 use crate::world::{Known, Object, Source, now};
-
-/// Between two looks at an image while the pins were not listed yet.
-const FIRST_LIST: Duration = Duration::from_secs(1);
 
 /// What is to be done with an image's objects.
 enum Look {
@@ -158,7 +155,8 @@ impl Work {
         self.wish(image, &objects, wanted.as_ref(), &platforms, now);
         for object in objects {
             if self.must_wait_for_pins(&object) {
-                return Look::Later(Instant::now() + FIRST_LIST);
+                // With the list, or when it is to be said that there is none, all are looked at.
+                continue;
             }
             let status = self.status_of(&object, wanted.as_ref(), &platforms, now);
             let worth = telling::worth(&object.status, &status, interval);
@@ -177,7 +175,7 @@ impl Work {
     /// Until this process has seen the pins, what another one said of an image is the best that is known; unless the cache does not say for so long that
     /// that is what is to be said.
     fn must_wait_for_pins(&self, object: &Object) -> bool {
-        let is_told_of_trouble = self.pins.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= TROUBLE);
+        let is_told_of_trouble = self.pins.trouble.words(Instant::now()).is_some();
         !self.pins.is_listed && !is_told_of_trouble && !object.status.conditions.is_empty()
     }
 
@@ -217,10 +215,9 @@ impl Work {
             Some((upstream, at)) => (upstream, Some(*at)),
             None => (&none, None),
         };
-        let pin = match &self.pins.trouble {
-            // A cache that is only started anew is no news of every image.
-            Some((words, since)) if since.elapsed() >= TROUBLE => Err(words.as_str()),
-            _ => Ok(self.pins.known.get(&object.image)),
+        let pin = match self.pins.trouble.words(Instant::now()) {
+            Some(words) => Err(words),
+            None => Ok(self.pins.known.get(&object.image)),
         };
         let beside: BTreeMap<Digest, bool> = self
             .digests

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use larder_test_controller::{Cluster, Cut, condition_of, until};
+use larder_test_node::http::metric;
 use serde_json::json;
 
 use crate::life::pins;
@@ -109,6 +110,24 @@ pub(crate) fn refused() -> Result<()> {
     cluster.run("web", &image)?;
     let controller = cluster.controller(&[])?;
     controller.until_it_says("degraded: cluster cache: the cluster cache refuses (403)")?;
+    until("it has said what it can", || {
+        let object = cluster.object(&image)?;
+        ensure!(condition_of(&object, "Cached").is_some(), "{object}");
+        Ok(())
+    })?;
+    // Meanwhile it asks for the pins every few seconds, and until they are listed there is nothing to look at.
+    let counted = || -> Result<(f64, f64)> {
+        let page = controller.page("/metrics")?;
+        let failed = metric(&page, r#"larder_controller_passes_total{outcome="failed"}"#).unwrap_or_default();
+        Ok((failed, metric(&page, "larder_controller_looks_total").unwrap_or_default()))
+    };
+    let (failed, looks) = counted()?;
+    let after = until("it has asked twice more", || {
+        let (now, looks) = counted()?;
+        ensure!(now >= failed + 2.0, "{now}");
+        Ok(looks)
+    })?;
+    ensure!(after - looks <= 4.0, "{} looks at one image of which there is nothing to say", after - looks);
     controller.terminate()
 }
 
