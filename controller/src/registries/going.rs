@@ -1,14 +1,15 @@
 //! Objects that say something and were deleted: what they said holds for a little longer.
 //!
 //! Deleting the definition deletes its objects first, one by one, and then the kind is gone. Nobody meant by that to fetch what was skipped, or to keep shorter
-//! what was kept for long. So what goes is believed when nothing more has gone for a few seconds, and where the kind itself went, once it has been there again for
+//! what was kept for long. So what goes is believed when nothing more has gone for a while, and where the kind itself went, once it has been there again for
 //! an hour without it. Nodes go by much the same (`daemonset/src/kubernetes/watching.rs`).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What goes is believed after that.
-const BELIEVED: Duration = Duration::from_secs(5);
+/// What goes is believed after that: longer than the API server takes from the deletion of the last object of a kind, whose end it looks for every five seconds,
+/// until it knows the kind no longer.
+const BELIEVED: Duration = Duration::from_secs(30);
 
 /// What went with its kind is believed so long after that is there again.
 const RESTORED: Duration = Duration::from_hours(1);
