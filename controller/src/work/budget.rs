@@ -94,8 +94,9 @@ mod tests {
             set(&mut status.conditions, reason, "", None, &time);
             status
         };
-        let worth =
-            |before: &CachedImageStatus, after: &CachedImageStatus| telling::worth(before, after, Duration::from_hours(6));
+        let worth = |before: &CachedImageStatus, after: &CachedImageStatus| {
+            telling::worth(before, after, Duration::from_hours(6))
+        };
         let new = CachedImageStatus::default();
         for reason in [Cached::Pending, Cached::Queued, Cached::Fetching, Cached::Incomplete] {
             assert_eq!(worth(&new, &saying(reason)), Worth::Detail, "{reason:?}");

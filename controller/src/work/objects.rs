@@ -268,7 +268,12 @@ impl Work {
             "metadata": { "name": name, "labels": labels(&reference) }, "spec": { "image": image.as_str() },
         });
         let api = self.api.clone();
-        self.begin_write(image, None, "object", async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await });
+        self.begin_write(
+            image,
+            None,
+            "object",
+            async move { api.patch(&name, &applying(), &Patch::Apply(&patch)).await },
+        );
     }
 
     fn tell(&mut self, object: &Object, status: &cached_image::CachedImageStatus) {

@@ -18,12 +18,12 @@ use tokio::time::Instant;
 use super::budget::{Budget, OF_A_REGISTRY};
 use super::{Done, QUESTIONS_AT_ALL, Told, Work};
 use crate::cluster_cache::{CacheError, Heard};
-use crate::decide::{Image, Moment};
 use crate::decide::health::Reachable;
 use crate::decide::registry::{Asked, to_ask};
 use crate::decide::rounds::Quota;
 use crate::decide::standing::{Standing, ask_at};
 use crate::decide::turns::Limit;
+use crate::decide::{Image, Moment};
 use crate::world::now;
 
 /// Between two questions to the caches how registries are.

@@ -288,7 +288,8 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus, inter
 /// Whether its registry said the same again, only a little later: one that nobody pulls from is asked once a minute, always for the same image, to see
 /// whether it answers.
 fn is_only_asked_again(before: &CachedImageStatus, after: &CachedImageStatus, interval: Duration) -> bool {
-    let (Some(was), Some(is)) = (before.upstream_checked.as_ref().map(moment), after.upstream_checked.as_ref().map(moment))
+    let (Some(was), Some(is)) =
+        (before.upstream_checked.as_ref().map(moment), after.upstream_checked.as_ref().map(moment))
     else {
         return false;
     };

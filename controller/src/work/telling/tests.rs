@@ -164,7 +164,10 @@ fn while_an_image_is_used_its_last_use_is_told_once_an_hour() {
 #[test]
 fn that_a_registry_says_the_same_again_is_written_once_an_hour() {
     let begin = Moment::from_seconds(1_700_000_000);
-    let first = told(Given { before: CachedImageStatus { upstream_checked: Some(as_time(begin)), ..CachedImageStatus::default() }, ..Given::default() });
+    let first = told(Given {
+        before: CachedImageStatus { upstream_checked: Some(as_time(begin)), ..CachedImageStatus::default() },
+        ..Given::default()
+    });
     let asked = |later| CachedImageStatus { upstream_checked: Some(as_time(begin.after(later))), ..first.clone() };
     let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
     for (later, interval, is) in [
