@@ -2,7 +2,7 @@
 //!
 //! A new etcd, a deleted definition, a filter gone wrong, a clock set far ahead: all of them look like "nobody needs
 //! these any more". What would go in one pass is compared with the most that there was within the last hour, so that
-//! several small steps do not pass for one small one. The word is the name of the very set that was shown, by this brake and
+//! several small steps do not pass for one small one. What was too much at once stays held, however many more there are later. The word is the name of the very set that was shown, by this brake and
 //! since it was last released: another set wants another word, and so does the same set another time.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -72,6 +72,8 @@ pub struct Brake {
     released: u64,
     /// There are still, and do not count any more.
     forgiven: BTreeSet<Image>,
+    /// What would have gone at once, and too much of it. However many others there are later, it is let go by a word, or it is wanted again.
+    held: BTreeSet<Image>,
 }
 
 impl Brake {
@@ -100,14 +102,24 @@ impl Brake {
         let left = pass.before.saturating_sub(pass.to_go.len());
         let is_emptied = left == 0 && pass.to_go.iter().any(|(_, cause)| *cause == Cause::Missing);
         let gone = most.saturating_sub(left);
-        let is_sudden = gone > ALWAYS && gone.saturating_mul(4) > most;
-        if pass.to_go.is_empty() || !(is_emptied || is_sudden) {
+        let is_many = |gone: usize| gone > ALWAYS && gone.saturating_mul(4) > most;
+        let is_sudden = is_many(gone);
+        if !self.held.is_empty() {
+            let to_go: BTreeSet<&Image> = pass.to_go.iter().map(|(image, _)| image).collect();
+            self.held.retain(|image| to_go.contains(image));
+        }
+        // What only adds up with others within the hour may go when the hour is over.
+        if is_emptied || is_many(pass.to_go.len()) {
+            self.held.extend(pass.to_go.iter().map(|(image, _)| image.clone()));
+        }
+        if pass.to_go.is_empty() || !(is_emptied || is_sudden || !self.held.is_empty()) {
             self.remember(pass.before, now);
             return Ruling::Go;
         }
         let word = self.word(pass.to_go.iter().map(|(image, _)| image));
         if pass.word == Some(word.as_str()) {
             self.released += 1;
+            self.held.clear();
             // From here on what is left is what there is.
             self.sizes = VecDeque::from([(now, left)]);
             return Ruling::Go;

@@ -106,7 +106,9 @@ pub fn cached(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>) -> Sai
     let said = of_what_is_pinned(pin, beside, not_pinned);
     match &beside.ignored {
         None => said,
-        Some(ignored) => Said { message: format!("{}; ignored, until it is corrected: {ignored}", said.message), ..said },
+        Some(ignored) => {
+            Said { message: format!("{}; ignored, until it is corrected: {ignored}", said.message), ..said }
+        }
     }
 }
 

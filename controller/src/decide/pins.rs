@@ -93,8 +93,8 @@ pub struct Listing<'a> {
     /// What was let go before: images that expired ([`super::expiring`]), and pins that a word was said for. With a tag go the
     /// digests that are kept beside it.
     pub let_go: &'a BTreeSet<Image>,
-    /// Images whose object cannot be read: what is pinned of them stays as it is.
-    pub unreadable: &'a BTreeSet<Image>,
+    /// Images whose object cannot be read, or that Pods use and that have none yet: what is pinned of them stays as it is.
+    pub untouched: &'a BTreeSet<Image>,
 }
 
 /// The pins that wishes ask for. Where two want the same reference, for the machines of both.
@@ -157,8 +157,8 @@ pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &
         let is_explained = listing.deleted.contains(image) || (image.is_digest() && names.contains(image.name()));
         if is_explained { Cause::Deleted } else { Cause::Missing }
     };
-    let (let_go, unreadable) = (WithDigests::of(listing.let_go), WithDigests::of(listing.unreadable));
-    let leaves = |image: &&Image| !wanted.contains_key(*image) && !unreadable.have(image);
+    let (let_go, untouched) = (WithDigests::of(listing.let_go), WithDigests::of(listing.untouched));
+    let leaves = |image: &&Image| !wanted.contains_key(*image) && !untouched.have(image);
     let (free, asked): (BTreeSet<Image>, BTreeSet<Image>) =
         have.keys().copied().filter(leaves).cloned().partition(|image| let_go.have(image));
     let to_go: Vec<(Image, Cause)> = asked.iter().map(|image| (image.clone(), cause(image))).collect();

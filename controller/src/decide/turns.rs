@@ -116,7 +116,10 @@ impl Turns {
             return;
         }
         self.arrivals += 1;
-        self.enter(image, State { need, arrived, failures: 0, has_failed: false, place: At::Ready, is_given_up: false });
+        self.enter(
+            image,
+            State { need, arrived, failures: 0, has_failed: false, place: At::Ready, is_given_up: false },
+        );
     }
 
     /// It is not to be fetched any more. What is under way goes on until [`Self::done`] or [`Self::failed`].

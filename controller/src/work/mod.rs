@@ -10,6 +10,7 @@
 mod beside;
 mod bounding;
 mod budget;
+mod burst;
 mod expire;
 mod looks;
 mod monitoring;
@@ -230,6 +231,7 @@ struct Work {
     digests: Beside,
     next_pass: Instant,
     pass_runs: bool,
+    burst: burst::Burst,
     /// When the last pass began, and how long the last one took that ended well.
     pass_began: Instant,
     pass_took: Duration,
@@ -323,6 +325,7 @@ impl Work {
             digests: Beside::default(),
             next_pass: begin,
             pass_runs: false,
+            burst: burst::Burst::default(),
             pass_began: begin,
             pass_took: Duration::ZERO,
             next_expiry: begin + EXPIRY,

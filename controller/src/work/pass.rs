@@ -25,7 +25,15 @@ impl Work {
         if self.pass_runs || Instant::now() < self.next_pass {
             return;
         }
-        if !self.shared.world.known().listed.everything() {
+        let (listed, deleted) = {
+            let known = self.shared.world.known();
+            (known.listed, known.deleted.len())
+        };
+        if !listed.images {
+            // What was held back went with its list: no word helps, and whoever is told one would say it of another set.
+            self.conditions.brake.clear();
+        }
+        if !listed.everything() || !self.burst.is_over(deleted, Instant::now()) {
             self.next_pass = Instant::now() + super::PASS_SOON;
             return;
         }
@@ -125,7 +133,7 @@ impl Work {
     fn act_on(&mut self, as_of: Option<AsOf>, seen: &BTreeSet<Image>) {
         let now = now();
         self.count_claims();
-        let (wishes, deleted, unreadable, is_listed) = {
+        let (wishes, deleted, untouched, is_listed) = {
             let shared = Arc::clone(&self.shared);
             let known = shared.world.known();
             let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
@@ -148,7 +156,17 @@ impl Work {
             let unreadable = known.unreadable.images(&self.pins.known.keys());
             // While there is an object of which nobody can tell its image, it may be any.
             let is_listed = known.listed.images && unreadable.is_some();
-            (wishes, known.deleted.clone(), unreadable.unwrap_or_default(), is_listed)
+            // What a Pod uses and has no object yet (again) is not what nobody needs.
+            let waits_for_its_object = |image: &&Image| {
+                !known.by_image.contains_key(*image)
+                    && !known.deleted.contains(*image)
+                    && !is_skipped(image)
+                    && self.over(image).is_none()
+                    && known.index.image(image, now).is_some_and(|wanted| wanted.is_used())
+            };
+            let used = self.pins.known.keys().filter(waits_for_its_object).cloned();
+            let untouched: BTreeSet<Image> = unreadable.unwrap_or_default().into_iter().chain(used).collect();
+            (wishes, known.deleted.clone(), untouched, is_listed)
         };
         let cached: Vec<CachePin> = self
             .pins
@@ -170,7 +188,7 @@ impl Work {
             deleted: &deleted,
             word: word.as_deref(),
             let_go: &self.let_go,
-            unreadable: &unreadable,
+            untouched: &untouched,
         };
         let plan = pins::plan(&wishes, &cached, listing, &mut self.brake, now);
         // What is on its way out may still fail to go.

@@ -102,9 +102,11 @@ impl Work {
         if image.is_digest() {
             return false;
         }
-        let recorded = self.digests.get(image).cloned().unwrap_or_else(|| {
-            objects.iter().flat_map(|object| digests::of_status(&object.status, now)).collect()
-        });
+        let recorded = self
+            .digests
+            .get(image)
+            .cloned()
+            .unwrap_or_else(|| objects.iter().flat_map(|object| digests::of_status(&object.status, now)).collect());
         let none = BTreeMap::new();
         let running = wanted.map_or(&none, |wanted| &wanted.digests);
         let kept = digests::keep(&recorded, running, now);

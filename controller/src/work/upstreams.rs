@@ -103,8 +103,7 @@ mod tests {
             let digest = Some(self.pinned.clone());
             let pin = CachePin { image, platforms, digest, is_complete: true, has_failed: false };
             let none = BTreeSet::new();
-            let listing =
-                Listing { is_complete: true, deleted: &none, word: None, let_go: &none, unreadable: &none };
+            let listing = Listing { is_complete: true, deleted: &none, word: None, let_go: &none, untouched: &none };
             let plan = plan(&[wish], &[pin], listing, &mut Brake::default(), Moment::from_seconds(2));
             (plan.put.iter().map(|put| put.why).collect(), plan.is_settled)
         }

@@ -174,12 +174,7 @@ pub trait Pins: Send + Sync + 'static {
 
     /// Declares that as of then all that the holder wants is pinned, and that it has no other pins. Refused while one of its pins is incomplete that is not
     /// among the `failed`: what they reach is in their records as far as anybody knows, or nobody knows what they are; so nothing is lost without them.
-    fn declare(
-        &self,
-        holder: &Holder,
-        as_of: AsOf,
-        failed: &Failed,
-    ) -> BoxFuture<'_, Result<Declared, PinsError>>;
+    fn declare(&self, holder: &Holder, as_of: AsOf, failed: &Failed) -> BoxFuture<'_, Result<Declared, PinsError>>;
 
     /// Of when the holder's newest declaration is.
     fn declared(&self, holder: &Holder) -> BoxFuture<'_, Result<Option<AsOf>, PinsError>>;

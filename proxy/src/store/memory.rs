@@ -446,12 +446,7 @@ impl Pins for MemoryStore {
         Box::pin(ready(Ok(now())))
     }
 
-    fn declare(
-        &self,
-        holder: &Holder,
-        as_of: AsOf,
-        failed: &Failed,
-    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+    fn declare(&self, holder: &Holder, as_of: AsOf, failed: &Failed) -> BoxFuture<'_, Result<Declared, PinsError>> {
         Box::pin(ready(Ok(lock(&self.state).pins.declare(holder, as_of, failed, now()))))
     }
 

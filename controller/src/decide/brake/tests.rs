@@ -81,6 +81,26 @@ fn small_steps_add_up_within_an_hour() {
 }
 
 #[test]
+fn what_was_held_back_does_not_go_because_others_have_come() {
+    let mut brake = Brake::default();
+    let all = with(Cause::Deleted, 0..19);
+    assert!(matches!(brake.rule(&pass(19, &all), minute(0)), Ruling::Hold(_)));
+    // Pods have their objects again; what a person had made has not.
+    let rest = with(Cause::Missing, 0..8);
+    assert!(matches!(brake.rule(&pass(50, &rest), minute(1)), Ruling::Hold(Hold { to_go: 8, .. })));
+    assert!(matches!(brake.rule(&pass(500, &with(Cause::Missing, 0..2)), minute(200)), Ruling::Hold(_)));
+    // A word lets go exactly them, and no other waits for them.
+    let Ruling::Hold(hold) = brake.rule(&pass(500, &with(Cause::Missing, 0..2)), minute(201)) else { panic!("held") };
+    let said = with(Cause::Missing, 0..2);
+    assert_eq!(brake.rule(&Pass { word: hold.word.as_deref(), ..pass(500, &said) }, minute(202)), Ruling::Go);
+    assert_eq!(brake.rule(&pass(498, &with(Cause::Deleted, 20..40)), minute(203)), Ruling::Go);
+    // What is wanted again is held no more.
+    assert!(matches!(brake.rule(&pass(100, &with(Cause::Deleted, 0..60)), minute(300)), Ruling::Hold(_)));
+    assert_eq!(brake.rule(&pass(100, &[]), minute(301)), Ruling::Go);
+    assert_eq!(brake.rule(&pass(100, &with(Cause::Deleted, 0..10)), minute(302)), Ruling::Go);
+}
+
+#[test]
 fn what_was_let_go_before_counts_no_more() {
     let mut brake = Brake::default();
     assert_eq!(brake.rule(&pass(100, &[]), minute(0)), Ruling::Go);

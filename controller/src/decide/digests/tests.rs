@@ -31,7 +31,8 @@ fn a_last_use_in_the_future_is_kept_an_hour_from_now_and_not_for_ever() {
 fn a_new_leader_keeps_what_the_one_before_kept_for_its_hour() {
     use larder_api::cached_image::HeldDigest;
 
-    let held = |name: &str, upstream, pods, cached| HeldDigest { digest: digest(name).to_string(), upstream, pods, cached };
+    let held =
+        |name: &str, upstream, pods, cached| HeldDigest { digest: digest(name).to_string(), upstream, pods, cached };
     let status = CachedImageStatus {
         digest: Some(digest("the tag's").to_string()),
         digests: vec![

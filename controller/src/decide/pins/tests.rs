@@ -33,7 +33,7 @@ fn now() -> Moment {
 const NONE: &BTreeSet<Image> = &BTreeSet::new();
 
 fn listing(deleted: &BTreeSet<Image>) -> Listing<'_> {
-    Listing { is_complete: true, deleted, word: None, let_go: NONE, unreadable: NONE }
+    Listing { is_complete: true, deleted, word: None, let_go: NONE, untouched: NONE }
 }
 
 fn planned(wishes: &[Wish], cached: &[CachePin]) -> Plan {
@@ -142,7 +142,7 @@ fn what_is_pinned_of_an_object_that_cannot_be_read_stays() {
     let cached = [complete(image("nginx:1")), complete(beside), complete(image("redis:1"))];
     let unreadable = BTreeSet::from([image("nginx:1")]);
     let seen = BTreeSet::from([image("redis:1")]);
-    let plan = plan(&[], &cached, Listing { unreadable: &unreadable, ..listing(&seen) }, &mut Brake::default(), now());
+    let plan = plan(&[], &cached, Listing { untouched: &unreadable, ..listing(&seen) }, &mut Brake::default(), now());
     assert_eq!(plan.delete, [image("redis:1")]);
 }
 

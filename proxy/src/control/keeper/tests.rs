@@ -48,12 +48,7 @@ impl Pins for Slow {
         self.pins.begin_declaration(holder)
     }
 
-    fn declare(
-        &self,
-        holder: &Holder,
-        as_of: AsOf,
-        failed: &Failed,
-    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+    fn declare(&self, holder: &Holder, as_of: AsOf, failed: &Failed) -> BoxFuture<'_, Result<Declared, PinsError>> {
         self.pins.declare(holder, as_of, failed)
     }
 

@@ -21,7 +21,8 @@ use rustls::RootCertStore;
 use tokio::time::Instant;
 
 use super::{
-    Heard, Lane, Limits, Observer, Origin, OriginConfig, ProxyEnvironment, RateLimit, RequestKind, RequestOutcome, Resolve,
+    Heard, Lane, Limits, Observer, Origin, OriginConfig, ProxyEnvironment, RateLimit, RequestKind, RequestOutcome,
+    Resolve,
 };
 use crate::settings::{RegistrySettings, Settings, SharedSettings};
 use crate::source::SourceError;

@@ -448,12 +448,7 @@ impl Pins for DirectoryStore {
         Box::pin(std::future::ready(Ok(now)))
     }
 
-    fn declare(
-        &self,
-        holder: &Holder,
-        as_of: AsOf,
-        failed: &Failed,
-    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+    fn declare(&self, holder: &Holder, as_of: AsOf, failed: &Failed) -> BoxFuture<'_, Result<Declared, PinsError>> {
         let (holder, failed) = (holder.clone(), failed.clone());
         self.with_pins("write a declaration", move |shared| declare(shared, &holder, as_of, &failed))
     }

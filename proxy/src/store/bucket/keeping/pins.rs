@@ -16,7 +16,9 @@ use object_store::ObjectMeta;
 use super::machine::run;
 use super::operations::{OfStore, digests, modified};
 use crate::pins::kept::follow;
-use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{
+    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put,
+};
 use crate::store::bucket::shared::Shared;
 use crate::store::removal::{self, BucketTime, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner};
 
@@ -337,12 +339,7 @@ impl Pins for BucketPins {
         Box::pin(async move { self.begin(&holder).await })
     }
 
-    fn declare(
-        &self,
-        holder: &Holder,
-        as_of: AsOf,
-        failed: &Failed,
-    ) -> BoxFuture<'_, Result<Declared, PinsError>> {
+    fn declare(&self, holder: &Holder, as_of: AsOf, failed: &Failed) -> BoxFuture<'_, Result<Declared, PinsError>> {
         let (holder, failed) = (holder.clone(), failed.clone());
         Box::pin(async move { self.declare(&holder, as_of, &failed).await })
     }

@@ -21,12 +21,7 @@ impl BucketPins {
         Ok(AsOf(as_of.0))
     }
 
-    pub(super) async fn declare(
-        &self,
-        holder: &Holder,
-        as_of: AsOf,
-        failed: &Failed,
-    ) -> Result<Declared, PinsError> {
+    pub(super) async fn declare(&self, holder: &Holder, as_of: AsOf, failed: &Failed) -> Result<Declared, PinsError> {
         if as_of > self.begin(holder).await? {
             return Ok(Declared::Future);
         }
