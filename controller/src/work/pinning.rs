@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::telling;
-use super::{Done, Work};
+use super::{Done, QUESTIONS_AT_ALL, Work};
 use crate::cluster_cache::{CacheError, Pin, PinState};
 use crate::decide::index::Wanted;
 use crate::decide::pins::{self, Wish};
@@ -192,7 +192,8 @@ impl Work {
             Ok(pin) => {
                 self.pins.refused.remove(image);
                 let found = pin.digest.as_ref().filter(|_| pin.state == PinState::Complete);
-                if found.is_some_and(|found| self.upstream.put(image, found)) {
+                let differs = found.is_some_and(|found| self.upstream.put(image, found));
+                if differs && self.under_way() < QUESTIONS_AT_ALL {
                     self.ask(image.clone());
                 }
                 let outcome = match pin.state {

@@ -332,8 +332,8 @@ pub(crate) async fn what_was_declared_is_taken_back((pins, _): Kept) {
     pins.undeclare(&me).await.unwrap();
     for by in [&me, &you] {
         let begun = pins.begin_declaration(by).await.unwrap();
-        assert_eq!(pins.declare(by, AsOf(begun.0 - 10), none).await.unwrap(), Declared::Done);
-        assert_eq!(pins.declare(by, begun, none).await.unwrap(), Declared::Done);
+        assert_eq!(pins.declare(by, AsOf(begun.0 - 10), &Failed::default()).await.unwrap(), Declared::Done);
+        assert_eq!(pins.declare(by, begun, &Failed::default()).await.unwrap(), Declared::Done);
     }
     for _ in 0..2 {
         pins.undeclare(&me).await.unwrap();
@@ -341,7 +341,7 @@ pub(crate) async fn what_was_declared_is_taken_back((pins, _): Kept) {
     }
     assert!(pins.declared(&you).await.unwrap().is_some(), "nobody else's matter");
     let begun = pins.begin_declaration(&me).await.unwrap();
-    assert_eq!(pins.declare(&me, begun, none).await.unwrap(), Declared::Done);
+    assert_eq!(pins.declare(&me, begun, &Failed::default()).await.unwrap(), Declared::Done);
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "it may come back");
 }
 
