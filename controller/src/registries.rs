@@ -262,8 +262,8 @@ impl Registries {
         // Most are there to be told, and say nothing.
         let rules = Rules(said.filter(|(_, said)| *said != Said::default()).collect());
         let before = std::mem::replace(&mut self.rules, rules);
-        let is_other = |registry: &&Box<str>| before.of(registry) != self.rules.of(registry);
-        before.0.keys().chain(self.rules.0.keys()).filter(is_other).cloned().collect()
+        let all = before.0.keys().chain(self.rules.0.keys());
+        all.filter(|registry| before.of(registry) != self.rules.of(registry)).cloned().collect()
     }
 
     /// All that there are.

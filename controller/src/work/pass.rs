@@ -13,11 +13,21 @@ use tokio::time::Instant;
 use super::pinning::{need, platforms_of};
 use super::{Done, Work, telling};
 use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, PinState};
-use crate::decide::Image;
 use crate::decide::brake::Ruling;
-use crate::decide::pins::{self, CachePin, Listing};
+use crate::decide::pins::{self, CachePin, Listing, Wish};
 use crate::decide::platforms::{Platform, Platforms};
+use crate::decide::{Image, Moment};
 use crate::world::{Object, now};
+
+/// What the objects say in a pass.
+struct Wants {
+    wishes: Vec<Wish>,
+    /// Images whose object was seen to be deleted.
+    deleted: BTreeSet<Image>,
+    /// What is pinned of these stays.
+    untouched: BTreeSet<Image>,
+    is_listed: bool,
+}
 
 impl Work {
     /// Compares all pins with all objects.
@@ -130,44 +140,47 @@ impl Work {
         known.remembered.learn(platforms, std::time::Instant::now());
     }
 
+    /// What all objects want, and what is not to be touched whatever they want.
+    fn wants(&mut self, now: Moment) -> Wants {
+        let shared = Arc::clone(&self.shared);
+        let known = shared.world.known();
+        let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
+        let mut wishes = Vec::with_capacity(known.by_image.len());
+        for image in known.by_image.keys().filter(|image| !is_skipped(image)) {
+            let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
+            let wanted = known.index.image(image, now);
+            if self.keep_digests(image, &objects, wanted.as_ref(), now) {
+                // Its status says so soon, lest another leader takes it for kept.
+                self.look_soon(image.clone());
+            }
+            // Its pin goes as any that nobody wants: a bound that was set too low is a matter for the brake.
+            if self.over(image).is_some() {
+                self.turns.give_up(image);
+                continue;
+            }
+            let platforms = Self::platforms(&objects, &known);
+            wishes.push(self.wish_of(image, wanted.as_ref(), &platforms));
+        }
+        let unreadable = known.unreadable.images(&self.pins.known.keys());
+        // While there is an object of which nobody can tell its image, it may be any.
+        let is_listed = known.listed.images && unreadable.is_some();
+        // What a Pod uses and has no object yet (again) is not what nobody needs.
+        let waits_for_its_object = |image: &&Image| {
+            !known.by_image.contains_key(*image)
+                && !known.deleted.contains(*image)
+                && !is_skipped(image)
+                && self.over(image).is_none()
+                && known.index.image(image, now).is_some_and(|wanted| wanted.is_used())
+        };
+        let used = self.pins.known.keys().filter(waits_for_its_object).cloned();
+        let untouched: BTreeSet<Image> = unreadable.unwrap_or_default().into_iter().chain(used).collect();
+        Wants { wishes, deleted: known.deleted.clone(), untouched, is_listed }
+    }
+
     fn act_on(&mut self, as_of: Option<AsOf>, seen: &BTreeSet<Image>) {
         let now = now();
         self.count_claims();
-        let (wishes, deleted, untouched, is_listed) = {
-            let shared = Arc::clone(&self.shared);
-            let known = shared.world.known();
-            let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
-            let mut wishes = Vec::with_capacity(known.by_image.len());
-            for image in known.by_image.keys().filter(|image| !is_skipped(image)) {
-                let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
-                let wanted = known.index.image(image, now);
-                if self.keep_digests(image, &objects, wanted.as_ref(), now) {
-                    // Its status says so soon, lest another leader takes it for kept.
-                    self.look_soon(image.clone());
-                }
-                // Its pin goes as any that nobody wants: a bound that was set too low is a matter for the brake.
-                if self.over(image).is_some() {
-                    self.turns.give_up(image);
-                    continue;
-                }
-                let platforms = Self::platforms(&objects, &known);
-                wishes.push(self.wish_of(image, wanted.as_ref(), &platforms));
-            }
-            let unreadable = known.unreadable.images(&self.pins.known.keys());
-            // While there is an object of which nobody can tell its image, it may be any.
-            let is_listed = known.listed.images && unreadable.is_some();
-            // What a Pod uses and has no object yet (again) is not what nobody needs.
-            let waits_for_its_object = |image: &&Image| {
-                !known.by_image.contains_key(*image)
-                    && !known.deleted.contains(*image)
-                    && !is_skipped(image)
-                    && self.over(image).is_none()
-                    && known.index.image(image, now).is_some_and(|wanted| wanted.is_used())
-            };
-            let used = self.pins.known.keys().filter(waits_for_its_object).cloned();
-            let untouched: BTreeSet<Image> = unreadable.unwrap_or_default().into_iter().chain(used).collect();
-            (wishes, known.deleted.clone(), untouched, is_listed)
-        };
+        let Wants { wishes, deleted, untouched, is_listed } = self.wants(now);
         let cached: Vec<CachePin> = self
             .pins
             .known
