@@ -14,9 +14,8 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use crate::FIELD_MANAGER;
 use crate::decide::registry::{Part, Registries as Rules, Said};
-use crate::world::{Gone, Source, is_newer};
+use crate::world::{Gone, Source, is_newer, is_ours_alone};
 
 use going::Going;
 
@@ -44,12 +43,7 @@ pub struct Upstream {
 impl Upstream {
     /// As it came.
     pub fn of(object: UpstreamRegistry) -> Option<Self> {
-        let is_spec = |subresource: &Option<String>| subresource.is_none();
-        let mut writers = object.managed_fields().iter().filter(|entry| is_spec(&entry.subresource)).peekable();
-        let is_ours_alone = writers.peek().is_some()
-            && writers.all(|entry| {
-                entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
-            });
+        let is_ours_alone = is_ours_alone(object.managed_fields());
         let accepted = accepted(&object);
         let meta = object.meta();
         Some(Self {

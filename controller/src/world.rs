@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt as _;
 use larder_api::cached_image::{Cached, UpstreamAvailable};
 use larder_api::condition::{get, is_true};
@@ -50,7 +51,7 @@ pub struct Object {
     pub generation: Option<i64>,
     /// `metadata.creationTimestamp`
     pub created: Moment,
-    /// Who made it.
+    /// Who made it. What somebody else wrote to is that one's from then on: who applies objects from a repository does not know who was first.
     pub made_by: MadeBy,
     /// `spec.image`, in full.
     pub image: Image,
@@ -64,11 +65,7 @@ impl Object {
     /// `None`: its image is none, which the API server does not let through.
     pub fn of(object: CachedImage) -> Option<Self> {
         let image = Image::parse(&object.spec.image).ok()?;
-        let is_ours = object.managed_fields().iter().any(|entry| {
-            entry.manager.as_deref() == Some(FIELD_MANAGER)
-                && entry.operation.as_deref() == Some("Apply")
-                && entry.subresource.is_none()
-        });
+        let is_ours = is_ours_alone(object.managed_fields());
         Some(Self {
             name: object.metadata.name?,
             uid: object.metadata.uid?,
@@ -95,6 +92,15 @@ pub(crate) fn is_newer(this: &str, that: &str) -> bool {
         (Some(this), Some(that)) => this > that,
         _ => this != that,
     }
+}
+
+/// Whether the controller made an object, and nobody else has written to it. What is written to the status makes it nobody's.
+pub(crate) fn is_ours_alone(fields: &[ManagedFieldsEntry]) -> bool {
+    let mut writers = fields.iter().filter(|entry| entry.subresource.is_none()).peekable();
+    let is_ours = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    };
+    writers.peek().is_some() && writers.all(is_ours)
 }
 
 /// Who says how an object is.

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::FIELD_MANAGER;
 use crate::decide::Image;
 
 fn of(registries: &[&str]) -> Changed {
