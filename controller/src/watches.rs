@@ -1,7 +1,8 @@
 //! The watches: from the API server's events to the [`World`].
 //!
 //! Invariants: an object that cannot be read is skipped and said so, and never stops a watch; whatever happens to a watch (a restart of the API server, a
-//! version that is too old, a definition that is gone) it begins anew by itself, and what was known stays known until it has.
+//! version that is too old, a definition that is gone) it begins anew by itself, and what was known stays known until it has. A kind that
+//! was not there is listed before it counts as watched.
 
 mod guarded;
 
@@ -56,15 +57,20 @@ pub fn start(
         metrics: Arc::clone(metrics),
     };
     let stop = tasks.shutdown();
-    let pods = watcher(Api::<DeserializeGuard<ApiPod>>::all(client.clone()), config());
+    let pods = Api::<DeserializeGuard<ApiPod>>::all(client.clone());
+    let pods = move || watcher(pods.clone(), config());
     tasks.spawn("watch-pods", until(stop, watch("Pods").follow(pods, pod)));
-    let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config());
+    let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+    let namespaces = move || watcher(namespaces.clone(), config());
     tasks.spawn("watch-namespaces", until(stop, watch("Namespaces").follow(namespaces, Names::of(namespace))));
-    let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), config());
+    let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
+    let nodes = move || watcher(nodes.clone(), config());
     tasks.spawn("watch-nodes", until(stop, watch("Nodes").follow(nodes, Names::of(node))));
-    let images = watcher(Api::<Guarded>::all(client.clone()), config());
+    let images = Api::<Guarded>::all(client.clone());
+    let images = move || watcher(images.clone(), config());
     tasks.spawn("watch-images", until(stop, watch("CachedImages").follow(images, Names::of(image))));
-    let registries = watcher(Api::<DeserializeGuard<UpstreamRegistry>>::all(client.clone()), config());
+    let registries = Api::<DeserializeGuard<UpstreamRegistry>>::all(client.clone());
+    let registries = move || watcher(registries.clone(), config());
     let watch_registries = Watch { is_optional: true, ..watch("UpstreamRegistries") };
     tasks.spawn("watch-registries", until(stop, watch_registries.follow(registries, Names::of(registry))));
 }
@@ -92,26 +98,33 @@ struct Watch {
 }
 
 impl Watch {
-    async fn follow<K, S>(self, events: S, mut apply: impl Apply<K>)
+    /// `begin`: a watch that lists first.
+    async fn follow<K, S>(self, begin: impl Fn() -> S + Send, mut apply: impl Apply<K>)
     where
         K: Resource + Clone + Debug + Send + 'static,
         S: futures_util::Stream<Item = watcher::Result<Event<K>>> + Send,
     {
         let mut waits = Some(self.readiness.latch(self.kind));
         let trouble = self.readiness.condition(self.kind);
-        let events = larder_api_server::try_again(events, AGAIN);
-        let mut events = std::pin::pin!(events);
+        let mut events = Box::pin(larder_api_server::try_again(begin(), AGAIN));
         let goes_on = || {
             if trouble.clear() {
                 tracing::info!(kind = self.kind, "the watch goes on");
             }
         };
+        // The kind was not there, and has not been listed since.
+        let mut is_lost = false;
         loop {
             let event = tokio::select! {
                 biased;
                 // What is quiet says nothing, however long it is watched again.
                 () = self.is_open.notified() => {
-                    goes_on();
+                    if is_lost {
+                        // It would go on where it was, and nobody would say what there is: where an etcd was put back that version is yet to come.
+                        events = Box::pin(larder_api_server::try_again(begin(), AGAIN));
+                    } else {
+                        goes_on();
+                    }
                     continue;
                 }
                 event = events.next() => event,
@@ -119,11 +132,12 @@ impl Watch {
             let Some(event) = event else { break };
             match event {
                 Ok(event) => {
+                    let is_complete = matches!(event, Event::InitDone);
+                    is_lost &= !is_complete;
                     // Whoever begins to list has not been answered yet.
-                    if !matches!(event, Event::Init) {
+                    if !is_lost && !matches!(event, Event::Init) {
                         goes_on();
                     }
-                    let is_complete = matches!(event, Event::InitDone);
                     self.world.change(|known| apply.apply(known, event));
                     if is_complete {
                         waits = None;
@@ -140,6 +154,7 @@ impl Watch {
                     };
                     if code == Some(404) {
                         // There is no such kind any more, or not yet: nothing follows from not seeing any.
+                        is_lost = true;
                         self.world.change(|known| apply.lost(known));
                         if self.is_optional {
                             waits = None;
@@ -345,3 +360,6 @@ fn image(known: &mut Known, seen: Seen<'_, Guarded>) {
         Seen::Listed(complete) => known.listed.images = complete,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,8 +133,20 @@ pub struct Listed {
 impl Listed {
     /// All of them.
     pub fn everything(self) -> bool {
+        self.missing().next().is_none()
+    }
+
+    /// Those that are not, as they are called.
+    pub fn missing(self) -> impl Iterator<Item = &'static str> {
         let Self { pods, namespaces, nodes, images, registries } = self;
-        pods && namespaces && nodes && images && registries
+        let all = [
+            ("Pods", pods),
+            ("Namespaces", namespaces),
+            ("Nodes", nodes),
+            ("CachedImages", images),
+            ("UpstreamRegistries", registries),
+        ];
+        all.into_iter().filter(|(_, is_complete)| !is_complete).map(|(kind, _)| kind)
     }
 }
 

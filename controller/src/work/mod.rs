@@ -12,6 +12,7 @@ mod bounding;
 mod budget;
 mod burst;
 mod expire;
+mod listing;
 mod looks;
 mod monitoring;
 mod objects;
@@ -55,6 +56,7 @@ use crate::world::{World, now};
 use beside::Beside;
 use budget::Budget;
 use expire::Expired;
+use listing::Unlisted;
 use looks::Looks;
 use registries::Registries;
 use trouble::Trouble;
@@ -207,6 +209,7 @@ struct Work {
     looks: Looks<Image>,
     /// Whether everything is listed.
     may_look: bool,
+    unlisted: Unlisted,
     /// When they may have expired, of those that no Pod uses.
     ends: Looks<Image>,
     /// Their objects are being written.
@@ -265,13 +268,14 @@ struct Conditions {
     unreadable: Condition,
     api: Condition,
     declared: Condition,
+    lists: Condition,
 }
 
 /// Whoever does not lead any more says nothing of what only a leader knows.
 impl Drop for Work {
     fn drop(&mut self) {
-        let Conditions { cache, brake, expiry, clock, unreadable, api, declared } = &self.conditions;
-        for condition in [cache, brake, expiry, clock, unreadable, api, declared] {
+        let Conditions { cache, brake, expiry, clock, unreadable, api, declared, lists } = &self.conditions;
+        for condition in [cache, brake, expiry, clock, unreadable, api, declared, lists] {
             condition.clear();
         }
         self.shared.metrics.held(0);
@@ -299,6 +303,7 @@ impl Work {
             unreadable: shared.readiness.condition("unreadable"),
             api: shared.readiness.condition("API server"),
             declared: shared.readiness.condition("declaration"),
+            lists: shared.readiness.condition("lists"),
         };
         Self {
             api: Api::all(client.clone()),
@@ -308,6 +313,7 @@ impl Work {
             progress: tokio::sync::mpsc::channel(256),
             looks: Looks::new(),
             may_look: false,
+            unlisted: Unlisted::default(),
             ends: Looks::new(),
             writing: BTreeSet::new(),
             budget: Budget::of(budget::OF_AN_IMAGE),
@@ -453,9 +459,20 @@ impl Work {
         let rounds = self.rounds.wakes_at().filter(|_| asks && self.under_way() < QUESTIONS_AT_ALL).map(at);
         let registries = Some(self.registries.wakes_at());
         let by_time = self.by_time.wakes_at().map(at);
+        let unlisted = self.unlisted.said_at();
         let sizes = (self.shared.settings.observe && self.pins.is_listed).then_some(self.next_size);
-        let soonest =
-            [first_look, passes, expires, turns, rounds, registries, by_time, sizes, self.pins.trouble.said_at()];
+        let soonest = [
+            first_look,
+            passes,
+            expires,
+            turns,
+            rounds,
+            registries,
+            by_time,
+            sizes,
+            unlisted,
+            self.pins.trouble.said_at(),
+        ];
         let latest = Instant::now() + PASS;
         // Never in a circle without a pause.
         soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)

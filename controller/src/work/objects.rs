@@ -65,7 +65,7 @@ impl Work {
     /// Looks at images whose time has come.
     pub(super) fn look(&mut self) {
         // Until everything is listed there is nothing to be said of any of them; the end of a list wakes.
-        self.may_look = self.shared.world.known().listed.everything();
+        self.may_look = self.is_all_listed();
         if !self.may_look {
             return;
         }
