@@ -18,6 +18,7 @@ mod monitoring;
 mod objects;
 mod pass;
 mod pinning;
+mod refusals;
 mod registries;
 mod registry_status;
 mod report;
@@ -58,6 +59,7 @@ use budget::Budget;
 use expire::Expired;
 use listing::Unlisted;
 use looks::Looks;
+use refusals::Refusals;
 use registries::Registries;
 use trouble::Trouble;
 use upstreams::Upstreams;
@@ -214,6 +216,8 @@ struct Work {
     ends: Looks<Image>,
     /// Their objects are being written.
     writing: BTreeSet<Image>,
+    /// What the API server did not take of them.
+    refusals: Refusals,
     budget: Budget<Image>,
     registries: Registries,
     /// How long images are kept, by what people say of registries.
@@ -316,6 +320,7 @@ impl Work {
             unlisted: Unlisted::default(),
             ends: Looks::new(),
             writing: BTreeSet::new(),
+            refusals: Refusals::default(),
             budget: Budget::of(budget::OF_AN_IMAGE),
             registries: Registries::new(client),
             rules: shared.settings.rules.clone(),

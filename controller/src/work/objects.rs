@@ -336,7 +336,8 @@ impl Work {
             }
             Err(error) => {
                 let words = crate::api_server::words(&error);
-                if self.conditions.api.set(format!("{image}: {words}; it is tried again")) {
+                self.conditions.api.set(format!("{image}: {words}; it is tried again"));
+                if self.refusals.is_news(&words, Instant::now()) {
                     tracing::warn!(%image, "its CachedImage cannot be written: {words}");
                 }
                 self.looks.insert(image.clone(), Instant::now() + Duration::from_secs(10));
