@@ -150,7 +150,10 @@ fn reachable(object: &Upstream, standing: Option<&Standing>, now: Moment) -> Opt
 
 fn all_cached(object: &Upstream, counts: Option<&Tally>, host: &str) -> Option<(AllCached, String)> {
     if object.spec.skip {
-        return Some((AllCached::Skipped, "skip is set: nothing of it is cached".to_owned()));
+        return Some((
+            AllCached::Skipped,
+            "skip is set: it is left to the engines, and what is cached of it is let go".to_owned(),
+        ));
     }
     let Some(counts) = counts else {
         let is_known = get::<AllCached>(&object.status.conditions).is_some_and(|reason| reason != AllCached::Skipped);
