@@ -45,10 +45,16 @@ pub fn code(error: &kube::Error) -> Option<u16> {
     }
 }
 
-/// Whether it says that there is no object of that name. Where there is no such kind (any more) it says 404 as well, without a name, and nothing follows.
+/// Whether it says to an apply that there is no object of that name. To one that names a UID it says so as a conflict, and in words only. Where there is no
+/// such kind (any more) it says 404 as well, without a name, and nothing follows.
 pub fn is_no_such_object(error: &kube::Error) -> bool {
-    let is_named = |details: &kube::core::response::StatusDetails| !details.name.is_empty();
-    matches!(error, kube::Error::Api(status) if status.code == 404 && status.details.as_ref().is_some_and(is_named))
+    let kube::Error::Api(status) = error else { return false };
+    let says_so = match status.code {
+        404 => true,
+        409 => status.message.contains("no existing object was found"),
+        _ => false,
+    };
+    says_so && status.details.as_ref().is_some_and(|details| !details.name.is_empty())
 }
 
 #[cfg(test)]
@@ -67,6 +73,9 @@ mod tests {
         assert!(!is_no_such_object(&error(json!({"status": "Failure", "code": 404, "message": "404 page not found"}))));
         let mut conflict = object;
         conflict["code"] = json!(409);
-        assert!(!is_no_such_object(&error(conflict)));
+        assert!(!is_no_such_object(&error(conflict.clone())));
+        conflict["message"] =
+            json!("uid mismatch: the provided object specified uid u, and no existing object was found");
+        assert!(is_no_such_object(&error(conflict)));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use larder_api::cached_image::{self, Cached, HeldDigest, Progress, UsedBy};
@@ -252,6 +252,33 @@ pub(crate) fn a_status_has_bounds(world: &World) -> Result<()> {
     world
         .merge(&path, &json!({ "status": { "digests": digests[1..], "usedBy": { "count": 21, "pods": pods[1..] } } }))?
         .done()?;
+    Ok(())
+}
+
+/// An object that is not there is gone; of a kind that is not there nothing is.
+pub(crate) fn what_is_not_there(world: &World) -> Result<()> {
+    use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+    use larder_controller::api_server::is_no_such_object;
+
+    // As the controller writes it.
+    let told = |kind: &str, api: Api<DynamicObject>| {
+        let patch = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": kind, "status": {},
+            "metadata": { "name": "nobody", "uid": "0d2b6f52-2f4e-4c39-9a7e-3b1f0c1d2e3f", "resourceVersion": "1" },
+        });
+        let parameters = PatchParams::apply(labels::CONTROLLER).force();
+        world.runtime.block_on(api.patch_status("nobody", &parameters, &Patch::Apply(&patch))).map(drop)
+    };
+    for (kind, plural, is) in [
+        ("CachedImage", "cachedimages", true),
+        ("UpstreamRegistry", "upstreamregistries", true),
+        ("Nothing", "nothings", false),
+    ] {
+        let of = GroupVersionKind::gvk("larder.dev", "v1alpha1", kind);
+        let of = ApiResource::from_gvk_with_plural(&of, plural);
+        let Err(error) = told(kind, Api::all_with(world.admin.clone(), &of)) else { bail!("{kind} was written") };
+        ensure!(is_no_such_object(&error) == is, "{kind}: {error:?}");
+    }
     Ok(())
 }
 

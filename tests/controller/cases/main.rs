@@ -32,7 +32,7 @@ type Shared = Arc<OnceLock<Result<World, String>>>;
 
 fn main() -> ExitCode {
     let shared = Shared::default();
-    let cases: [(&'static str, Case); 13] = [
+    let cases: [(&'static str, Case); 14] = [
         ("definitions::the_api_server_takes_them", definitions::the_api_server_takes_them),
         ("definitions::they_are_explained", definitions::they_are_explained),
         ("definitions::a_table_answers_at_a_glance", definitions::a_table_answers_at_a_glance),
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("fields::every_field_comes_back", fields::every_field_comes_back),
         ("fields::defaults_and_unknown_fields", fields::defaults_and_unknown_fields),
         ("fields::a_status_has_bounds", fields::a_status_has_bounds),
+        ("fields::what_is_not_there_is_known_by_what_is_said_to_a_write", fields::what_is_not_there),
         ("fields::two_writers_do_not_tread_on_each_other", fields::two_writers),
         ("access::a_node_writes_its_own_mirror_only", access::a_node_writes_its_own_mirror_only),
         ("access::who_may_view_sees_images_and_nothing_else", access::who_may_view_sees_images),
