@@ -52,6 +52,16 @@ pub(crate) fn from_pod_to_expiry() -> Result<()> {
     let by_hand = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": "mine"}, "spec": {"image": kept}});
     cluster.plane.apply(&by_hand.to_string())?;
     cluster.until_reason(&kept, "Cached", "Complete")?;
+    // Nor does one go that was there already when somebody applied it, because a Pod was faster.
+    let (taken, _) = cluster.push("team/taken", 4);
+    cluster.run("fast", &taken)?;
+    let made = cluster.until_reason(&taken, "Cached", "Complete")?;
+    let by_hand = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage",
+        "metadata": {"name": made.pointer("/metadata/name"), "labels": {"team": "mine"}}, "spec": {"image": taken},
+    });
+    cluster.plane.apply(&by_hand.to_string())?;
+    cluster.stop("fast")?;
     // Nobody uses it any more.
     cluster.stop("web")?;
     cluster.until_gone(&image)?;
@@ -60,8 +70,10 @@ pub(crate) fn from_pod_to_expiry() -> Result<()> {
         ensure!(!pins.contains(&image), "{pins:?}");
         Ok(())
     })?;
-    ensure!(cluster.objects(&by_digest)?.len() == 1 && cluster.objects(&kept)?.len() == 1, "{}", controller.log());
-    ensure!(pins(&cluster)?.len() == 2);
+    for image in [&by_digest, &kept, &taken] {
+        ensure!(cluster.objects(image)?.len() == 1, "{image}: {}", controller.log());
+    }
+    ensure!(pins(&cluster)?.len() == 3);
     let object = cluster.object(&kept)?;
     ensure!(object.pointer("/metadata/finalizers").is_none(), "{object}");
     controller.terminate()
