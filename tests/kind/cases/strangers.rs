@@ -97,7 +97,8 @@ fn a_second_agent_by_force(cluster: &Cluster) -> Result<()> {
         "metrics": {"enabled": false},
         "ports": {"proxyAdmin": 17440, "agentAdmin": 17441, "proxyMetrics": 17442, "agentMetrics": 17444},
         "store": {"type": "emptyDir"},
-        "agent": {"livenessProbe": {"failureThreshold": 100}},
+        // It asks for no rights, which are the whole cluster's and would stay.
+        "agent": {"kubernetes": false, "livenessProbe": {"failureThreshold": 100}},
     });
     let rendered = release.template("second", &values)?;
     let manifests = rendered.as_bytes();

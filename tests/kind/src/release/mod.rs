@@ -31,6 +31,9 @@ pub const IMAGE: &str = concat!("registry.example/larder:", env!("CARGO_PKG_VERS
 /// What selects its Pods.
 const SELECTOR: &str = "app.kubernetes.io/name=larder,app.kubernetes.io/component=node";
 
+/// All of them, whatever they are for.
+const OF_LARDER: &str = "app.kubernetes.io/name=larder";
+
 /// The release.
 pub struct Release<'a> {
     cluster: &'a Cluster,
@@ -116,8 +119,9 @@ impl<'a> Release<'a> {
     /// Uninstalls it, waits until its last Pod is gone, and checks that nothing of it is left where engines look.
     pub fn uninstall(&self) -> Result<()> {
         self.uninstall_only()?;
+        // The cache and the controller too: as long as one of them ends its work it may write.
         until("every Pod of Larder is gone", Duration::from_secs(90), || {
-            let pods = self.cluster.kubectl(&["get", "pods", "--namespace", NAMESPACE, "--selector", SELECTOR])?;
+            let pods = self.cluster.kubectl(&["get", "pods", "--namespace", NAMESPACE, "--selector", OF_LARDER])?;
             ensure!(pods.trim().is_empty(), "there are still\n{pods}");
             Ok(())
         })
