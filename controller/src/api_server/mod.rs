@@ -9,7 +9,7 @@ use kube::Client;
 use kube::client::ClientBuilder;
 
 pub use heard::Heard;
-pub use larder_api_server::{code, is_no_such_object, words};
+pub use larder_api_server::{answered, code, is_no_such_object, words};
 
 /// To a connection, with TLS: a lease is lost sooner than many of these.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -9,11 +9,10 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::core::DeserializeGuard;
 use larder_api::CachedImage;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::objects::no_answer;
 use super::{ANSWER, Done, EXPIRY, Work, telling};
-use crate::api_server::{Heard, code, words};
+use crate::api_server::{Heard, answered, code, words};
 use crate::decide::brake::Hold;
 use crate::decide::clock::Off;
 use crate::decide::index::Wanted;
@@ -117,19 +116,20 @@ impl Work {
             let object = expiry::Object { was_used: false, ..telling::of_object(object, expiry::Use::default()) };
             expiry::due(image, &object, expiry::Use::default(), rules, now).is_some()
         };
-        if !known.objects_of(image).any(|object| may_be_due(&object)) {
+        let there: Vec<Arc<Object>> = known.objects_of(image).collect();
+        if !there.iter().any(|object| may_be_due(object)) {
             return None;
         }
         let wanted = known.index.image(image, now);
         let used = telling::use_of(wanted.as_ref());
-        let one = |object: Arc<Object>| {
-            let as_seen = expiry::due(image, &telling::of_object(&object, used), used, rules, now)?;
+        let one = |object: &Arc<Object>| {
+            let as_seen = expiry::due(image, &telling::of_object(object, used), used, rules, now)?;
             Some(Due { image: image.clone(), name: object.name.clone(), as_seen })
         };
-        let objects: Vec<Due> = known.objects_of(image).filter_map(one).collect();
+        let objects: Vec<Due> = there.iter().filter_map(one).collect();
         // With one of which the cache has nothing, and gets nothing, nothing is lost.
-        let has_something = known.objects_of(image).any(|object| !telling::of_object(&object, used).is_never_had);
-        let is_all = objects.len() == known.objects_of(image).count() && has_something;
+        let has_something = there.iter().any(|object| !telling::of_object(object, used).is_never_had);
+        let is_all = objects.len() == there.len() && has_something;
         (!objects.is_empty()).then_some(DueOf { objects, is_all })
     }
 
@@ -242,7 +242,7 @@ async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, hear
     // Where nothing may go a single Pod says what time it is.
     let mut page = ListParams::default().limit(if due.is_empty() { 1 } else { PAGE });
     loop {
-        let listed = match timeout(ANSWER, pods.list(&page)).await.unwrap_or_else(|_| Err(no_answer())) {
+        let listed = match answered(ANSWER, pods.list(&page)).await {
             Ok(listed) => listed,
             Err(error) => return Expired { error: Some(words(&error)), ..done },
         };
@@ -281,7 +281,7 @@ async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, hear
         let expiry::Preconditions { uid, resource_version } = due.as_seen.clone();
         let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
         let parameters = DeleteParams::default().preconditions(preconditions);
-        match timeout(ANSWER, api.delete(&due.name, &parameters)).await.unwrap_or_else(|_| Err(no_answer())) {
+        match answered(ANSWER, api.delete(&due.name, &parameters)).await {
             // Somebody's finalizer is on it: it is there until that is gone, and the watch says when.
             Ok(answer) if answer.is_left() => {}
             Ok(_) => done.gone.push(due),

@@ -10,11 +10,12 @@ use larder_api::condition::{Reason as _, get};
 use larder_api::{CachedImage, cached_image, upstream_registry};
 use larder_oci::{Algorithm, Digest};
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::telling::{self, Facts, Worth};
 use super::{ANSWER, Done, LOOKS, Told, WRITES, Work};
 use crate::FIELD_MANAGER;
+use crate::api_server::answered;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
 use crate::decide::index::Wanted;
@@ -29,10 +30,6 @@ enum Look {
     Later(Instant),
     Make(Image),
     Tell(Box<(Arc<Object>, cached_image::CachedImageStatus)>),
-}
-
-pub(super) fn no_answer() -> kube::Error {
-    kube::Error::Service("the API server does not answer in time".into())
 }
 
 /// What nobody can do of what an object says, although the API server let it through. The rest of it is done.
@@ -50,7 +47,7 @@ fn labels(image: &larder_oci::ImageReference) -> BTreeMap<&'static str, String> 
     [(larder_api::labels::REGISTRY, name)].into_iter().filter(|(_, name)| name.len() <= 63).collect()
 }
 
-fn applying() -> PatchParams {
+pub(super) fn applying() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
 }
 
@@ -301,8 +298,7 @@ impl Work {
         self.writing.insert(image.clone());
         self.budget.spent(&image, Instant::now());
         self.shared.metrics.wrote(kind);
-        let write = async move { timeout(ANSWER, write).await.unwrap_or_else(|_| Err(no_answer())) };
-        self.write(write, move |result| Done::Written { image, told, result: Box::new(result) });
+        self.write(answered(ANSWER, write), move |result| Done::Written { image, told, result: Box::new(result) });
     }
 
     pub(super) fn written(&mut self, image: &Image, told: Option<Told>, result: Result<CachedImage, kube::Error>) {

@@ -29,6 +29,12 @@ pub async fn config(connect: Duration) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// What is answered to a request, of which nobody waits longer than this.
+pub async fn answered<T>(within: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let no_answer = || kube::Error::Service("the API server does not answer in time".into());
+    tokio::time::timeout(within, request).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
 /// What an error says, with its causes: the client's own text is `ServiceError`.
 pub fn words(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {

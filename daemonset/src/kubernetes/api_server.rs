@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use kube::Client;
 use std::time::Duration;
 
-pub(super) use larder_api_server::{code, try_again, words};
+pub(super) use larder_api_server::{answered, code, try_again, words};
 
 /// To a connection, with TLS.
 const CONNECT: Duration = Duration::from_secs(5);

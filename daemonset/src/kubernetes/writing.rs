@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::core::PartialObjectMeta;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use larder_api::{NodeMirror, NodeMirrorStatus, labels};
 use larder_process::readiness::Condition;
 use serde_json::json;
@@ -140,7 +140,7 @@ impl Writing {
     /// The uid of this node's Node; nothing where there is none, or where it may not be asked for.
     async fn own_node(&self, client: &Client) -> anyhow::Result<Option<String>> {
         let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
-        match answered(nodes.get_metadata(&self.node.0)).await? {
+        match api_server::answered(ANSWER, nodes.get_metadata(&self.node.0)).await {
             Ok(node) => Ok(node.metadata.uid),
             Err(error) if matches!(api_server::code(&error), Some(403 | 404)) => Ok(None),
             Err(error) => Err(anyhow::anyhow!(api_server::words(&error))).context("get this Node"),
@@ -154,7 +154,7 @@ impl Writing {
             .as_ref()
             .map(|uid| json!([{ "apiVersion": "v1", "kind": "Node", "name": self.node.0, "uid": uid }]));
         let mut object = json!({
-            "apiVersion": "larder.dev/v1alpha1", "kind": "NodeMirror", "metadata": { "name": self.node.0 },
+            "apiVersion": NodeMirror::api_version(&()), "kind": NodeMirror::kind(&()), "metadata": { "name": self.node.0 },
         });
         if let (Some(owner), Some(metadata)) =
             (owner, object.get_mut("metadata").and_then(|metadata| metadata.as_object_mut()))
@@ -163,16 +163,16 @@ impl Writing {
         }
         let mirrors = Api::<NodeMirror>::all(client.clone());
         let (params, patch) = (PatchParams::apply(labels::NODE).force(), Patch::Apply(&object));
-        let made = answered(mirrors.patch(&self.node.0, &params, &patch)).await?;
+        let made = api_server::answered(ANSWER, mirrors.patch(&self.node.0, &params, &patch)).await;
         Ok(made.map_err(|error| anyhow::anyhow!(api_server::words(&error)))?.status)
     }
 
     async fn apply_status(&self, client: &Client, status: &NodeMirrorStatus) -> kube::Result<()> {
-        let object = json!({ "apiVersion": "larder.dev/v1alpha1", "kind": "NodeMirror", "status": status });
+        let object =
+            json!({ "apiVersion": NodeMirror::api_version(&()), "kind": NodeMirror::kind(&()), "status": status });
         let mirrors = Api::<NodeMirror>::all(client.clone());
         let (params, patch) = (PatchParams::apply(labels::NODE).force(), Patch::Apply(&object));
-        let applied = tokio::time::timeout(ANSWER, mirrors.patch_status(&self.node.0, &params, &patch)).await;
-        applied.unwrap_or_else(|_| Err(kube::Error::Service(Box::from("no answer in time")))).map(drop)
+        api_server::answered(ANSWER, mirrors.patch_status(&self.node.0, &params, &patch)).await.map(drop)
     }
 
     fn say_without_owner(&self) {
@@ -186,8 +186,4 @@ impl Writing {
             ));
         }
     }
-}
-
-async fn answered<T>(question: impl Future<Output = kube::Result<T>>) -> anyhow::Result<kube::Result<T>> {
-    tokio::time::timeout(ANSWER, question).await.context("the API server did not answer in time")
 }

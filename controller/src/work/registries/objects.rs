@@ -9,13 +9,14 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use larder_api::{UpstreamRegistry, UpstreamRegistryStatus};
 use larder_oci::Registry;
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{AGAIN, Ended};
 use crate::FIELD_MANAGER;
+use crate::api_server::answered;
 use crate::decide::registry::{UNUSED, to_make};
 use crate::registries::Upstream;
-use crate::work::objects::no_answer;
+use crate::work::objects::applying;
 use crate::work::registry_status::{self, Facts};
 use crate::work::telling::Worth;
 use crate::work::{ANSWER, Done, Told, WRITES, Work};
@@ -106,7 +107,7 @@ impl Work {
             let api = self.registries.api.clone();
             let told = Told { name: object.name.clone(), uid: object.uid.clone() };
             self.write_registry(registry, Some(told), "registry_status", async move {
-                api.patch_status(&object.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await
+                api.patch_status(&object.name, &applying(), &Patch::Apply(&patch)).await
             });
         }
     }
@@ -121,8 +122,9 @@ impl Work {
         self.registries.writing.insert(registry.clone());
         self.registries.budget.spent(&registry, Instant::now());
         self.shared.metrics.wrote(kind);
-        let write = async move { timeout(ANSWER, write).await.unwrap_or_else(|_| Err(no_answer())) };
-        self.write(write, move |result| Done::Registries(Ended::Written { registry, told, result: Box::new(result) }));
+        self.write(answered(ANSWER, write), move |result| {
+            Done::Registries(Ended::Written { registry, told, result: Box::new(result) })
+        });
     }
 
     pub(super) fn registry_written(
@@ -203,10 +205,7 @@ impl Work {
             let preconditions =
                 Preconditions { uid: Some(object.uid), resource_version: Some(object.resource_version) };
             let parameters = DeleteParams::default().preconditions(preconditions);
-            let delete = async move {
-                let deleted = timeout(ANSWER, api.delete(&object.name, &parameters)).await;
-                deleted.unwrap_or_else(|_| Err(no_answer())).map(drop)
-            };
+            let delete = async move { answered(ANSWER, api.delete(&object.name, &parameters)).await.map(drop) };
             self.write(delete, move |result| Done::Registries(Ended::Deleted { registry, result }));
         }
     }
