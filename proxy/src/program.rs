@@ -7,10 +7,12 @@
 
 mod answer;
 mod certificate_watch;
+mod config;
 mod measured;
 mod origin_metrics;
 #[cfg(test)]
 mod renderings;
+mod service;
 mod store_watch;
 #[cfg(test)]
 mod tests;
@@ -31,34 +33,28 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::config::{CertificateConfig, ControlConfig, ProxyConfig, ProxyLimits, ServiceConfig, StoreConfig};
 use self::measured::Measured;
 use self::origin_metrics::OriginMetrics;
+use self::service::OpenService;
 use self::store_watch::{Keep, OpenStore};
 use crate::authorities::{CertificateFileError, authorities_of};
 use crate::cluster_cache::{
-    self, ClusterCache, ClusterCacheConfig, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
+    self, ClusterCache, ClusterCacheError, Limits as ClusterCacheLimits, Prepared, ServiceResolver,
 };
 pub use crate::control::HolderOf;
-use crate::control::{Control, Keeper, Listening};
-use crate::fetch::FetchLimits;
-use crate::followed;
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::origin::{
-    Limits as OriginLimits, Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, Standings,
-    SystemResolver, platform_roots,
+    Origin, OriginConfig, OriginError, ProxyEnvironment, ProxyVariables, Standings, SystemResolver, platform_roots,
 };
-use crate::pins::Pins;
-use crate::pull::{Limits as PullLimits, Puller};
-use crate::server::gate::{AnyOf, Callers, Gate};
+use crate::pull::Puller;
 use crate::server::probe::{KeyError, Probe, ProbeKey};
 use crate::server::{BindError, Server, ServerParts, Service};
-use crate::server_certificate::{ServerCertificate, ServerCertificateError};
+use crate::server_certificate::ServerCertificateError;
 use crate::settings::{Settings, SettingsFile, SettingsFileError, SharedSettings};
 use crate::source::{Chain, Source};
-use crate::static_tokens::{StaticTokens, TokenFileError};
+use crate::static_tokens::TokenFileError;
 use crate::store::StoreError;
-use crate::store::bucket::BucketConfig;
-use crate::store::directory::DirectoryConfig;
 
 /// The file of the run folder that holds the key of probes, as [`ProbeKey::read`] reads it.
 pub const KEY: &str = "key";
@@ -81,127 +77,8 @@ const AFTER_DRAIN: Duration = Duration::from_secs(5);
 /// For pinning what was pulled a moment ago, where the drain took all its time.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
-/// What the proxy is to be. Checked and with units; nothing is taken yet.
-#[derive(Debug, Clone)]
-pub struct ProxyConfig {
-    /// Where engines ask.
-    pub listen: Vec<SocketAddr>,
-    /// Where `/livez`, `/readyz` and `/metrics` are.
-    pub admin: SocketAddr,
-    /// Where `/metrics` is once more, for a scraper that is not on this node. One that is taken keeps nothing from working.
-    pub metrics: Option<SocketAddr>,
-    /// Where images are kept.
-    pub store: StoreConfig,
-    /// The folder that the agent writes: `key` and `registries.toml`. Without it the probe proves nothing to anybody.
-    pub run_folder: Option<PathBuf>,
-    /// The registries file; without it that of the run folder; without either, the defaults.
-    pub registries: Option<PathBuf>,
-    /// The corporate proxy, as the environment says it.
-    pub proxies: ProxyVariables,
-    /// Certificates (PEM) that are trusted for every registry beside the platform's: of a corporate proxy that opens TLS, mostly.
-    pub upstream_ca: Option<PathBuf>,
-    /// Who is asked before the registries are.
-    pub cluster_cache: Option<ClusterCacheConfig>,
-    /// Serves others than its own node: it is the cluster cache.
-    pub service: Option<ServiceConfig>,
-    /// Times and numbers.
-    pub limits: ProxyLimits,
-}
-
-/// What a proxy needs that serves others than its own node.
-#[derive(Debug, Clone)]
-pub struct ServiceConfig {
-    /// What is shown to those who ask; `None`: plain HTTP.
-    pub tls: Option<CertificateConfig>,
-    /// Tokens and whose they are.
-    pub tokens: Option<PathBuf>,
-    /// Whoever else knows tokens, asked where the file does not name one.
-    pub callers: Option<Arc<dyn Callers>>,
-    /// Networks whose machines need no token.
-    pub anonymous: Vec<ipnet::IpNet>,
-    /// Who wants which image kept is said there; `None`: nowhere.
-    pub control: Option<ControlConfig>,
-}
-
-/// The control API. It shows the service's certificate.
-#[derive(Debug, Clone)]
-pub struct ControlConfig {
-    /// Where it is.
-    pub listen: SocketAddr,
-    /// Tokens and whose they are: others than the service's.
-    pub tokens: Option<PathBuf>,
-    /// Whoever else knows such tokens, asked where the file does not name one.
-    pub callers: Option<Arc<dyn Callers>>,
-    /// Which holders are whose.
-    pub holders: Vec<HolderOf>,
-}
-
-/// Where a service's certificate is from.
-#[derive(Debug, Clone)]
-pub enum CertificateConfig {
-    /// Files, read again when they change.
-    Files {
-        /// With those that vouch for it.
-        certificate: PathBuf,
-        /// Its key.
-        key: PathBuf,
-    },
-    /// Whoever holds the other end shows it.
-    Held(Arc<ServerCertificate>),
-}
-
-/// For how long a service says that it is about to stop, so that those who ask it go elsewhere by themselves.
-const NOTICE: Duration = Duration::from_secs(3);
-
 /// How often it is looked whether the cluster cache is in order.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Where images are kept.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
-pub enum StoreConfig {
-    /// In a folder.
-    Directory(DirectoryConfig),
-    /// In a bucket, with copies in a folder.
-    Bucket(BucketConfig),
-    /// In memory, for a try-out.
-    Memory {
-        /// Bytes.
-        limit: u64,
-    },
-}
-
-/// The proxy's times and numbers.
-#[derive(Debug, Clone)]
-pub struct ProxyLimits {
-    /// Connections at once; fewer if the process may not open so many files.
-    pub connections: usize,
-    /// How long a stop may take.
-    pub drain: Duration,
-    /// How origins are asked.
-    pub origin: OriginLimits,
-    /// How pulls are answered.
-    pub pull: PullLimits,
-}
-
-impl ProxyLimits {
-    /// Of a service that asks for a whole cluster.
-    pub fn of_a_cluster() -> Self {
-        let pull = PullLimits { fetch: FetchLimits::of_a_cluster(), ..PullLimits::default() };
-        Self { pull, ..Self::default() }
-    }
-}
-
-impl Default for ProxyLimits {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            drain: Duration::from_secs(30),
-            origin: OriginLimits::default(),
-            pull: PullLimits::default(),
-        }
-    }
-}
 
 /// Why the proxy did not start. Each of them is for a person to mend.
 #[derive(Debug, Error)]
@@ -244,97 +121,6 @@ pub enum OpenError {
     /// The tokens.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
-}
-
-/// A service whose files were read.
-#[derive(Debug)]
-struct OpenService {
-    certificate: Option<(Arc<ServerCertificate>, Arc<rustls::ServerConfig>)>,
-    tokens: Option<Arc<StaticTokens>>,
-    callers: Option<Arc<dyn Callers>>,
-    anonymous: Vec<ipnet::IpNet>,
-    control: Option<OpenControl>,
-}
-
-/// The control API, with its address taken.
-#[derive(Debug)]
-struct OpenControl {
-    listening: Listening,
-    tokens: Option<Arc<StaticTokens>>,
-    callers: Option<Arc<dyn Callers>>,
-    holders: Vec<HolderOf>,
-}
-
-impl OpenService {
-    fn open(config: ServiceConfig) -> Result<Self, OpenError> {
-        let certificate = match config.tls {
-            Some(config) => {
-                let certificate = match config {
-                    CertificateConfig::Files { certificate, key } => ServerCertificate::open(&certificate, &key)?,
-                    CertificateConfig::Held(certificate) => certificate,
-                };
-                let server = certificate.server_config().map_err(OpenError::Tls)?;
-                Some((certificate, server))
-            }
-            None => None,
-        };
-        let tokens = config.tokens.map(|path| StaticTokens::open(&path)).transpose()?;
-        let control = config.control.map(|ControlConfig { listen, tokens, callers, holders }| {
-            let tokens = tokens.map(|path| StaticTokens::open(&path)).transpose()?;
-            Ok::<_, OpenError>(OpenControl { listening: Listening::bind(listen)?, tokens, callers, holders })
-        });
-        let control = control.transpose()?;
-        Ok(Self { certificate, tokens, callers: config.callers, anonymous: config.anonymous, control })
-    }
-
-    /// Starts following the files.
-    fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) -> (Service, Option<OpenControl>) {
-        let Self { certificate, tokens, callers, anonymous, control } = self;
-        let follow = |name, tokens: Arc<StaticTokens>| {
-            let load = move || tokens.load().map_err(|error| error.to_string());
-            tasks.spawn(name, followed::follow(load, readiness.condition(name), tasks.shutdown().clone()));
-        };
-        if let Some(tokens) = control.as_ref().and_then(|control| control.tokens.clone()) {
-            follow("control tokens", tokens);
-        }
-        if let Some(tokens) = tokens.clone() {
-            follow("tokens", tokens);
-        }
-        let tls = certificate.map(|(certificate, server)| {
-            let watch =
-                certificate_watch::watch(Arc::clone(&certificate), readiness, metrics, tasks.shutdown().clone());
-            tasks.spawn("certificate watch", watch);
-            let load = move || certificate.load().map_err(|error| error.to_string());
-            let condition = readiness.condition("certificate");
-            tasks.spawn("certificate", followed::follow(load, condition, tasks.shutdown().clone()));
-            server
-        });
-        (Service { gate: gate(tokens, callers, anonymous), tls, notice: NOTICE }, control)
-    }
-}
-
-fn gate(tokens: Option<Arc<StaticTokens>>, callers: Option<Arc<dyn Callers>>, anonymous: Vec<ipnet::IpNet>) -> Gate {
-    let tokens = tokens.map(|tokens| tokens as Arc<dyn Callers>);
-    Gate { callers: Arc::new(AnyOf(tokens.into_iter().chain(callers).collect())), anonymous }
-}
-
-impl OpenControl {
-    /// Starts serving it, and making pins complete.
-    fn start(
-        self,
-        pins: Arc<dyn Pins>,
-        puller: &Puller,
-        standings: Arc<Standings>,
-        tls: Option<Arc<rustls::ServerConfig>>,
-        tasks: &Tasks,
-    ) {
-        let Self { listening, tokens, callers, holders } = self;
-        let keeper = Keeper::new(pins, puller.clone());
-        tasks.spawn("pins", Arc::clone(&keeper).run(tasks.shutdown().clone()));
-        tracing::info!(address = ?listening.address(), "control API");
-        let control = Control { keeper, standings, gate: gate(tokens, callers, Vec::new()), holders, tls };
-        tasks.spawn_fallible("control", control.serve(listening, tasks.shutdown().clone()));
-    }
 }
 
 /// A proxy that has taken everything that it needs, and serves nobody yet.
@@ -417,7 +203,7 @@ impl Opened {
 
     /// Where the control API is, with the real port.
     pub fn control_address(&self) -> Option<SocketAddr> {
-        self.service.as_ref()?.control.as_ref()?.listening.address()
+        self.service.as_ref()?.control_address()
     }
 
     /// Where operators ask, with the real port.

@@ -17,8 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::cluster_cache::ClusterCacheConfig;
 use crate::store::CHUNK;
-use crate::store::directory::Reserve;
+use crate::store::directory::{DirectoryConfig, Reserve};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
