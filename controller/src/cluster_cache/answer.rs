@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::{CacheError, Code};
+use crate::decide::Moment;
 
 /// The longest words that are shown to a person, in characters.
 const WORDS: usize = 500;
@@ -121,6 +122,8 @@ pub struct Pin {
     pub blobs: Amount,
     /// Seconds since 1970.
     pub put_at: u64,
+    /// When a client of the cache last used it, as far as the cache knows since it runs.
+    pub last_pull: Option<Moment>,
 }
 
 #[derive(Deserialize)]
@@ -143,6 +146,8 @@ struct Written {
     bytes: Amount,
     #[serde(default)]
     blobs: Amount,
+    #[serde(default)]
+    last_pull: Option<u64>,
 }
 
 pub(super) fn strange(what: &str) -> impl Fn(serde_json::Error) -> CacheError {
@@ -158,8 +163,20 @@ fn digest(text: Option<String>) -> Result<Option<Digest>, CacheError> {
 
 impl Written {
     fn checked(self, holder: &str) -> Result<Pin, CacheError> {
-        let Self { holder: its, image, platforms, put_at, state, error, code, digest: root, until_then, bytes, blobs } =
-            self;
+        let Self {
+            holder: its,
+            image,
+            platforms,
+            put_at,
+            state,
+            error,
+            code,
+            digest: root,
+            until_then,
+            bytes,
+            blobs,
+            last_pull,
+        } = self;
         if its != holder {
             return Err(CacheError::Strange { reason: format!("a pin of {:?}, not of {holder:?}", shown(&its)) });
         }
@@ -176,6 +193,7 @@ impl Written {
             bytes,
             blobs,
             put_at,
+            last_pull: last_pull.map(|seconds| Moment::from_millis(seconds.saturating_mul(1000))),
         })
     }
 }
@@ -298,6 +316,11 @@ mod tests {
     fn a_pin_is_the_one_that_was_asked_for() {
         let read = pin(&bytes(&written()), "me", &image("alpine:3")).unwrap();
         assert_eq!((read.state, read.bytes.fetched, read.held()), (PinState::Fetching, 4, None));
+        assert_eq!(read.last_pull, None);
+        let mut pulled = written();
+        pulled["last_pull"] = json!(1_790_000_001);
+        let pulled = pin(&bytes(&pulled), "me", &image("alpine:3")).unwrap();
+        assert_eq!(pulled.last_pull, Some(Moment::from_seconds(1_790_000_001)));
         for (key, value, part) in [
             ("holder", json!("you"), "not of"),
             ("image", json!("docker.io/library/alpine:4"), "alpine:4"),

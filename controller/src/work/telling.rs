@@ -23,6 +23,9 @@ pub(super) const LAST_USE: Duration = Duration::from_hours(1);
 /// That a registry was asked once more, and said the same, is written this often.
 const LAST_CHECK: Duration = Duration::from_hours(1);
 
+/// That it was pulled once more is written this often, as its last use is.
+const LAST_PULL: Duration = Duration::from_hours(1);
+
 /// Pods that are named.
 const NAMED: usize = 10;
 
@@ -142,7 +145,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         },
         first_used,
         last_used: last_used.map(as_time),
-        last_pull: before.last_pull.clone(),
+        last_pull: last_pull(before.last_pull.as_ref(), pinned, *now),
         expires_at: expires,
         progress: pinned.filter(|pin| pin.state == PinState::Fetching).map(progress),
         conditions: before.conditions.clone(),
@@ -164,6 +167,12 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         write(&mut status, object, &said, &time);
     }
     status
+}
+
+/// What the cache knows of it, which after its restart is nothing; so what was said holds, and a time is followed by later ones only. Its clock may be ahead.
+fn last_pull(before: Option<&Time>, pinned: Option<&Pin>, now: Moment) -> Option<Time> {
+    let known = pinned.and_then(|pin| pin.last_pull).map(|at| as_time(at.min(now)));
+    known.max(before.cloned())
 }
 
 fn held_digests(facts: &Facts<'_>, pinned: Option<&Pin>) -> Vec<HeldDigest> {
@@ -259,7 +268,7 @@ pub(super) enum Worth {
 
 /// Whether a status says something that the object's does not. Its registry is asked once an `interval` as a rule.
 pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus, interval: Duration) -> Worth {
-    if before == after || is_only_asked_again(before, after, interval) {
+    if before == after || settled(before, after, interval) == *before {
         return Worth::Nothing;
     }
     let truths = |status: &CachedImageStatus| -> Vec<(String, String, bool)> {
@@ -285,16 +294,18 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus, inter
     if truths(before) != truths(after) || before.digest != after.digest { Worth::News } else { Worth::Detail }
 }
 
-/// Whether its registry said the same again, only a little later: one that nobody pulls from is asked once a minute, always for the same image, to see
-/// whether it answers.
-fn is_only_asked_again(before: &CachedImageStatus, after: &CachedImageStatus, interval: Duration) -> bool {
-    let (Some(was), Some(is)) =
-        (before.upstream_checked.as_ref().map(moment), after.upstream_checked.as_ref().map(moment))
-    else {
-        return false;
+/// The new status without what only goes on with time: its registry said the same again (one that nobody pulls from is asked once a minute, always for the
+/// same image, to see whether it answers), or it was pulled once more. A little later that is the same as before.
+fn settled(before: &CachedImageStatus, after: &CachedImageStatus, interval: Duration) -> CachedImageStatus {
+    let kept = |was: &Option<Time>, is: &Option<Time>, soon: Duration| match (was, is) {
+        (Some(earlier), Some(later)) if earlier <= later && moment(later).since(moment(earlier)) < soon => was.clone(),
+        _ => is.clone(),
     };
-    let is_soon = is >= was && is.since(was) < LAST_CHECK.min(interval / 2);
-    is_soon && CachedImageStatus { upstream_checked: before.upstream_checked.clone(), ..after.clone() } == *before
+    CachedImageStatus {
+        upstream_checked: kept(&before.upstream_checked, &after.upstream_checked, LAST_CHECK.min(interval / 2)),
+        last_pull: kept(&before.last_pull, &after.last_pull, LAST_PULL),
+        ..after.clone()
+    }
 }
 
 /// The image of a status's object as it is in the control API.

@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use larder_oci::Digest;
 use larder_test_origin::{Behaviour, Image, ImageSpec, Matcher, Origin};
@@ -189,6 +189,38 @@ fn a_pinned_image_is_there_when_its_registry_is_gone_and_another_platform_is_fet
     origin.stop();
     assert_eq!(cache.pull(&origin, "manifests/v1"), (200, index));
     assert!(cache.gives(&origin, &image, "amd64"));
+}
+
+#[test]
+fn a_pin_says_when_a_client_pulled_what_it_is_of() {
+    let origin = Origin::start();
+    let images = [image(31), image(32)];
+    origin.push("team/app", "v1", &images[0]);
+    origin.push("team/app", "v2", &images[1]);
+    let mut cache = Cache::of(&origin);
+    let names = [pinned(&origin, "v1"), pinned(&origin, "v2")];
+    for name in &names {
+        assert_eq!(cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "").0, 200);
+    }
+    let image = names[0].strip_prefix("me/").unwrap();
+    assert_eq!(cache.ask("POST", &format!("/v1/revalidations/{image}"), "").0, 200);
+    assert!(cache.pin(&names[0])["last_pull"].is_null(), "what the cache does by itself is no pull");
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let before = now();
+    // As an engine pulls: the tag, and then by its digest. That other tags mean the same makes no difference.
+    assert_eq!(cache.pull(&origin, &format!("manifests/{}", images[0].index)).0, 200);
+    let pulled = cache.pin(&names[0])["last_pull"].as_u64().unwrap();
+    assert!((before..=now()).contains(&pulled));
+    let listed = cache.ask("GET", "/v1/pins?holder=me", "").1;
+    let times =
+        listed["pins"].as_array().unwrap().iter().map(|pin| (pin["image"].as_str().unwrap(), &pin["last_pull"]));
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable_by_key(|(image, _)| *image);
+    assert_eq!((times[0], times[1].1), ((image, &json!(pulled)), &Value::Null));
+    // Nobody writes it down for a restart: whoever wants it kept keeps it.
+    cache.kill();
+    cache.start_again();
+    assert!(cache.until_complete(&names[0])["last_pull"].is_null());
 }
 
 #[test]

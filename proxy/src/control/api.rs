@@ -289,6 +289,9 @@ pub(super) struct PinView {
     until_then: Option<String>,
     bytes: Amount,
     blobs: Amount,
+    /// When a client last used it, in seconds since 1970; absent while nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_pull: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -345,6 +348,7 @@ impl PinView {
             until_then: older.map(|content| content.root.to_string()),
             bytes,
             blobs,
+            last_pull: None,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -321,8 +321,22 @@ impl Control {
 
     fn show(&self, kept: KeptPin) -> Result<Value, Wrong> {
         let going_on = self.keeper.state(&kept.pin.name.place());
-        let view = PinView::new(kept, going_on.as_ref().map(|(state, progress)| (state.clone(), &**progress)));
+        let last_pull = self.last_pull(&kept);
+        let mut view = PinView::new(kept, going_on.as_ref().map(|(state, progress)| (state.clone(), &**progress)));
+        view.last_pull = last_pull;
         serde_json::to_value(view).map_err(|error| Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    }
+
+    /// When a client last used what a pin is of, in seconds since 1970. Nothing is read for it: a hundred thousand pins are listed once a minute.
+    fn last_pull(&self, kept: &KeptPin) -> Option<u64> {
+        let image = &kept.pin.name.image;
+        let name = Name { registry: image.registry.clone(), repository: image.repository.clone() };
+        let contents = [kept.pin.content.as_ref(), kept.older.as_ref()].into_iter().flatten();
+        let known = contents.flat_map(|content| {
+            [self.keeper.puller().last_pull(&name, &content.root), self.keeper.pins().pulled_at(&name, &content.root)]
+        });
+        let last = known.flatten().max()?;
+        Some(last.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use larder_oci::Digest;
 
-use crate::store::StoreError;
+use crate::store::{Name, StoreError};
 
 pub use failed::Failed;
 pub(crate) use name::SHARDS;
@@ -167,6 +167,13 @@ pub trait Pins: Send + Sync + 'static {
 
     /// Removes a pin and what is older of its name; whether there was one. What only it reached may go from now on.
     fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>>;
+
+    /// When `pull` last had reason to write its pin of an image, as far as that is known without asking anybody: what other processes on the same store have
+    /// seen of it. Some time behind, as such pins are renewed seldom.
+    fn pulled_at(&self, name: &Name, digest: &Digest) -> Option<SystemTime> {
+        let _ = (name, digest);
+        None
+    }
 
     /// Begins a declaration: the time of which it will speak. After this the holder looks at what it wants, puts what is missing, deletes what it does
     /// not want, and then calls [`Pins::declare`].

@@ -8,6 +8,7 @@
 //! costs no look; a stop looks once more, whatever was settled; what is left is in a [`journal`], where the next start finds it.
 
 mod journal;
+mod pulls;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::journal::Journal;
+use self::pulls::Pulls;
 use super::{Puller, Shared};
 use crate::pins::{Content, Holder, Pin, PinName, Pins, PinsError, Platform, Platforms, Put};
 use crate::store::{Name, StoreError, StoreHealth};
@@ -53,18 +55,28 @@ pub(super) struct Uses {
     noted: Mutex<HashMap<Image, u32>>,
     /// There is one that was not.
     news: Notify,
+    /// When each was used last, for people.
+    pulls: Pulls,
 }
 
 impl Uses {
     /// A client was given this manifest of this repository.
     pub(super) fn note(&self, name: &Name, digest: &Digest) {
         self.look_for(name, digest, 0);
+        self.note_time(name, digest);
     }
 
     /// A client was told that this is what a tag means. Many ask so who have the image already, and some who never want it: if it is not
     /// here, it is not waited for.
     pub(super) fn note_head(&self, name: &Name, digest: &Digest) {
         self.look_for(name, digest, LOOKS);
+        self.note_time(name, digest);
+    }
+
+    fn note_time(&self, name: &Name, digest: &Digest) {
+        if self.watched.load(Ordering::Relaxed) {
+            self.pulls.note(name, digest, SystemTime::now());
+        }
     }
 
     fn look_for(&self, name: &Name, digest: &Digest, looks: u32) {
@@ -137,6 +149,12 @@ struct Known {
 }
 
 impl Puller {
+    /// When a client last used an image, as far as this process knows: a manifest that was given, or what a tag means. What the cache itself fetches and asks
+    /// for is no use.
+    pub(crate) fn last_pull(&self, name: &Name, digest: &Digest) -> Option<SystemTime> {
+        self.shared.uses.pulls.last(name, digest)
+    }
+
     /// Begins to note what is pulled. In `journal` is what is to be pinned yet; without it that is lost with the process.
     pub fn keep_pulled(&self, pins: Arc<dyn Pins>, times: KeepPulled, journal: Option<PathBuf>) -> Arc<Keeping> {
         self.shared.uses.watched.store(true, Ordering::Relaxed);

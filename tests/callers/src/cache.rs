@@ -116,34 +116,41 @@ impl Cache {
 
     /// The status of an answer to whoever has this token, trusts this authority, and asks by name; and the certificate that was shown.
     pub fn ask(&self, authority: &str, token: &str) -> Result<(u16, Vec<u8>)> {
-        Self::ask_at(self.address, "/v2/", authority, token)
+        ask_as(NAME, self.address, "/v2/", authority, token)
     }
 
     /// The status of an answer of the control API.
     pub fn ask_control(&self, authority: &str, token: &str) -> Result<u16> {
-        Ok(Self::ask_at(self.control, "/v1/pins", authority, token)?.0)
+        Ok(ask_as(NAME, self.control, "/v1/pins", authority, token)?.0)
     }
+}
 
-    fn ask_at(address: SocketAddr, path: &str, authority: &str, token: &str) -> Result<(u16, Vec<u8>)> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let config = config.with_root_certificates(roots).with_no_client_auth();
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(NAME)?)?;
-        let mut stream = StreamOwned::new(connection, stream);
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let status = std::str::from_utf8(answer.get(9..12).context("an answer without a status")?)?.parse()?;
-        let shown = stream.conn.peer_certificates().and_then(<[_]>::first).context("no certificate")?.to_vec();
-        Ok((status, shown))
+/// The status of an answer to a GET of whoever has this token, trusts this authority, and asks by this name; and the certificate that was shown.
+pub fn ask_as(
+    name: &'static str,
+    address: SocketAddr,
+    path: &str,
+    authority: &str,
+    token: &str,
+) -> Result<(u16, Vec<u8>)> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
+        roots.add(certificate?)?;
     }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(name)?)?;
+    let mut stream = StreamOwned::new(connection, stream);
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {name}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let status = std::str::from_utf8(answer.get(9..12).context("an answer without a status")?)?.parse()?;
+    let shown = stream.conn.peer_certificates().and_then(<[_]>::first).context("no certificate")?.to_vec();
+    Ok((status, shown))
 }

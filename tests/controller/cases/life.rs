@@ -32,12 +32,15 @@ pub(crate) fn from_pod_to_expiry() -> Result<()> {
         let (name, _) = other.rsplit_once(':').context("a tag")?;
         format!("{name}@{}", content.index)
     };
+    // A node that was faster than the controller.
+    cluster.cache.pull(&larder_oci::ImageReference::parse(&image)?)?;
     cluster.run("web", &image)?;
     let controller = cluster.controller(&["--expiry", "3s"])?;
     let object = cluster.until_reason(&image, "Cached", "Complete")?;
     ensure!(object.pointer("/status/digest") == Some(&json!(content.index.as_str())), "{object}");
     ensure!(object.pointer("/status/usedBy") == Some(&json!({"count": 1, "pods": ["default/web"]})), "{object}");
     ensure!(object.pointer("/status/expiresAt").is_none(), "it is used: {object}");
+    ensure!(object.pointer("/status/lastPull").is_some_and(Value::is_string), "a node pulled it: {object}");
     ensure!(object.pointer("/status/platforms") == Some(&json!(["linux/amd64"])), "those of the nodes: {object}");
     // By digest, after the start.
     cluster.run("pinned", &by_digest)?;
@@ -51,7 +54,8 @@ pub(crate) fn from_pod_to_expiry() -> Result<()> {
     let (kept, _) = cluster.push("team/kept", 3);
     let by_hand = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": "mine"}, "spec": {"image": kept}});
     cluster.plane.apply(&by_hand.to_string())?;
-    cluster.until_reason(&kept, "Cached", "Complete")?;
+    let object = cluster.until_reason(&kept, "Cached", "Complete")?;
+    ensure!(object.pointer("/status/lastPull").is_none(), "no node did: {object}");
     // Nor does one go that was there already when somebody applied it, because a Pod was faster.
     let (taken, _) = cluster.push("team/taken", 4);
     cluster.run("fast", &taken)?;

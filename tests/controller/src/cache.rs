@@ -4,7 +4,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use larder_oci::ImageReference;
+use larder_test_callers::cache::ask_as;
 use larder_test_callers::wait::until;
 use larder_test_node::http::free_address;
 use larder_test_node::process::Process;
@@ -12,10 +14,15 @@ use larder_test_origin::private_certificate;
 use larder_test_parts::own::larder_cache;
 use tempfile::TempDir;
 
+/// The token of nodes.
+const NODE: &str = "the-nodes-token-is-another";
+
 /// A running process with a folder of its own.
 pub struct Cache {
     process: Option<Process>,
     control: SocketAddr,
+    /// Where nodes pull.
+    listen: SocketAddr,
     /// More of its command line.
     words: Vec<String>,
     program: PathBuf,
@@ -33,8 +40,9 @@ impl Cache {
         let settings = registries.iter().map(|registry| format!("[registries.\"{registry}\"]\ninsecure = true\n"));
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("registries.toml"), settings.collect::<String>())?;
-        std::fs::write(folder.path().join("tokens"), "node the-nodes-token-is-another\n")?;
-        let mut cache = Self { process: None, control: free_address()?, words: Vec::new(), program, folder };
+        std::fs::write(folder.path().join("tokens"), format!("node {NODE}\n"))?;
+        let (control, listen) = (free_address()?, free_address()?);
+        let mut cache = Self { process: None, control, listen, words: Vec::new(), program, folder };
         cache.set_token("the-controllers-own-token")?;
         cache.set_certificate()?;
         cache.start_again()?;
@@ -65,7 +73,7 @@ impl Cache {
         command.arg("run").arg("--store").arg(format!("directory:{}", self.path("store").display()));
         // Nothing depends on how full the machine's own disk is.
         command.args(["--store-reserve", "0"]);
-        command.args(["--listen", &free_address()?.to_string(), "--admin", &free_address()?.to_string()]);
+        command.args(["--listen", &self.listen.to_string(), "--admin", &free_address()?.to_string()]);
         command.args(["--control", &self.control.to_string()]);
         for (flag, file) in [
             ("--control-token-file", "control-tokens"),
@@ -94,6 +102,19 @@ impl Cache {
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Asks for a manifest as a node does.
+    pub fn pull(&self, image: &ImageReference) -> Result<()> {
+        let host = image.registry.to_string().replace(':', "__");
+        let path = format!("/v2/{host}/{}/manifests/{}", image.repository, image.manifest_reference());
+        let authority = std::fs::read_to_string(self.authority_file())?;
+        // The control API's port is open before this one.
+        until("a node pulls from the cache", || {
+            let (status, _) = ask_as("localhost", self.listen, &path, &authority, NODE)?;
+            ensure!(status == 200, "{path}: {status} {}", self.log());
+            Ok(())
+        })
     }
 
     /// Where the control API is.

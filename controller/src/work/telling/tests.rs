@@ -38,6 +38,7 @@ fn pin(state: PinState, error: Option<&str>) -> Pin {
         bytes: Amount { known: 900, fetched: 900 },
         blobs: Amount { known: 3, fetched: 3 },
         put_at: 0,
+        last_pull: None,
     }
 }
 
@@ -186,4 +187,42 @@ fn that_a_registry_says_the_same_again_is_written_once_an_hour() {
     assert_eq!(worth(&asked(hour * 9_000), &first, 6 * hour), Worth::Detail);
     let never = CachedImageStatus { upstream_checked: None, ..first.clone() };
     assert_eq!(worth(&never, &first, 6 * hour), Worth::Detail);
+}
+
+/// Of a pull nobody is told for its own sake more than once an hour, and what a cache has forgotten was so nevertheless.
+#[test]
+fn the_last_pull_goes_forward_only_and_is_written_once_an_hour() {
+    let begin = Moment::from_seconds(1_700_000_000);
+    let of = |before: &CachedImageStatus, last_pull: Option<Moment>, now| {
+        let pin = Pin { last_pull, ..pin(PinState::Complete, None) };
+        told(Given { before: before.clone(), pin: Ok(Some(pin)), now, ..Given::default() })
+    };
+    let never = of(&CachedImageStatus::default(), None, begin);
+    assert_eq!(never.last_pull, None);
+    let first = of(&never, Some(begin), begin);
+    assert_eq!((first.last_pull.as_ref(), worth(&never, &first, LAST_CHECK)), (Some(&as_time(begin)), Worth::Detail));
+    let (minute, day) = (Duration::from_mins(1), Duration::from_hours(24));
+    for (later, is) in [(minute, Worth::Nothing), (59 * minute, Worth::Nothing), (60 * minute, Worth::Detail)] {
+        let again = of(&first, Some(begin.after(later)), begin.after(day));
+        assert_eq!(again.last_pull, Some(as_time(begin.after(later))));
+        assert_eq!(worth(&first, &again, LAST_CHECK), is, "{later:?}");
+        let with_more = CachedImageStatus { size_bytes: Some(1), ..again };
+        assert_eq!(worth(&first, &with_more, LAST_CHECK), Worth::Detail, "with whatever else there is to say");
+    }
+    // Both go on at once, and neither is anything that happened.
+    let asked = |at: Moment, last_pull| CachedImageStatus {
+        upstream_checked: Some(as_time(at)),
+        ..of(&first, Some(last_pull), begin.after(day))
+    };
+    let (before, after) = (asked(begin, begin), asked(begin.after(minute), begin.after(minute)));
+    assert_eq!(worth(&before, &after, day), Worth::Nothing);
+    for (what, known) in [("forgotten", None), ("another replica knows less", Some(begin.before(day)))] {
+        assert_eq!(of(&first, known, begin.after(day)).last_pull, first.last_pull, "{what}");
+    }
+    let away = told(Given { before: first.clone(), pin: Err("nobody answers"), ..Given::default() });
+    assert_eq!(away.last_pull, first.last_pull);
+    let none = told(Given { before: first.clone(), ..Given::default() });
+    assert_eq!(none.last_pull, first.last_pull, "the pin is gone");
+    let ahead = of(&first, Some(begin.after(day * 9_000)), begin.after(day));
+    assert_eq!(ahead.last_pull, Some(as_time(begin.after(day))), "a clock that is ahead");
 }

@@ -225,6 +225,36 @@ async fn heads_of_a_tag_are_uses_of_what_is_here_and_of_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_a_client_used_an_image_is_known_and_what_the_cache_does_by_itself_is_no_use() {
+    let process = Process::new();
+    let app = name("team/app");
+    let (digest, _) = process.stage.source.tag(&app, "v1", "one");
+    let (puller, tag) = (&process.stage.puller, ManifestReference::Tag("v1".parse().unwrap()));
+    let last = |digest: &Digest| puller.last_pull(&app, digest);
+    puller.find(&app, &tag).await.ok().unwrap();
+    process.until_stored(&digest).await;
+    puller.revalidate(&app, &tag).await.ok().unwrap();
+    puller.revalidate(&app, &ManifestReference::Digest(digest.clone())).await.ok().unwrap();
+    assert_eq!(last(&digest), None);
+    // Whoever has it asks no more than what the tag means; by a digest one only looks around.
+    process.stage.manifest(&digest, Method::HEAD).await;
+    assert_eq!(last(&digest), None);
+    let before = std::time::SystemTime::now() - Duration::from_secs(1);
+    process.stage.tag(Method::HEAD).await;
+    assert!(last(&digest).is_some_and(|at| at >= before));
+    // What is given by its digest is pulled, also where the tag means something else by now.
+    let (other, _) = process.stage.source.tag(&app, "v1", "two");
+    assert_eq!(last(&other), None);
+    assert_eq!(process.stage.manifest(&other, Method::GET).await.status, StatusCode::OK);
+    assert!(last(&other).is_some_and(|at| at >= before));
+    // A process that pins nothing that is pulled remembers none of it.
+    let node = Stage::new();
+    let (digest, _) = node.source.tag(&app, "v1", "one");
+    assert_eq!(node.tag(Method::GET).await.status, StatusCode::OK);
+    assert_eq!(node.puller.last_pull(&app, &digest), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_costs_no_look_and_what_never_comes_is_forgotten() {
     let process = Process::new();
     let layer = process.stage.source.add_blob(&Bytes::from_static(b"layer"));

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::client::Client;
 use super::elsewhere::Signing;
 use super::fill::Fill;
-use super::keeping::Standings;
+use super::keeping::{Pulled, Standings};
 use super::layout::{Generation, Layout};
 use super::owed::Owed;
 use super::recent::Recent;
@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub(super) cluster: Label,
     /// What was read of pins, which never change.
     pub(super) pins: Recent<Key, Arc<Pin>>,
+    /// When pulls of this cluster were pinned last, whichever replica did.
+    pub(super) pulled: Pulled,
     /// How removal stands.
     pub(super) standings: Standings,
 }
@@ -119,6 +121,7 @@ impl Shared {
         Ok(Self {
             cluster: label(&config.cluster)?,
             pins: Recent::new(PINS),
+            pulled: Pulled::default(),
             standings: Standings::default(),
             client,
             signing,

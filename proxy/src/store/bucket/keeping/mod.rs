@@ -14,6 +14,7 @@ mod machine;
 mod operations;
 mod person;
 mod pins;
+mod pulled;
 mod standing;
 mod sweep;
 mod upkeep;
@@ -29,6 +30,7 @@ use crate::store::removal::{Policy, Prefix};
 
 pub use person::{Brake, BucketPerson, Cluster, ForgetError};
 pub(super) use pins::BucketPins;
+pub(super) use pulled::Pulled;
 pub use standing::Standing;
 pub(super) use standing::Standings;
 pub(super) use upkeep::{collect, hold_pulls};

@@ -8,17 +8,21 @@ mod declarations;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use larder_oci::{Digest, ImageReference};
 use object_store::ObjectMeta;
 
 use super::machine::run;
 use super::operations::{OfStore, digests, modified};
+use super::pulled::Seen;
 use crate::pins::kept::follow;
 use crate::pins::{
     AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put,
 };
+use crate::store::Name;
 use crate::store::bucket::shared::Shared;
 use crate::store::removal::{self, BucketTime, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner};
 
@@ -257,6 +261,7 @@ impl BucketPins {
         let as_of = self.begin(&holder).await?;
         let mut key: Option<String> = None;
         let mut one_is_under_way = false;
+        let mut pulled = Seen::default();
         loop {
             let (groups, noted, last) = self.groups(&holder, key.as_deref()).await?;
             let ended = groups.is_empty();
@@ -269,6 +274,7 @@ impl BucketPins {
                     self.delete_at(&place).await?;
                     continue;
                 }
+                pulled.note(&place, used);
                 let only = if let [only] = objects.as_slice() { only.location.filename() } else { None };
                 if only.is_some_and(|unique| noted.contains(unique)) {
                     continue;
@@ -290,6 +296,7 @@ impl BucketPins {
                 break;
             }
         }
+        self.shared.pulled.replace(pulled);
         match self.declare(&holder, as_of, &Failed::default()).await? {
             Declared::Done => Ok(()),
             Declared::Incomplete(_) if one_is_under_way => Ok(()),
@@ -332,6 +339,11 @@ impl Pins for BucketPins {
             self.delete_at(&place).await?;
             Ok(was_there)
         })
+    }
+
+    fn pulled_at(&self, name: &Name, digest: &Digest) -> Option<SystemTime> {
+        let image = ImageReference::parse(&format!("{name}@{digest}")).ok()?;
+        self.shared.pulled.at(&PinName { holder: Holder::pull(), image }.place())
     }
 
     fn begin_declaration(&self, holder: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {

@@ -161,6 +161,27 @@ async fn a_pull_that_was_not_used_for_long_lets_go_and_is_declared() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_knows_when_another_one_pinned_a_pull_without_asking_for_it() {
+    let remote = Arc::new(InMemory::new());
+    let (one, _around) = store_on(Arc::clone(&remote) as Arc<dyn Remote>, hasty).await;
+    let (other, _around) = store_on(Arc::clone(&remote) as Arc<dyn Remote>, hasty).await;
+    let bytes = content(7, 100);
+    one.put_bytes(&sha256(&bytes), bytes.clone()).await.unwrap();
+    let image = ImageReference::parse(&format!("reg.example.com/app@{}", sha256(&bytes))).unwrap();
+    let name = PinName { holder: Holder::pull(), image };
+    let before = std::time::SystemTime::now() - Duration::from_secs(2);
+    assert_eq!(one.pins().put(Pin { name, ..pin(&Holder::pull(), &[&bytes]) }).await.unwrap(), Put::Complete);
+    let app = Name { registry: "reg.example.com".parse().unwrap(), repository: "app".parse().unwrap() };
+    let asked = |name: &Name, bytes: &[u8]| other.pins().pulled_at(name, &sha256(bytes));
+    assert_eq!(asked(&app, &bytes), None);
+    BucketPins { shared: Arc::clone(&other.shared) }.hold_pulls().await.unwrap();
+    assert!(asked(&app, &bytes).is_some_and(|at| at >= before && at <= std::time::SystemTime::now()));
+    assert_eq!(asked(&app, b"another"), None);
+    let another = Name { repository: "another".parse().unwrap(), ..app };
+    assert_eq!(asked(&another, &bytes), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_that_another_replica_brings_now_is_not_let_go() {
     let remote = Arc::new(InMemory::new());
     let (bringing, _around) = store_on(Arc::clone(&remote) as Arc<dyn Remote>, hasty).await;
