@@ -19,6 +19,9 @@ use crate::decide::standing::{Failure, Quota, Report, Row, Why};
 /// More than a replica remembers.
 const MOST: usize = 1024;
 
+/// The longest window of a quota: longer than a cache believes it.
+const LONGEST: Duration = Duration::from_hours(32 * 24);
+
 /// The longest mark of where a replica's report ended.
 const MARK: usize = 128;
 
@@ -124,6 +127,8 @@ struct WrittenQuota {
     window: Option<u64>,
     #[serde(default)]
     ago: u64,
+    #[serde(default)]
+    reset: Option<u64>,
 }
 
 /// By registry.
@@ -159,10 +164,11 @@ impl Written {
                 error: shown(&error),
             }),
             latency: latency.map(Duration::from_millis),
-            quota: quota.map(|WrittenQuota { limit, remaining, window, ago }| Quota {
+            quota: quota.map(|WrittenQuota { limit, remaining, window, ago, reset }| Quota {
                 limit,
                 remaining,
-                window: window.map(Duration::from_secs),
+                window: window.map(Duration::from_secs).filter(|window| *window <= LONGEST),
+                reset: reset.map(Duration::from_millis).filter(|left| *left <= LONGEST).map(|left| now.after(left)),
                 at: before(now, ago),
             }),
             peace: peace.map(|left| now.after(Duration::from_millis(left))),
@@ -195,19 +201,22 @@ mod tests {
             {"registry": "docker.io", "answered": {"times": 9, "in_a_row": 0, "first_ago": 9000, "last_ago": 5000},
              "failed": {"times": 3, "in_a_row": 3, "first_ago": 4000, "last_ago": 1000},
              "failure": {"endpoint": "https://registry-1.docker.io", "why": "untrusted", "error": "a\nb"},
-             "latency": 83, "quota": {"limit": 100, "remaining": 76, "window": 21600, "ago": 5000}, "peace": 2000, "later": 1},
-            {"registry": "ghcr.io"}, {"registry": "UPPER CASE"}, {"failed": {}}, 7], "next": "1-2"});
+             "latency": 83, "quota": {"limit": 100, "remaining": 76, "window": 21600, "ago": 5000, "reset": 61000}, "peace": 2000, "later": 1},
+            {"registry": "ghcr.io"},
+            {"registry": "quay.io", "quota": {"remaining": 1, "window": u64::MAX, "reset": u64::MAX}}, {"registry": "UPPER CASE"}, {"failed": {}}, 7], "next": "1-2"});
         let (reports, mark) = page(&said.to_string().into_bytes(), now).unwrap();
-        assert_eq!((reports.len(), mark.as_str()), (2, "1-2"));
+        assert_eq!((reports.len(), mark.as_str()), (3, "1-2"));
         let (registry, report) = &reports[0];
         let ago = |seconds| now.before(Duration::from_secs(seconds));
         assert_eq!(&**registry, "docker.io");
         assert_eq!(report.failed, Row { times: 3, in_a_row: 3, since_and_at: Some((ago(4), ago(1))) });
         let failure = report.failure.as_ref().unwrap();
         assert_eq!((failure.why, failure.error.as_str()), (Why::Untrusted, "a b"));
-        assert_eq!(report.quota.unwrap().at, ago(5));
+        let quota = report.quota.unwrap();
+        assert_eq!((quota.at, quota.resets_at()), (ago(5), Some(now.after(Duration::from_secs(61)))));
         assert_eq!(report.peace, Some(now.after(Duration::from_secs(2))));
         assert_eq!(reports[1].1, Report::default());
+        assert_eq!(reports[2].1.quota.unwrap().resets_at(), None, "of a time that no quota takes nothing is known");
         let strange = json!({"registries": [], "next": "x".repeat(4000)});
         assert!(page(&strange.to_string().into_bytes(), now).is_err());
     }

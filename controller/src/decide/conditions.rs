@@ -58,13 +58,15 @@ impl Pin {
     }
 }
 
-/// Why nobody asks for a pin.
+/// Why nobody asks for a pin, or not now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotPinned {
     /// A person says that its registry, or a part of it, is left alone: where.
     Skipped(String),
     /// A bound.
     OverBound(OverBound),
+    /// What is left of its registry's quota is kept for pulls: in words.
+    QuotaKept(String),
 }
 
 /// What is beside the reference's own pin.
@@ -121,7 +123,10 @@ fn of_what_is_pinned(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>)
         Some(NotPinned::Skipped(words)) if matches!(pin, Pin::None | Pin::NoAnswer(_)) => {
             return Said::new(Cached::Refused, words.clone());
         }
-        Some(NotPinned::OverBound(_) | NotPinned::Skipped(_)) | None => {}
+        Some(NotPinned::QuotaKept(words)) if matches!(pin, Pin::None) => {
+            return Said::new(Cached::QuotaKept, words.clone());
+        }
+        Some(NotPinned::OverBound(_) | NotPinned::Skipped(_) | NotPinned::QuotaKept(_)) | None => {}
     }
     let said = match pin {
         Pin::NoAnswer(error) => Said::new(
@@ -135,7 +140,7 @@ fn of_what_is_pinned(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>)
         Pin::Fetching(fetched, known) => {
             Said::new(Cached::Fetching, format!("{} of {} are there", size(*fetched), size(*known)))
         }
-        Pin::Complete(bytes) => complete(*bytes, beside),
+        Pin::Complete(bytes) => complete(*bytes, beside, not_pinned),
         Pin::Waiting(error) => Said::new(Cached::Retrying, format!("{error}; it is tried again by itself")),
         Pin::Private(error) => Said::new(
             Cached::Private,
@@ -158,13 +163,14 @@ fn of_what_is_pinned(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>)
     said
 }
 
-fn complete(bytes: u64, beside: &Beside) -> Said<Cached> {
+fn complete(bytes: u64, beside: &Beside, not_pinned: Option<&NotPinned>) -> Said<Cached> {
     let Beside { missing_digests, missing_platforms, refused, keeps_older: _, ignored: _ } = beside;
     let kept = size(bytes);
     if !missing_platforms.is_empty() {
-        let why = match refused {
-            Some(words) => format!("the cluster cache does not take the wish for it: {words}"),
-            None => "it is fetched when its turn comes".to_owned(),
+        let why = match (refused, not_pinned) {
+            (Some(words), _) => format!("the cluster cache does not take the wish for it: {words}"),
+            (None, Some(NotPinned::QuotaKept(words))) => words.clone(),
+            (None, _) => "it is fetched when its turn comes".to_owned(),
         };
         let message = format!(
             "{kept} are kept, without {}: Pods may not start on such nodes while its registry is away; {why}",

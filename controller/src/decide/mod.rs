@@ -3,8 +3,8 @@
 //! A decision a file. The way through it: Pods ([`pod`]) name images ([`image`]); what is left out, and why, say the
 //! [`filter`]s ([`labels`], [`glob`]); the rest is counted in the [`index`] and bounded per namespace ([`bounds`]); each
 //! image has [`platforms`] and a time to go ([`expiry`], by a [`clock`] that is right, and not all at once: [`expiring`]); together they are [`pins`], held back by the [`brake`], fetched
-//! when it is their [`turns`], and looked at in [`rounds`]. What people say of a [`registry`] holds for its images; what it
-//! does is its [`health`], by its [`standing`] with the caches; what a person reads are [`conditions`].
+//! when it is their [`turns`], and looked at in [`rounds`]. What people say of a [`registry`] holds for its images, what of its [`quota`] is
+//! kept for pulls among it; what it does is its [`health`], by its [`standing`] with the caches; what a person reads are [`conditions`].
 
 pub mod backoff;
 pub mod bounds;
@@ -25,6 +25,7 @@ pub mod moment;
 pub mod pins;
 pub mod platforms;
 pub mod pod;
+pub mod quota;
 pub mod registry;
 pub mod rounds;
 pub mod spread;

@@ -76,8 +76,17 @@ pub struct Quota {
     pub remaining: Option<u64>,
     /// How long a window is.
     pub window: Option<Duration>,
+    /// When all of it is there again, where it says that.
+    pub reset: Option<Moment>,
     /// When it said so.
     pub at: Moment,
+}
+
+impl Quota {
+    /// When all of it is there again, at the latest, as far as the registry says anything of it.
+    pub fn resets_at(&self) -> Option<Moment> {
+        self.reset.or_else(|| Some(self.at.after(self.window?)))
+    }
 }
 
 /// One of the last errors.

@@ -98,7 +98,7 @@ mod tests {
             telling::worth(before, after, Duration::from_hours(6))
         };
         let new = CachedImageStatus::default();
-        for reason in [Cached::Pending, Cached::Queued, Cached::Fetching, Cached::Incomplete] {
+        for reason in [Cached::Pending, Cached::QuotaKept, Cached::Queued, Cached::Fetching, Cached::Incomplete] {
             assert_eq!(worth(&new, &saying(reason)), Worth::Detail, "{reason:?}");
         }
         for reason in [Cached::Complete, Cached::Private, Cached::Refused, Cached::OverLimit] {
@@ -108,6 +108,8 @@ mod tests {
         let mut answered = saying(Cached::Fetching);
         set(&mut answered.conditions, UpstreamAvailable::Present, "", None, &time);
         assert_eq!(worth(&saying(Cached::Pending), &answered), Worth::Detail);
+        assert_eq!(worth(&saying(Cached::Pending), &saying(Cached::QuotaKept)), Worth::Detail);
+        assert_eq!(worth(&saying(Cached::QuotaKept), &saying(Cached::Complete)), Worth::News);
         assert_eq!(worth(&answered, &saying(Cached::Complete)), Worth::News);
         // Later both are news.
         assert_eq!(worth(&saying(Cached::Complete), &saying(Cached::Incomplete)), Worth::News);

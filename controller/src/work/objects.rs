@@ -231,7 +231,7 @@ impl Work {
             wanted,
             pin,
             digests: &beside,
-            not_pinned: self.not_pinned(object),
+            not_pinned: self.not_pinned(object, now),
             ignored: ignored(&object.spec),
             refused: self.pins.refused.get(&object.image).map(String::as_str),
             registry: self.registries.reachable(object.image.registry()),
@@ -245,10 +245,12 @@ impl Work {
         telling::status(&facts)
     }
 
-    fn not_pinned(&self, object: &Object) -> Option<NotPinned> {
+    fn not_pinned(&self, object: &Object, now: Moment) -> Option<NotPinned> {
         let image = &object.image;
         let skipped = self.shared.world.known().registries.rules.skipped(image).map(NotPinned::Skipped);
-        skipped.or_else(|| self.over(image).cloned().map(NotPinned::OverBound))
+        let over = || self.over(image).cloned().map(NotPinned::OverBound);
+        let kept = || self.registries.kept_for_pulls(image.registry(), now).map(NotPinned::QuotaKept);
+        skipped.or_else(over).or_else(kept)
     }
 
     fn make(&mut self, image: Image) {

@@ -19,6 +19,7 @@ use super::budget::{Budget, OF_A_REGISTRY};
 use super::{Done, QUESTIONS_AT_ALL, Told, Work};
 use crate::cluster_cache::{CacheError, Heard};
 use crate::decide::health::Reachable;
+use crate::decide::quota::{Hold, Kept};
 use crate::decide::registry::{Asked, to_ask};
 use crate::decide::rounds::Quota;
 use crate::decide::standing::{Standing, ask_at};
@@ -50,6 +51,8 @@ pub(super) struct Registries {
     api: Api<UpstreamRegistry>,
     marks: BTreeMap<SocketAddr, String>,
     standings: BTreeMap<Box<str>, Standing>,
+    /// What is said of those whose quota is kept for pulls.
+    holds: BTreeMap<Box<str>, Hold>,
     budget: Budget<Box<str>>,
     writing: BTreeSet<Box<str>>,
     /// What could not be written is not written before that.
@@ -71,6 +74,7 @@ impl Registries {
             api: Api::all(client),
             marks: BTreeMap::new(),
             standings: BTreeMap::new(),
+            holds: BTreeMap::new(),
             budget: Budget::of(OF_A_REGISTRY),
             writing: BTreeSet::new(),
             again: BTreeMap::new(),
@@ -91,6 +95,13 @@ impl Registries {
     /// Whether a registry can be reached.
     pub(super) fn reachable(&self, registry: &str) -> Reachable {
         self.standings.get(registry).map(Standing::reachable).unwrap_or_default()
+    }
+}
+
+impl Registries {
+    /// What is said of an image that waits because what is left of its registry's quota is kept for pulls.
+    pub(super) fn kept_for_pulls(&self, registry: &str, now: Moment) -> Option<String> {
+        Some(self.holds.get(registry)?.said(now)?.words(registry))
     }
 }
 
@@ -165,7 +176,9 @@ impl Work {
                 });
                 changed.insert(registry.clone());
             }
-            self.heed_quota(&registry, now);
+            if self.heed_quota(&registry, now) {
+                changed.insert(registry);
+            }
         }
         // Seen at once.
         self.registries.next_look = Instant::now();
@@ -185,26 +198,37 @@ impl Work {
         }
     }
 
-    /// Nothing that the registry counts is taken beyond what is not kept for pulls.
-    fn heed_quota(&mut self, registry: &str, now: Moment) {
+    /// Nothing that the registry counts is taken beyond what is not kept for pulls. Whether something else is to be said of its images because of that.
+    fn heed_quota(&mut self, registry: &str, now: Moment) -> bool {
         let said = self.shared.world.known().registries.rules.of(registry).cloned().unwrap_or_default();
         let mut limit = Limit { at_a_time: said.images_at_a_time, not_before: None };
         let standing = self.registries.standings.get(registry);
+        let mut kept = None;
         if let Some(quota) = standing.and_then(|standing| standing.quota)
             && let Some(remaining) = quota.remaining
         {
             let keep =
                 said.keep_quota.zip(quota.limit).map(|(percent, limit)| limit.saturating_mul(percent).div_ceil(100));
-            let reset = quota.at.after(quota.window.unwrap_or(Duration::from_hours(1)));
+            let reset = quota.resets_at().unwrap_or(quota.at.after(Duration::from_hours(1)));
             let per_window = |limit: u64| u32::try_from(limit).ok().filter(|limit| *limit > 0);
             let refill = quota.window.zip(quota.limit.and_then(per_window)).map(|(window, limit)| window / limit);
             self.rounds.quota(registry, Quota { remaining, reset, refill }, keep);
-            limit.not_before = keep.filter(|keep| remaining <= *keep).map(|_| reset);
+            limit.not_before = keep.filter(|keep| remaining <= *keep).map(|_| reset).filter(|reset| *reset > now);
+            kept = said.keep_quota.zip(limit.not_before).map(|(percent, until)| Kept { percent, until });
         }
         if let Some(until) = standing.and_then(|standing| standing.peace).filter(|until| *until > now) {
             self.rounds.rest(registry, until);
         }
         self.turns.limit(registry, limit);
+        if kept.is_none() && !self.registries.holds.contains_key(registry) {
+            return false;
+        }
+        let hold = self.registries.holds.entry(registry.into()).or_default();
+        let is_news = hold.learn(kept, now);
+        if hold.said(now).is_none() {
+            self.registries.holds.remove(registry);
+        }
+        is_news
     }
 
     /// What people have said of registries until now.
@@ -218,6 +242,8 @@ impl Work {
         self.rules = self.shared.world.known().registries.rules.rules(self.shared.settings.rules.default);
         let now = now();
         for registry in changed {
+            // What was said before was of another percentage.
+            self.registries.holds.remove(registry);
             self.heed_quota(registry, now);
         }
         self.registries.next_look = Instant::now();

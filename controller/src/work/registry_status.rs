@@ -177,13 +177,14 @@ fn all_cached(object: &Upstream, counts: Option<&Tally>, host: &str) -> Option<(
 
 /// What is said of its quota, if that is a number at all.
 fn quota(said: standing::Quota) -> Option<Quota> {
-    let standing::Quota { limit, remaining, window, at } = said;
+    let resets_at = said.resets_at();
+    let standing::Quota { limit, remaining, window, reset: _, at } = said;
     let remaining = remaining?;
     Some(Quota {
         limit: number(limit.unwrap_or(remaining), i64::MAX),
         remaining: number(remaining, i64::MAX),
         window_seconds: window.map(|window| number(window.as_secs(), i64::MAX)),
-        resets_at: window.map(|window| as_time(at.after(window))),
+        resets_at: resets_at.map(as_time),
         seen_at: as_time(at),
     })
 }

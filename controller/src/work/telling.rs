@@ -273,14 +273,14 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus, inter
     }
     let truths = |status: &CachedImageStatus| -> Vec<(String, String, bool)> {
         // On the way to the cache every reason is only passed through.
-        let passing = |reason: &str| matches!(reason, "Pending" | "Queued" | "Fetching");
+        let passing = |reason: &str| matches!(reason, "Pending" | "QuotaKept" | "Queued" | "Fetching");
         let one = |c: &larder_api::Condition| (c.type_.clone(), c.status.clone(), passing(&c.reason));
         status.conditions.iter().map(one).collect()
     };
     let is_on_the_way = |status: &CachedImageStatus, reasons: &[Cached]| {
         get::<Cached>(&status.conditions).is_some_and(|reason| reasons.contains(&reason))
     };
-    let passing = [Cached::Pending, Cached::Queued, Cached::Fetching];
+    let passing = [Cached::Pending, Cached::QuotaKept, Cached::Queued, Cached::Fetching];
     if before.conditions.is_empty() {
         // Its object was written only just now, which leaves one write for a minute: whatever is on the way would take the place of the word that it is there.
         // That Pods run a digest which comes right behind the tag is on the way as well.

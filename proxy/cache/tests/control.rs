@@ -424,6 +424,7 @@ fn how_registries_are_is_what_was_seen_of_them() {
     let headers = vec![
         said("ratelimit-limit", "100;w=21600"),
         said("ratelimit-remaining", "0;w=21600"),
+        said("ratelimit-reset", "900"),
         said("retry-after", "60"),
     ];
     origin.behave(Matcher::all(), Behaviour::Status(429, headers));
@@ -432,6 +433,7 @@ fn how_registries_are_is_what_was_seen_of_them() {
     let seen = &registries(&after)["registries"][0];
     assert_eq!((&seen["quota"]["remaining"], &seen["quota"]["limit"]), (&json!(0), &json!(100)), "{seen}");
     assert!(seen["peace"].as_u64().unwrap() > 30_000, "{seen}");
+    assert!((600_000..=900_000).contains(&seen["quota"]["reset"].as_u64().unwrap()), "{seen}");
     // Away: another one, which is not left in peace.
     let other = Origin::start();
     let cache = Cache::of(&other);

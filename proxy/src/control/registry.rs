@@ -52,6 +52,9 @@ struct QuotaView {
     /// Seconds.
     window: Option<u64>,
     ago: u64,
+    /// Milliseconds until all of it is there again, where the registry says that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset: Option<u64>,
 }
 
 impl RegistryView {
@@ -79,6 +82,7 @@ impl RegistryView {
                 remaining: quota.remaining,
                 window: quota.window.map(|window| window.as_secs()),
                 ago: ago(at),
+                reset: quota.reset.map(|left| at + left).filter(|reset| *reset > now).map(|reset| whole(reset - now)),
             }),
             peace: standing.peace.filter(|until| *until > now).map(|until| whole(until - now)),
         }

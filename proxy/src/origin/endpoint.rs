@@ -143,7 +143,7 @@ impl Endpoint {
                 let failure = failure_of(answer.own_status);
                 self.record(Side::Registry, failure, began);
                 self.tell_answer(Side::Registry, wanted, &answer, grant.is_some(), began);
-                if let Some(quota) = pacing::rate_limit(&answer.own_headers) {
+                if let Some(quota) = pacing::rate_limit(&answer.own_headers, SystemTime::now()) {
                     self.pace().heard(quota);
                     self.observer.rate_limit(&self.registry, quota);
                 }

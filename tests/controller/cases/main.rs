@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         ("trouble::what_etcd_has_forgotten_is_listed_again", trouble::compacted),
         ("node_side::settings_in_and_the_mirror_out", node_side::in_and_out),
         ("registries::an_outage_shows_and_so_do_its_end_and_the_quota", registries::from_traffic),
+        ("registries::what_waits_for_a_quota_says_so", registries::a_quota_is_kept),
         ("registries::people_say_what_is_skipped_and_for_how_long_it_is_kept", registries::as_people_say),
         ("statuses::what_is_wrong_is_said_where_people_look", statuses::what_is_wrong_is_said),
         ("trouble::refused_by_the_cache_it_says_so", trouble::refused),

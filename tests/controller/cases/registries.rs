@@ -1,6 +1,7 @@
 //! Registries: seen from what the cache sees of them, left alone where a person says so.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
 use larder_test_controller::{Cluster, condition_of, until};
 use larder_test_origin::{Behaviour, Matcher};
 use serde_json::{Value, json};
@@ -76,6 +77,7 @@ pub(crate) fn from_traffic() -> Result<()> {
         said("retry-after", "120"),
         said("ratelimit-limit", "100;w=21600"),
         said("ratelimit-remaining", "0;w=21600"),
+        said("ratelimit-reset", "900"),
     ];
     cluster.origin.behave(Matcher::all(), Behaviour::Status(429, headers));
     let limited = until_registry(&cluster, "Reachable", "RateLimited")?;
@@ -84,8 +86,48 @@ pub(crate) fn from_traffic() -> Result<()> {
         (quota("remaining"), quota("limit"), quota("windowSeconds")) == (Some(0), Some(100), Some(21600)),
         "{limited:#}"
     );
-    ensure!(limited.pointer("/status/quota/resetsAt").is_some(), "{limited:#}");
+    let time = |field: &str| -> Result<i64> {
+        let text = limited.pointer(&format!("/status/quota/{field}")).and_then(Value::as_str);
+        Ok(text.with_context(|| format!("{limited:#}"))?.parse::<Timestamp>()?.as_second())
+    };
+    // Its own word, and not that of the window.
+    let left = time("resetsAt")? - time("seenAt")?;
+    ensure!((890..=910).contains(&left), "{limited:#}");
     ensure!(all(&cluster)?.len() == 1, "only of what served: {:#?}", all(&cluster)?);
+    controller.terminate()
+}
+
+/// What waits because of a registry's quota says so, and what a person can do.
+pub(crate) fn a_quota_is_kept() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, _) = cluster.push("team/app", 1);
+    let name = cluster.origin.registry().to_string().replace(':', ".port-");
+    let said = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry", "metadata": {"name": name},
+        "spec": {"registry": cluster.origin.registry().to_string(), "insecure": true, "pacing": {"keepQuotaPercent": 50}},
+    });
+    cluster.plane.apply(&said.to_string())?;
+    for header in ["ratelimit-limit", "ratelimit-remaining"] {
+        let value = if header == "ratelimit-limit" { "100;w=21600" } else { "40;w=21600" };
+        cluster.origin.behave(Matcher::all(), Behaviour::With(header, value.to_owned()));
+    }
+    cluster.run("web", &image)?;
+    let controller = cluster.controller(&[])?;
+    cluster.until_reason(&image, "Cached", "Complete")?;
+    until_so("the quota is known", &cluster, |object| object.pointer("/status/quota/remaining") == Some(&json!(40)))?;
+    let (late, content) = cluster.push("team/late", 2);
+    // By a person, whose object takes none of what the controller may write.
+    cluster.wish("late", &late)?;
+    let object = cluster.until_reason(&late, "Cached", "QuotaKept")?;
+    let words = condition_of(&object, "Cached").and_then(|cached| cached.get("message")).and_then(Value::as_str);
+    let is_said =
+        |words: &str| words.starts_with("50 % of the quota of ") && words.contains("lower pacing.keepQuotaPercent");
+    ensure!(words.is_some_and(is_said), "{object:#}");
+    ensure!(!pins(&cluster)?.contains(&late) && cluster.origin.blob_gets(&content.largest_layer()) == 0);
+    // A person does that.
+    let less = json!({"spec": {"pacing": {"keepQuotaPercent": 10}}}).to_string();
+    cluster.plane.kubectl(&["patch", "upstreamregistry", &name, "--type=merge", "--patch", &less], "")?;
+    cluster.until_reason(&late, "Cached", "Complete")?;
     controller.terminate()
 }
 

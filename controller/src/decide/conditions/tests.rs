@@ -3,6 +3,7 @@ use larder_oci::Algorithm;
 
 use super::*;
 use crate::decide::Moment;
+use crate::decide::quota::Kept;
 
 fn image() -> Image {
     Image::parse("ghcr.io/team/app:1").unwrap()
@@ -18,6 +19,11 @@ fn digest(name: &str) -> Digest {
 
 fn over(full: Full) -> NotPinned {
     NotPinned::OverBound(OverBound { namespace: "shop".into(), full })
+}
+
+fn kept_for_pulls() -> NotPinned {
+    let kept = Kept { percent: 50, until: Moment::from_seconds(1_790_000_040) };
+    NotPinned::QuotaKept(kept.words("ghcr.io"))
 }
 
 fn every_cached() -> Vec<Said<Cached>> {
@@ -47,6 +53,7 @@ fn every_cached() -> Vec<Said<Cached>> {
     all.push(cached(&done, &Beside { refused: Some("400: no such platform".into()), ..platforms }, None));
     for why in [
         NotPinned::Skipped("skip is set in the UpstreamRegistry of ghcr.io: it is left to the engines".into()),
+        kept_for_pulls(),
         over(Full::Images(20)),
         over(Full::Bytes { allowed: 10 << 30, taken: 9 << 30, own: 2 << 30 }),
     ] {
@@ -118,6 +125,22 @@ fn what_a_person_reads() {
     let mut read = [read(&every_cached()), read(&every_available()), read(&every_up_to_date())].concat();
     read.dedup();
     insta::assert_snapshot!(read.join("\n"));
+}
+
+/// The cache goes on by itself with what it was asked for; nobody else does, until the quota is back.
+#[test]
+fn only_what_the_cache_was_not_asked_for_yet_waits_for_a_quota() {
+    let kept = kept_for_pulls();
+    let of = |pin: &Pin, beside: &Beside| cached(pin, beside, Some(&kept));
+    let none = Beside::default();
+    assert_eq!(of(&Pin::None, &none).reason, Cached::QuotaKept);
+    assert_eq!(of(&Pin::Complete(1), &none).reason, Cached::Complete);
+    assert_eq!(of(&Pin::Fetching(1, 2), &none).reason, Cached::Fetching);
+    assert_eq!(of(&Pin::Waiting("later".into()), &none).reason, Cached::Retrying);
+    assert_eq!(of(&Pin::NoAnswer("nobody".into()), &none).reason, Cached::CacheUnreachable);
+    let platforms = Beside { missing_platforms: vec!["linux/arm64".into()], ..Beside::default() };
+    let said = of(&Pin::Complete(1), &platforms);
+    assert!(said.reason == Cached::Incomplete && said.message.contains("keepQuotaPercent"), "{}", said.message);
 }
 
 #[test]

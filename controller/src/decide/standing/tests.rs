@@ -95,7 +95,7 @@ fn the_last_errors_are_a_few_and_the_same_again_is_counted() {
 fn the_newest_quota_counts() {
     let mut standing = Standing::default();
     let said = |remaining, when| Report {
-        quota: Some(Quota { limit: Some(100), remaining: Some(remaining), window: None, at: at(when) }),
+        quota: Some(Quota { limit: Some(100), remaining: Some(remaining), window: None, reset: None, at: at(when) }),
         ..Report::default()
     };
     standing.learn([("a".to_owned(), said(50, 20)), ("b".to_owned(), said(90, 10))], at(21));

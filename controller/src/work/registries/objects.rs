@@ -167,6 +167,7 @@ impl Work {
         let known = self.shared.world.known();
         self.registries.again.retain(|_, again| *again > at);
         self.registries.asked.retain(|registry, _| known.tallies.of(registry).is_some());
+        self.registries.holds.retain(|_, hold| hold.said(now).is_some());
         self.registries.standings.retain(|registry, standing| {
             known.tallies.of(registry).is_some() || standing.heard().is_some_and(|heard| now.since(heard) < FORGET)
         });

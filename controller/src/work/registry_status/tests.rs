@@ -25,8 +25,13 @@ fn row(times: u64, since: i64, last: i64) -> Row {
 
 fn answers() -> Standing {
     let mut standing = Standing::default();
-    let quota =
-        standing::Quota { limit: Some(100), remaining: Some(76), window: Some(Duration::from_hours(6)), at: at(9) };
+    let quota = standing::Quota {
+        limit: Some(100),
+        remaining: Some(76),
+        window: Some(Duration::from_hours(6)),
+        reset: None,
+        at: at(9),
+    };
     let report = Report {
         answered: row(5, 1, 9),
         latency: Some(Duration::from_millis(80)),
@@ -88,6 +93,9 @@ fn what_a_person_reads() {
     assert_eq!(well.reachable_since, Some(as_time(at(1))));
     assert_eq!(well.quota.as_ref().map(|quota| (quota.remaining, quota.limit)), Some((76, 100)));
     assert_eq!(well.quota.as_ref().unwrap().resets_at, Some(as_time(at(9 + 6 * 3600))));
+    let told_by_it = standing::Quota { reset: Some(at(70)), ..answers().quota.unwrap() };
+    assert_eq!(quota(told_by_it).unwrap().resets_at, Some(as_time(at(70))), "its own word goes before the window");
+    assert_eq!(quota(standing::Quota { reset: None, window: None, ..told_by_it }).unwrap().resets_at, None);
     assert_eq!(well.images, Some(ImageCounts { known: 3, cached: 3, missing_upstream: 1 }));
     let down = &said[4].1;
     assert_eq!((down.reachable_since.clone(), down.last_errors[0].count), (None, 3));

@@ -11,6 +11,8 @@ reasons! {
         Incomplete = False,
         /// Its turn to be fetched comes.
         Queued = False,
+        /// What is left of its registry's quota is kept for the pulls of nodes (pacing.keepQuotaPercent); it is fetched when more is left.
+        QuotaKept = False,
         /// It is being fetched.
         Fetching = False,
         /// Fetching it failed; it is tried again.

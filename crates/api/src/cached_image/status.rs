@@ -62,7 +62,7 @@ pub struct CachedImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_used: Option<Time>,
-    /// When it was last pulled through the cache.
+    /// When a client, a node as a rule, last pulled it through the cache. It may be an hour behind, and with several replicas of the cache a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_pull: Option<Time>,

@@ -44,7 +44,7 @@ pub struct UpstreamRegistryStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What a registry says of its quota of pulls (`ratelimit-limit`, `ratelimit-remaining`).
+/// What a registry says of its quota of pulls (`ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset`).
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quota {
@@ -58,7 +58,7 @@ pub struct Quota {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub window_seconds: Option<i64>,
-    /// When all of it is there again, at the latest.
+    /// When all of it is there again, at the latest: what the registry says (ratelimit-reset), or the end of a whole window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub resets_at: Option<Time>,

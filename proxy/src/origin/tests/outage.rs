@@ -108,7 +108,7 @@ async fn a_registry_that_limits_is_left_in_peace() {
     registry.behave_times(1, Matcher::all(), Behaviour::With("ratelimit-remaining", "7;w=21600".into()));
     origin.head_manifest(&name, &v1(), later()).await.unwrap();
     let window = Some(Duration::from_hours(6));
-    assert_eq!(*seen.quotas.lock().unwrap(), [RateLimit { limit: None, remaining: Some(7), window }]);
+    assert_eq!(*seen.quotas.lock().unwrap(), [RateLimit { limit: None, remaining: Some(7), window, reset: None }]);
 
     let limits = vec![("retry-after".to_owned(), "2".to_owned())];
     registry.behave_times(1, Matcher::all(), Behaviour::Status(429, limits));
