@@ -1,8 +1,8 @@
 //! The watches: from the API server's events to the [`World`].
 //!
 //! Invariants: an object that cannot be read is skipped and said so, and never stops a watch; whatever happens to a watch (a restart of the API server, a
-//! version that is too old, a definition that is gone) it begins anew by itself, and what was known stays known until it has. A kind that
-//! was not there is listed before it counts as watched.
+//! version that is too old, a definition that is gone) it begins anew by itself, and what was known stays known until it has. What could not be watched, or
+//! was silent for long, is listed before it is watched again: an etcd that was put back to what it was before has versions that were seen already.
 
 mod guarded;
 
@@ -37,6 +37,10 @@ const PAGE: u32 = 500;
 
 /// At the latest, and by chance up to twice that.
 const AGAIN: Duration = Duration::from_secs(10);
+
+/// What says nothing for so long is listed, and by chance not before twice that. What there is much of is never as quiet: a node says something every five
+/// minutes, each `CachedImage` once an hour.
+const SILENCE: Duration = Duration::from_mins(10);
 
 /// Starts all of them.
 pub fn start(
@@ -106,25 +110,18 @@ impl Watch {
     {
         let mut waits = Some(self.readiness.latch(self.kind));
         let trouble = self.readiness.condition(self.kind);
-        let mut events = Box::pin(larder_api_server::try_again(begin(), AGAIN));
+        let mut events = std::pin::pin!(larder_api_server::try_again(begin, AGAIN, SILENCE));
         let goes_on = || {
             if trouble.clear() {
                 tracing::info!(kind = self.kind, "the watch goes on");
             }
         };
-        // The kind was not there, and has not been listed since.
-        let mut is_lost = false;
         loop {
             let event = tokio::select! {
                 biased;
                 // What is quiet says nothing, however long it is watched again.
                 () = self.is_open.notified() => {
-                    if is_lost {
-                        // It would go on where it was, and nobody would say what there is: where an etcd was put back that version is yet to come.
-                        events = Box::pin(larder_api_server::try_again(begin(), AGAIN));
-                    } else {
-                        goes_on();
-                    }
+                    goes_on();
                     continue;
                 }
                 event = events.next() => event,
@@ -133,9 +130,8 @@ impl Watch {
             match event {
                 Ok(event) => {
                     let is_complete = matches!(event, Event::InitDone);
-                    is_lost &= !is_complete;
                     // Whoever begins to list has not been answered yet.
-                    if !is_lost && !matches!(event, Event::Init) {
+                    if !matches!(event, Event::Init) {
                         goes_on();
                     }
                     self.world.change(|known| apply.apply(known, event));
@@ -154,7 +150,6 @@ impl Watch {
                     };
                     if code == Some(404) {
                         // There is no such kind any more, or not yet: nothing follows from not seeing any.
-                        is_lost = true;
                         self.world.change(|known| apply.lost(known));
                         if self.is_optional {
                             waits = None;

@@ -13,6 +13,8 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff, StreamBackoff};
 use kube::runtime::watcher::{Event, ExponentialBackoff, Result};
 
+use crate::anew::anew;
+
 /// After the first failure; up to twice that, by chance, as everywhere here.
 const FIRST: Duration = Duration::from_millis(800);
 
@@ -41,9 +43,15 @@ impl Backoff for Again {
     }
 }
 
-/// The events of a watch, which after a failure is tried again, at the latest after about `latest` (less than half a minute).
-pub fn try_again<K, S>(events: S, latest: Duration) -> StreamBackoff<impl Stream<Item = Result<Event<K>>> + Send, Again>
+/// The events of the watches that `begin` begins, each of which lists first. After a failure it is tried again, at the latest after about `latest` (less than half
+/// a minute); what is not believed any more ([`anew`](crate::anew)), after a silence of `silence` and by chance up to twice that, is listed anew.
+pub fn try_again<K, S>(
+    begin: impl Fn() -> S + Send,
+    latest: Duration,
+    silence: Duration,
+) -> StreamBackoff<impl Stream<Item = Result<Event<K>>> + Send, Again>
 where
+    K: Send,
     S: Stream<Item = Result<Event<K>>> + Send,
 {
     let got_somewhere = Arc::new(AtomicBool::new(false));
@@ -51,7 +59,7 @@ where
         ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(latest).without_max_times().with_jitter();
     let pauses = ResetTimerBackoff::new(ExponentialBackoff::from(pauses), WELL);
     let again = Again { pauses, got_somewhere: Arc::clone(&got_somewhere) };
-    let seen = events.inspect_ok(move |event| {
+    let seen = anew(begin, silence).inspect_ok(move |event| {
         if !matches!(event, Event::Init | Event::InitApply(_)) {
             got_somewhere.store(true, Ordering::Relaxed);
         }
@@ -62,6 +70,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::sync::Mutex;
 
     use futures_util::{StreamExt as _, stream};
     use kube::runtime::watcher::Error;
@@ -71,13 +80,14 @@ mod tests {
 
     /// When it was tried: what fails is one `Init` and one error each time.
     async fn tries(of: Vec<Vec<Result<Event<()>>>>) -> Vec<Duration> {
-        let began = Instant::now();
+        let start = Instant::now();
         let mut tried = Vec::new();
-        let events = stream::iter(of.into_iter().flatten());
-        let mut events = pin!(try_again(events, Duration::from_secs(10)));
+        let events = Mutex::new(Some(stream::iter(of.into_iter().flatten())));
+        let begin = || events.lock().unwrap().take().unwrap();
+        let mut events = pin!(try_again(begin, Duration::from_secs(10), Duration::from_hours(1)));
         while let Some(event) = events.next().await {
             if matches!(event, Ok(Event::Init)) {
-                tried.push(began.elapsed());
+                tried.push(start.elapsed());
             }
         }
         tried.windows(2).map(|two| two[1].saturating_sub(two[0])).collect()

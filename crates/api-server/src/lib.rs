@@ -3,6 +3,7 @@
 //! Knows nothing of what is read or written there.
 
 mod again;
+mod anew;
 
 use std::time::Duration;
 

@@ -26,6 +26,8 @@ const LESS_IS_BELIEVED: Duration = Duration::from_secs(5);
 const NONE_IS_BELIEVED: Duration = Duration::from_hours(1);
 /// At the latest, and by chance up to twice that: 500 nodes that start before their API server do not keep it from starting.
 const AGAIN: Duration = Duration::from_secs(20);
+/// What says nothing for so long is listed, and by chance not before twice that.
+const SILENCE: Duration = Duration::from_mins(20);
 /// Without credentials there is nobody to ask.
 const NO_CLIENT: Duration = Duration::from_secs(30);
 
@@ -146,7 +148,8 @@ fn events(
 ) -> impl futures_util::Stream<Item = watcher::Result<Event<DeserializeGuard<UpstreamRegistry>>>> {
     // Of what the API server has in memory: with it starts a watch that catches up, and 500 nodes that ask its database cost too much.
     let config = watcher::Config::default().any_semantic();
-    api_server::try_again(watcher(Api::<DeserializeGuard<UpstreamRegistry>>::all(client), config), AGAIN)
+    let objects = Api::<DeserializeGuard<UpstreamRegistry>>::all(client);
+    api_server::try_again(move || watcher(objects.clone(), config.clone()), AGAIN, SILENCE)
 }
 
 /// When what changed is believed.

@@ -12,6 +12,8 @@ use larder_test_node::http::{self, free_address};
 use larder_test_node::process::Process;
 use larder_test_origin::private_certificate;
 use larder_test_parts::Parts;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SigningKey as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,8 +30,9 @@ pub const RIGHTS: &str = include_str!("../../../docs/cluster-cache-rights.yaml")
 /// The one that tests speak to.
 pub struct ControlPlane {
     api_server: Option<Process>,
-    _etcd: Process,
+    etcd: Option<Process>,
     etcd_address: SocketAddr,
+    etcd_peers: SocketAddr,
     address: SocketAddr,
     programs: PathBuf,
     folder: TempDir,
@@ -41,15 +44,7 @@ impl ControlPlane {
         let parts = Parts::from_environment()?;
         let folder = tempfile::tempdir()?;
         let path = folder.path();
-        let (etcd_address, peer) = (free_address()?, free_address()?);
-        let (clients, peers) = (format!("http://{etcd_address}"), format!("http://{peer}"));
-        let mut command = Command::new(parts.module("etcd")?.join("server"));
-        command.arg("--data-dir").arg(path.join("etcd")).args(["--unsafe-no-fsync", "--name", "one"]);
-        command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
-        command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
-        command.args(["--initial-cluster", &format!("one={peers}")]);
-        let etcd = Process::start("etcd", path, &mut command)?;
-
+        let (etcd_address, etcd_peers) = (free_address()?, free_address()?);
         let certificate = private_certificate(&["127.0.0.1"]);
         let first = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         let second = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -67,7 +62,8 @@ impl ControlPlane {
         }
         let programs = parts.module("kubernetes-1.34")?;
         let address = free_address()?;
-        let mut plane = Self { api_server: None, _etcd: etcd, etcd_address, address, programs, folder };
+        let mut plane = Self { api_server: None, etcd: None, etcd_address, etcd_peers, address, programs, folder };
+        plane.start_etcd()?;
         plane.write_kubeconfig("admin", &format!("token: {ADMINISTRATOR}"))?;
         plane.start_api_server()?;
         plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: larder}}")?;
@@ -78,6 +74,21 @@ impl ControlPlane {
         }
         plane.apply(RIGHTS)?;
         Ok(plane)
+    }
+
+    fn start_etcd(&mut self) -> Result<()> {
+        let (clients, peers) = (format!("http://{}", self.etcd_address), format!("http://{}", self.etcd_peers));
+        let mut command = Command::new(Parts::from_environment()?.module("etcd")?.join("server"));
+        command.arg("--data-dir").arg(self.etcd_data()).args(["--unsafe-no-fsync", "--name", "one"]);
+        command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+        command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+        command.args(["--initial-cluster", &format!("one={peers}")]);
+        self.etcd = Some(Process::start("etcd", self.folder.path(), &mut command)?);
+        Ok(())
+    }
+
+    fn etcd_data(&self) -> PathBuf {
+        self.folder.path().join("etcd")
     }
 
     /// Starts the API server, which signs tokens with its first key.
@@ -123,16 +134,43 @@ impl ControlPlane {
 
     /// Has etcd forget all that was before now, as the API server does every five minutes: a watch that would go on from there has to list again.
     pub fn compact_etcd(&self) -> Result<()> {
-        let ask = |path: &str, question: Value| -> Result<Value> {
-            let reply = http::post(self.etcd_address, path, &question.to_string())?;
-            ensure!(reply.status == 200, "etcd: {}", reply.text());
-            let body = reply.body.into_iter().skip_while(|byte| *byte != b'{').collect::<Vec<_>>();
-            let end = body.iter().rposition(|byte| *byte == b'}').context("no JSON")?;
-            Ok(serde_json::from_slice(body.get(..=end).unwrap_or_default())?)
-        };
-        let head = ask("/v3/kv/range", json!({ "key": "AA==" }))?;
+        let head = self.ask_etcd("/v3/kv/range", &json!({ "key": "AA==" }))?;
         let revision = head.pointer("/header/revision").context("a revision")?.clone();
-        ask("/v3/kv/compaction", json!({ "revision": revision, "physical": true })).map(drop)
+        self.ask_etcd("/v3/kv/compaction", &json!({ "revision": revision, "physical": true })).map(drop)
+    }
+
+    /// As much happens in etcd as so many writes, and nothing that anybody would see.
+    pub fn etcd_goes_on(&self, writes: usize) -> Result<()> {
+        let put = json!({ "key": "AA==", "value": "AA==" });
+        (0..writes).try_for_each(|_| self.ask_etcd("/v3/kv/put", &put).map(drop))
+    }
+
+    /// A backup of etcd as it is now. It stands still meanwhile, as if it were killed: whatever it has written is there.
+    pub fn back_up_etcd(&self, name: &str) -> Result<()> {
+        let etcd = self.etcd.as_ref().context("etcd runs")?;
+        etcd.signal(Signal::SIGSTOP)?;
+        let stopped = waitpid(etcd.pid(), Some(WaitPidFlag::WUNTRACED))?;
+        ensure!(matches!(stopped, WaitStatus::Stopped(..)), "etcd: {stopped:?}");
+        let copied = copy(&self.etcd_data(), &self.folder.path().join(name));
+        etcd.signal(Signal::SIGCONT)?;
+        copied
+    }
+
+    /// Stops the API server, puts etcd back to a backup, and starts the API server again, as is done with a real one. Versions are those of then.
+    pub fn put_back_etcd(&mut self, name: &str) -> Result<()> {
+        (self.api_server, self.etcd) = (None, None);
+        fs::remove_dir_all(self.etcd_data())?;
+        fs::rename(self.folder.path().join(name), self.etcd_data())?;
+        self.start_etcd()?;
+        self.start_api_server()
+    }
+
+    fn ask_etcd(&self, path: &str, question: &Value) -> Result<Value> {
+        let reply = http::post(self.etcd_address, path, &question.to_string())?;
+        ensure!(reply.status == 200, "etcd: {}", reply.text());
+        let body = reply.body.into_iter().skip_while(|byte| *byte != b'{').collect::<Vec<_>>();
+        let end = body.iter().rposition(|byte| *byte == b'}').context("no JSON")?;
+        Ok(serde_json::from_slice(body.get(..=end).unwrap_or_default())?)
     }
 
     /// Where it listens.
@@ -245,4 +283,19 @@ impl ControlPlane {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// A folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

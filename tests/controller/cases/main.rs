@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         ("statuses::what_is_wrong_is_said_where_people_look", statuses::what_is_wrong_is_said),
         ("trouble::refused_by_the_cache_it_says_so", trouble::refused),
         ("trouble::who_makes_objects_keeps_nobodys_image_out", trouble::squatters),
+        ("trouble::an_etcd_that_is_put_back_is_listed_anew", trouble::put_back),
         ("trouble::cache_and_api_server_away_and_back", trouble::away_and_back),
         ("trouble::a_sudden_drop_is_held_back_and_the_leader_is_killed", trouble::brake_and_kill),
     ];

@@ -62,6 +62,32 @@ pub(crate) fn compacted() -> Result<()> {
     controller.terminate()
 }
 
+/// etcd is put back to what it was before, and the versions with it: a watch that went on where it was would wait for one that is yet to come, and
+/// nobody would say meanwhile what is new.
+pub(crate) fn put_back() -> Result<()> {
+    let mut cluster = Cluster::start()?;
+    let images: Vec<String> = (0..4).map(|seed| cluster.push(&format!("team/app-{seed}"), seed).0).collect();
+    cluster.run("before", &images[0])?;
+    let controller = cluster.controller(&[])?;
+    cluster.until_reason(&images[0], "Cached", "Complete")?;
+    cluster.plane.back_up_etcd("backup")?;
+    // What comes now is not in it, and is of versions that are far ahead of it.
+    cluster.plane.etcd_goes_on(1_000)?;
+    cluster.run("lost", &images[1])?;
+    cluster.wish("lost", &images[2])?;
+    for image in [&images[1], &images[2]] {
+        cluster.until_reason(image, "Cached", "Complete")?;
+    }
+    cluster.plane.put_back_etcd("backup")?;
+    controller.until_it_says_no_more("not watched")?;
+    cluster.run("after", &images[3])?;
+    cluster.until_reason(&images[3], "Cached", "Complete")?;
+    // What is not there any more is known, too.
+    pass(&cluster, "other")?;
+    ensure!(pins(&cluster)? == [images[0].clone(), images[3].clone()], "{:?}: {}", pins(&cluster)?, controller.log());
+    controller.terminate()
+}
+
 pub(crate) fn brake_and_kill() -> Result<()> {
     let cluster = Cluster::start()?;
     let images: Vec<String> = (0..6).map(|seed| cluster.push(&format!("team/app-{seed}"), seed).0).collect();
