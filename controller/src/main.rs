@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use larder_controller::cluster_cache::{ClusterCache, Limits};
-use larder_controller::leader::{self, Candidate, Witness};
+use larder_controller::leader::{self, Candidate, Note, Witness};
 use larder_controller::metrics::Metrics;
 use larder_controller::work::{Shared, work};
 use larder_controller::world::World;
@@ -87,6 +87,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(identity, cache = %cache.url, observe = settings.observe, %lease, "larder-controller");
     let world = Arc::new(World::new(filters));
     watches::start(&tasks, &client, &heard, &world, &readiness, &metrics);
+    let note = Note::default();
     let shared = Arc::new(Shared {
         world,
         client: client.clone(),
@@ -96,11 +97,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics,
         readiness,
         word: Mutex::default(),
+        note: note.clone(),
         report,
         identity: identity.clone(),
     });
     let witness = Arc::new(Told(Arc::clone(&shared)));
-    let candidate = Candidate::new(client, lease, identity, times, witness);
+    let candidate = Candidate::new(client, lease, identity, times, witness).with_note(note);
     let leading = leader::lead(candidate, shutdown, move |leadership| work(Arc::clone(&shared), leadership));
     tasks.spawn_fallible("leader", leading);
     tasks.finish(STOPPING).await.map_err(anyhow::Error::from)

@@ -74,12 +74,24 @@ pub struct Brake {
     forgiven: BTreeSet<Image>,
     /// What would have gone at once, and too much of it. However many others there are later, it is let go by a word, or it is wanted again.
     held: BTreeSet<Image>,
+    /// Somebody before this one held something: whatever would go at first is taken for that.
+    inherits: bool,
 }
 
 impl Brake {
     /// One with words of its own, by a seed that no other process has.
     pub fn new(seed: impl Into<String>) -> Self {
         Self { seed: seed.into(), ..Self::default() }
+    }
+
+    /// The one of a process before this one held something, which this one has not seen.
+    pub fn inherit(&mut self) {
+        self.inherits = true;
+    }
+
+    /// Whether something is held until a word is said for it, however many others there are.
+    pub fn holds(&self) -> bool {
+        self.inherits || !self.held.is_empty()
     }
 
     /// The word for a set of images, in any order.
@@ -109,7 +121,7 @@ impl Brake {
             self.held.retain(|image| to_go.contains(image));
         }
         // What only adds up with others within the hour may go when the hour is over.
-        if is_emptied || is_many(pass.to_go.len()) {
+        if std::mem::take(&mut self.inherits) || is_emptied || is_many(pass.to_go.len()) {
             self.held.extend(pass.to_go.iter().map(|(image, _)| image.clone()));
         }
         if pass.to_go.is_empty() || !(is_emptied || is_sudden || !self.held.is_empty()) {

@@ -25,9 +25,19 @@ impl Expiring {
         Self { brake: Brake::new(format!("{seed}/expiry")), ..Self::default() }
     }
 
+    /// One after another process, which held something back.
+    pub fn inherit(&mut self) {
+        self.brake.inherit();
+    }
+
+    /// Whether something is held back until a word is said for it.
+    pub fn holds(&self) -> bool {
+        self.brake.holds()
+    }
+
     /// Whether somebody was told of a set, or let one go that has not gone: then all that is due has to be looked at, whichever of it is looked at first.
     pub fn is_under_way(&self) -> bool {
-        !self.shown.is_empty() || !self.let_go.is_empty()
+        self.holds() || !self.shown.is_empty() || !self.let_go.is_empty()
     }
 
     /// Which of `due` may go, and what of them is held back. `there` counts all images that have an object.

@@ -15,14 +15,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Witness;
 use super::election::{Claim, Election, Record, Step, Times};
+use super::{Note, Witness};
 
 /// Of a graceful end: whoever waits for it waits for a Pod to stop.
 const RELEASE: Duration = Duration::from_secs(3);
 
 /// On the Lease: what a person says to the brake.
 pub const WORD: &str = "larder.dev/remove";
+
+/// On the Lease: what a leader leaves to the next one ([`Note`]).
+pub const HELD: &str = "larder.dev/held";
 
 /// `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +66,7 @@ pub struct Candidate {
     identity: String,
     times: Times,
     witness: Arc<dyn Witness>,
+    note: Note,
 }
 
 /// How a write ended.
@@ -77,7 +81,13 @@ impl Candidate {
     /// `identity` is no other candidate's, nor that of an earlier life of this one.
     pub fn new(client: Client, name: LeaseName, identity: String, times: Times, witness: Arc<dyn Witness>) -> Self {
         let api = Api::namespaced(client, &name.namespace);
-        Self { api, name, identity, times, witness }
+        Self { api, name, identity, times, witness, note: Note::default() }
+    }
+
+    /// With what its work leaves on the lease.
+    #[must_use]
+    pub fn with_note(self, note: Note) -> Self {
+        Self { note, ..self }
     }
 
     pub(super) fn witness(&self) -> Arc<dyn Witness> {
@@ -146,8 +156,9 @@ impl Candidate {
     }
 
     fn tell(&self, lease: &Lease) {
-        let word = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(WORD));
-        self.witness.word(word.map(String::as_str));
+        let said = |name| lease.metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        self.note.read(said(HELD));
+        self.witness.word(said(WORD));
     }
 
     async fn claim(&self, election: &mut Election, claim: Claim) -> Result<(), String> {
@@ -203,7 +214,12 @@ impl Candidate {
     /// A merge patch that names a version is refused with 409 where there is another one, and leaves alone what others wrote on it.
     async fn change(&self, replaces: &Record, spec: serde_json::Value) -> Written {
         let parameters = PatchParams { field_manager: Some(crate::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let change = json!({ "metadata": { "resourceVersion": replaces.version }, "spec": spec });
+        let mut metadata = json!({ "resourceVersion": replaces.version });
+        if let (Some(line), Some(metadata)) = (self.note.left(), metadata.as_object_mut()) {
+            let line = Some(line).filter(|line| !line.is_empty());
+            metadata.insert("annotations".to_owned(), json!({ HELD: line }));
+        }
+        let change = json!({ "metadata": metadata, "spec": spec });
         self.what(self.api.patch(&self.name.name, &parameters, &Patch::Merge(change)).await)
     }
 

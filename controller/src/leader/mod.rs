@@ -6,6 +6,7 @@
 
 pub mod election;
 mod lease;
+mod note;
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +18,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use election::Times;
-pub use lease::{Candidate, LeaseName, WORD};
+pub use lease::{Candidate, HELD, LeaseName, WORD};
+pub use note::Note;
 
 /// Who works no longer because nobody leads for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

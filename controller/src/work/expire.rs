@@ -94,6 +94,7 @@ impl Work {
             .flat_map(|(_, due)| due.objects)
             .take(AT_A_TIME)
             .collect();
+        self.leave_a_note();
         self.tell_of_expiry(held.as_ref());
         if going.is_empty() && held.is_none() {
             self.conditions.clock.clear();

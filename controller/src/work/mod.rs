@@ -12,6 +12,7 @@ mod bounding;
 mod budget;
 mod burst;
 mod expire;
+mod held;
 mod listing;
 mod looks;
 mod monitoring;
@@ -50,7 +51,7 @@ use crate::decide::rounds::Rounds;
 use crate::decide::turns::Turns;
 use crate::decide::{Image, Moment};
 use crate::events::Events;
-use crate::leader::{Leadership, NotLeading};
+use crate::leader::{Leadership, NotLeading, Note};
 use crate::metrics::Metrics;
 use crate::world::{World, now};
 
@@ -132,6 +133,8 @@ pub struct Shared {
     pub readiness: Readiness,
     /// What a person has said to the brake.
     pub word: Mutex<Option<String>>,
+    /// What the next leader has to know.
+    pub note: Note,
     /// The page `/report`, as the work made it last.
     pub report: Arc<Mutex<String>>,
     /// This process, for events and jitter.
@@ -282,6 +285,7 @@ impl Drop for Work {
         for condition in [cache, brake, expiry, clock, unreadable, api, declared, lists] {
             condition.clear();
         }
+        self.shared.note.say_nothing();
         self.shared.metrics.held(0);
         self.shared.metrics.forget_images();
         self.shared.report.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -299,6 +303,7 @@ impl Work {
         let turns = Turns::new(shared.settings.concurrency, Backoff::default(), shared.identity.clone());
         let begin = Instant::now();
         shared.world.is_worked_on(true);
+        let found = held::Held::read(&shared.note.found());
         let conditions = Conditions {
             cache: shared.readiness.condition("cluster cache"),
             brake: shared.readiness.condition("brake"),
@@ -326,8 +331,8 @@ impl Work {
             rules: shared.settings.rules.clone(),
             pins: Pins::default(),
             turns,
-            brake: Brake::new(shared.identity.clone()),
-            expiring: Expiring::new(&shared.identity),
+            brake: found.brake(&shared.identity),
+            expiring: found.expiring(&shared.identity),
             let_go: BTreeSet::new(),
             rounds: Rounds::default(),
             by_time: Rounds::default(),

@@ -207,6 +207,7 @@ impl Work {
             untouched: &untouched,
         };
         let plan = pins::plan(&wishes, &cached, listing, &mut self.brake, now);
+        self.leave_a_note();
         // What is on its way out may still fail to go.
         self.let_go.retain(|image| self.pins.leaving.contains(image));
         self.let_go.extend(plan.let_go.iter().cloned());

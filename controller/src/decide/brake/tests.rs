@@ -101,6 +101,29 @@ fn what_was_held_back_does_not_go_because_others_have_come() {
 }
 
 #[test]
+fn what_another_one_held_is_held_on() {
+    let seen = with(Cause::Missing, 0..8);
+    let mut brake = Brake::default();
+    assert_eq!(brake.rule(&pass(36, &seen), minute(0)), Ruling::Go, "less than a quarter");
+    let mut brake = Brake::new("the next one");
+    brake.inherit();
+    assert!(brake.holds());
+    // Without a list nobody knows what it was.
+    assert!(matches!(brake.rule(&Pass { is_listed: false, ..pass(36, &seen) }, minute(0)), Ruling::Hold(_)));
+    assert!(matches!(brake.rule(&pass(36, &seen), minute(0)), Ruling::Hold(Hold { to_go: 8, .. })));
+    let Ruling::Hold(hold) = brake.rule(&pass(500, &seen), minute(200)) else { panic!("held") };
+    assert!(brake.holds());
+    assert_eq!(brake.rule(&Pass { word: hold.word.as_deref(), ..pass(500, &seen) }, minute(201)), Ruling::Go);
+    assert!(!brake.holds());
+    // What is gone or wanted again by then is held by nobody, and nothing else is.
+    let mut brake = Brake::default();
+    brake.inherit();
+    assert_eq!(brake.rule(&pass(36, &[]), minute(0)), Ruling::Go);
+    assert!(!brake.holds());
+    assert_eq!(brake.rule(&pass(36, &seen), minute(1)), Ruling::Go);
+}
+
+#[test]
 fn what_was_let_go_before_counts_no_more() {
     let mut brake = Brake::default();
     assert_eq!(brake.rule(&pass(100, &[]), minute(0)), Ruling::Go);

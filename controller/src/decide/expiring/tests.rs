@@ -31,6 +31,19 @@ fn a_clock_far_ahead_or_a_wrong_expiry_deletes_no_object() {
 }
 
 #[test]
+fn what_another_one_held_is_held_on() {
+    let mut expiring = Expiring::new("the next one");
+    expiring.inherit();
+    assert!(expiring.is_under_way(), "a look at a few of what is due would take those for all of it");
+    let (may_go, hold) = expiring.rule(100, &images(0..20), None, minute(0));
+    assert!(may_go.is_empty(), "less than a quarter, and part of more");
+    let word = hold.unwrap().word;
+    assert!(expiring.holds());
+    assert_eq!(expiring.rule(100, &images(0..20), word.as_deref(), minute(1)), (&images(0..20), None));
+    assert!(!expiring.holds());
+}
+
+#[test]
 fn a_few_go_by_themselves() {
     let mut expiring = Expiring::new("this");
     let due = images(0..25);
