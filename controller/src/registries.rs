@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::decide::registry::{Part, Registries as Rules, Said};
-use crate::world::{Gone, Source, is_newer, is_ours_alone};
+use crate::world::{Gone, Source, State, is_ours_alone};
 
 use going::Going;
 
@@ -56,6 +56,10 @@ impl Upstream {
             status: object.status.unwrap_or_default(),
             spec: object.spec,
         })
+    }
+
+    fn state(&self) -> State<'_> {
+        State { uid: &self.uid, version: &self.resource_version }
     }
 
     /// Whether it is of its registry: one of another name is not looked at.
@@ -178,20 +182,8 @@ impl Registries {
     /// A state of one of them.
     pub fn object(&mut self, object: Upstream, source: Source, now: Instant) -> Changed {
         let before = self.objects.get(&object.name);
-        match source {
-            Source::List => self.gone.forget(&object.uid),
-            Source::Watch | Source::Answer => {
-                let is_older = |known: &Upstream| {
-                    known.uid == object.uid && !is_newer(&object.resource_version, &known.resource_version)
-                };
-                if self.gone.contains(&object.uid) || before.is_some_and(is_older) {
-                    return Changed::new();
-                }
-            }
-        }
-        // There is one of a name: whatever is still said of the other is of before.
-        if let Some(before) = before.filter(|before| before.uid != object.uid) {
-            self.gone.insert(&before.uid, now);
+        if !self.gone.is_news(object.state(), before.map(Upstream::state), source, now) {
+            return Changed::new();
         }
         self.going.stays(&object.name);
         let is_as_before =

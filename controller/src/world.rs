@@ -32,7 +32,7 @@ use crate::decide::platforms::{Platform, Remembered};
 use crate::decide::{Image, Moment};
 use crate::registries::Registries;
 
-pub(crate) use gone::Gone;
+pub(crate) use gone::{Gone, State};
 pub use names::Names;
 pub use objects::Objects;
 pub use tallies::{Counted, Tallies, Tally};
@@ -79,9 +79,8 @@ impl Object {
         })
     }
 
-    /// Whether `other` is of before. The API server's versions are numbers of etcd's.
-    fn is_newer_than(&self, other: &Self) -> bool {
-        is_newer(&self.resource_version, &other.resource_version)
+    fn state(&self) -> State<'_> {
+        State { uid: &self.uid, version: &self.resource_version }
     }
 }
 
@@ -223,17 +222,10 @@ impl Known {
     /// A state of an object.
     pub fn object(&mut self, object: Object, source: Source) {
         let known = self.objects.get(&object.name);
-        let is_news = match source {
-            Source::List => {
-                self.gone.forget(&object.uid);
-                known.is_none_or(|known| *known != object)
-            }
-            Source::Watch | Source::Answer => {
-                !self.gone.contains(&object.uid)
-                    && known.is_none_or(|known| known.uid != object.uid || object.is_newer_than(&known))
-            }
-        };
-        if !is_news {
+        let known = known.as_deref();
+        if !self.gone.is_news(object.state(), known.map(Object::state), source, Instant::now())
+            || known == Some(&object)
+        {
             return;
         }
         self.unreadable.object_gone(&object.name);

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::{Source, is_newer};
+
 /// Longer than anybody waits for an answer.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
@@ -22,7 +24,34 @@ pub(crate) struct Gone {
     missed: HashMap<String, Instant>,
 }
 
+/// A state of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State<'a> {
+    /// `metadata.uid`
+    pub(crate) uid: &'a str,
+    /// `metadata.resourceVersion`
+    pub(crate) version: &'a str,
+}
+
 impl Gone {
+    /// Whether a state says what is not known yet, or is of before; `known` is the one of that name.
+    pub(crate) fn is_news(&mut self, state: State<'_>, known: Option<State<'_>>, source: Source, now: Instant) -> bool {
+        match source {
+            Source::List => self.forget(state.uid),
+            Source::Watch | Source::Answer => {
+                let is_older = |known: State<'_>| known.uid == state.uid && !is_newer(state.version, known.version);
+                if self.contains(state.uid) || known.is_some_and(is_older) {
+                    return false;
+                }
+            }
+        }
+        // There is one of a name: whatever is still said of the other is of before.
+        if let Some(other) = known.filter(|known| known.uid != state.uid) {
+            self.insert(other.uid, now);
+        }
+        true
+    }
+
     /// It was deleted.
     pub(crate) fn insert(&mut self, uid: &str, now: Instant) {
         while self.by_age.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > REMEMBERED) {
@@ -37,7 +66,7 @@ impl Gone {
     }
 
     /// Whether it was, lately.
-    pub(crate) fn contains(&self, uid: &str) -> bool {
+    fn contains(&self, uid: &str) -> bool {
         self.uids.contains(uid)
     }
 
@@ -50,7 +79,7 @@ impl Gone {
     }
 
     /// A list has it: an etcd was put back to what it was before.
-    pub(crate) fn forget(&mut self, uid: &str) {
+    fn forget(&mut self, uid: &str) {
         self.missed.remove(uid);
         if self.uids.remove(uid) {
             self.by_age.retain(|(_, known)| known != uid);
@@ -75,6 +104,24 @@ mod tests {
         assert!(!gone.contains("b"));
         gone.insert("b", start + REMEMBERED * 3);
         assert!(gone.contains("b") && gone.by_age.len() == 1);
+    }
+
+    #[test]
+    fn a_list_says_what_there_is_and_others_what_is_newer() {
+        let (mut gone, now) = (Gone::default(), Instant::now());
+        let state = |uid, version| State { uid, version };
+        let known = Some(state("a", "7"));
+        for (version, watch, list) in [("6", false, true), ("7", false, true), ("8", true, true)] {
+            for source in [Source::Watch, Source::Answer] {
+                assert_eq!(gone.is_news(state("a", version), known, source, now), watch, "{version}");
+            }
+            assert_eq!(gone.is_news(state("a", version), known, Source::List, now), list, "{version}");
+        }
+        // Another one of that name: what is said of the first from now on is of before, unless a list has it again.
+        assert!(gone.is_news(state("b", "3"), known, Source::Watch, now));
+        assert!(!gone.is_news(state("a", "9"), Some(state("b", "3")), Source::Answer, now));
+        assert!(gone.is_news(state("a", "9"), Some(state("b", "3")), Source::List, now));
+        assert!(!gone.is_news(state("b", "10"), Some(state("a", "9")), Source::Watch, now));
     }
 
     #[test]
