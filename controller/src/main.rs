@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 use args::{Command, RunArgs, Typed};
 use config::Config;
 
+/// One decides, and the others read what was answered: more are of no use, and each takes memory of its own, however many processors a node has.
+const THREADS: usize = 4;
+
 /// After a stop: to give the lease back, which has a shorter limit of its own.
 const STOPPING: Duration = Duration::from_secs(10);
 
@@ -54,7 +57,9 @@ fn main() -> ExitCode {
 /// Until SIGTERM.
 fn run(args: &RunArgs) -> anyhow::Result<()> {
     let config = config::config(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
+    let threads = std::thread::available_parallelism().map_or(THREADS, |processors| processors.get().min(THREADS));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = runtime.context("start a runtime")?;
     runtime.block_on(serve(config))
 }
 

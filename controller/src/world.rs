@@ -220,7 +220,7 @@ impl Known {
     }
 
     /// A state of an object.
-    pub fn object(&mut self, object: Object, source: Source) {
+    pub fn object(&mut self, mut object: Object, source: Source) {
         let known = self.objects.get(&object.name);
         let known = known.as_deref();
         if !self.gone.is_news(object.state(), known.map(Object::state), source, Instant::now())
@@ -229,18 +229,23 @@ impl Known {
             return;
         }
         self.unreadable.object_gone(&object.name);
+        // Its name and its image are in memory once, whoever has them.
+        if let Some((image, _)) = self.by_image.get_key_value(&object.image) {
+            object.image = image.clone();
+        }
         let (first, last) = (&object.status.first_used, &object.status.last_used);
         self.index.record(&object.image, first.as_ref().map(moment), last.as_ref().map(moment));
+        let name = self.objects.name(&object.name);
         match self.by_image.get_mut(&object.image) {
-            Some(names) => names.insert(&object.name),
+            Some(names) => names.insert(&name),
             None => {
-                self.by_image.insert(object.image.clone(), Names::One(object.name.as_str().into()));
+                self.by_image.insert(object.image.clone(), Names::One(Arc::clone(&name)));
             }
         }
         self.deleted.remove(&object.image);
         let image = object.image.clone();
         self.changed.insert(image.clone());
-        let before = self.objects.insert(object);
+        let before = self.objects.insert(name, object);
         self.tally(&image);
         if let Some(before) = before
             && before.image != image

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::{CacheError, Code};
-use crate::decide::Moment;
+use crate::decide::platforms::Platforms;
+use crate::decide::{Image, Moment};
 
 /// The longest words that are shown to a person, in characters.
 const WORDS: usize = 500;
@@ -99,17 +100,17 @@ pub struct Amount {
     pub fetched: u64,
 }
 
-/// A pin as the cache shows it.
+/// A pin as the cache shows it. There may be 100,000 of them in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
     /// What is kept.
-    pub image: ImageReference,
-    /// On which platforms; none: on all.
-    pub platforms: Vec<String>,
+    pub image: Image,
+    /// On which platforms. What is none that anybody here would ask for is left out.
+    pub platforms: Platforms,
     /// Where it is.
     pub state: PinState,
     /// Why it is not complete, if it is known.
-    pub error: Option<String>,
+    pub error: Option<Box<str>>,
     /// The same, to a program.
     pub code: Option<Code>,
     /// What the reference means.
@@ -183,10 +184,10 @@ impl Written {
         let image = ImageReference::parse(&image)
             .map_err(|error| CacheError::Strange { reason: format!("a pin of no image: {error}") })?;
         Ok(Pin {
-            image,
-            platforms: platforms.iter().take(64).map(|platform| shown(platform)).collect(),
+            image: Image::of(image),
+            platforms: Platforms::of_words(platforms.get(..64).unwrap_or(&platforms)),
             state,
-            error: error.map(|text| shown(&text)),
+            error: error.map(|text| shown(&text).into()),
             code,
             digest: digest(root)?,
             until_then: digest(until_then)?,
@@ -202,7 +203,7 @@ impl Written {
 pub(super) fn pin(body: &[u8], holder: &str, image: &ImageReference) -> Result<Pin, CacheError> {
     let written: Written = serde_json::from_slice(body).map_err(strange("a pin"))?;
     let pin = written.checked(holder)?;
-    if pin.image != *image {
+    if pin.image != Image::of(image.clone()) {
         return Err(CacheError::Strange { reason: format!("a pin of {}, not of {image}", pin.image) });
     }
     Ok(pin)

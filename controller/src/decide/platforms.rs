@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// `os/architecture[/variant]`, in the words of the OCI image specification, which are Go's.
@@ -104,14 +105,14 @@ impl Remembered {
     }
 }
 
-/// What a pin asks for.
+/// What a pin asks for. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Platforms {
     /// Every platform that the image has: no body in the control API.
     #[default]
     All,
     /// These, at least one.
-    These(BTreeSet<Platform>),
+    These(Arc<BTreeSet<Platform>>),
 }
 
 impl Platforms {
@@ -119,14 +120,14 @@ impl Platforms {
     /// too much is better than a Pod that does not start.
     pub fn of(own: &BTreeSet<Platform>, nodes: &BTreeSet<Platform>) -> Self {
         let chosen = if own.is_empty() { nodes } else { own };
-        if chosen.is_empty() { Self::All } else { Self::These(chosen.clone()) }
+        if chosen.is_empty() { Self::All } else { Self::These(Arc::new(chosen.clone())) }
     }
 
     /// What satisfies both.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         match (self, other) {
-            (Self::These(this), Self::These(that)) => Self::These(this.union(that).cloned().collect()),
+            (Self::These(this), Self::These(that)) => Self::These(Arc::new(this.union(that).cloned().collect())),
             (Self::All, _) | (_, Self::All) => Self::All,
         }
     }
@@ -134,7 +135,7 @@ impl Platforms {
     /// As the control API writes them: none is all.
     pub fn of_words(words: &[String]) -> Self {
         let these: BTreeSet<Platform> = words.iter().filter_map(|text| Platform::parse(text).ok()).collect();
-        if these.is_empty() { Self::All } else { Self::These(these) }
+        if these.is_empty() { Self::All } else { Self::These(Arc::new(these)) }
     }
 
     /// The same, the other way round.
@@ -164,10 +165,31 @@ impl Platforms {
         match self {
             Self::These(these) if these.len() > most => {
                 let rest = these.difference(first);
-                Self::These(these.intersection(first).chain(rest).take(most).cloned().collect())
+                Self::These(Arc::new(these.intersection(first).chain(rest).take(most).cloned().collect()))
             }
             asked => asked,
         }
+    }
+}
+
+/// So many are remembered as what others may be equal to.
+const MOST_ALIKE: usize = 16;
+
+/// Those that are equal are one in memory: nearly all images of a cluster are kept for the same machines, and a set of its own for each of 100,000 would be
+/// most of what is known of them.
+#[derive(Debug, Default)]
+pub struct Alike(Vec<Platforms>);
+
+impl Alike {
+    /// An equal one that was seen before, else this.
+    pub fn one(&mut self, platforms: Platforms) -> Platforms {
+        if let Some(known) = self.0.iter().find(|known| **known == platforms) {
+            return known.clone();
+        }
+        if self.0.len() < MOST_ALIKE {
+            self.0.push(platforms.clone());
+        }
+        platforms
     }
 }
 

@@ -10,14 +10,14 @@ use larder_api::cached_image;
 use larder_api::condition::{Reason, get};
 use tokio::time::Instant;
 
-use super::pinning::{need, platforms_of};
+use super::pinning::need;
 use super::{Done, Work, telling};
 use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, PinState};
 use crate::decide::brake::Ruling;
 use crate::decide::pins::{self, CachePin, Listing, Wish};
-use crate::decide::platforms::{Platform, Platforms};
+use crate::decide::platforms::{Alike, Platform, Platforms};
 use crate::decide::{Image, Moment};
-use crate::world::{Object, now};
+use crate::world::{Object, World, now};
 
 /// What the objects say in a pass.
 struct Wants {
@@ -49,8 +49,9 @@ impl Work {
         }
         self.pass_runs = true;
         self.pass_began = Instant::now();
-        let (cache, observe) = (self.shared.cache.clone(), self.shared.settings.observe);
-        self.write(list(cache, observe), |result| Done::Listed { result });
+        let (cache, world) = (self.shared.cache.clone(), Arc::clone(&self.shared.world));
+        let observe = self.shared.settings.observe;
+        self.write(list(cache, world, observe), |result| Done::Listed { result });
     }
 
     pub(super) fn listed(&mut self, result: Result<(Option<AsOf>, Vec<Pin>), CacheError>) {
@@ -83,13 +84,13 @@ impl Work {
                 return;
             }
         };
-        let seen: BTreeSet<Image> = listed.iter().map(|pin| Image::of(pin.image.clone())).collect();
+        let seen: BTreeSet<Image> = listed.iter().map(|pin| pin.image.clone()).collect();
         let watched = std::mem::take(&mut self.pins.watched);
         let is_kept = |image: &Image| seen.contains(image) || watched.contains(image);
         let mut changed: Vec<Image> = self.pins.known.keys().filter(|image| !is_kept(image)).cloned().collect();
         self.pins.known.retain(|image, _| is_kept(image));
         for pin in listed {
-            let image = Image::of(pin.image.clone());
+            let image = pin.image.clone();
             let known = self.pins.known.get(&image);
             if !watched.contains(&image) && known != Some(&pin) {
                 if is_news(known, &pin) {
@@ -134,9 +135,9 @@ impl Work {
             .collect();
         let pins = self.pins.known.iter().filter(|(image, _)| !named.contains(image.name()));
         let platforms: BTreeSet<Platform> = pins
-            .filter_map(|(_, pin)| match platforms_of(pin) {
+            .filter_map(|(_, pin)| match &pin.platforms {
                 Platforms::All => None,
-                Platforms::These(these) => Some(these),
+                Platforms::These(these) => Some(these.iter().cloned()),
             })
             .flatten()
             .collect();
@@ -149,6 +150,7 @@ impl Work {
         let known = shared.world.known();
         let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
         let mut wishes = Vec::with_capacity(known.by_image.len());
+        let mut alike = Alike::default();
         for image in known.by_image.keys().filter(|image| !is_skipped(image)) {
             let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
             let wanted = known.index.image(image, now);
@@ -161,7 +163,7 @@ impl Work {
                 self.turns.give_up(image);
                 continue;
             }
-            let platforms = Self::platforms(&objects, &known);
+            let platforms = alike.one(Self::platforms(&objects, &known));
             wishes.push(self.wish_of(image, wanted.as_ref(), &platforms));
         }
         let unreadable = known.unreadable.images(&self.pins.known.keys());
@@ -191,7 +193,7 @@ impl Work {
             .filter(|(image, _)| seen.contains(*image) && !self.pins.leaving.contains(*image))
             .map(|(image, pin)| CachePin {
                 image: image.clone(),
-                platforms: platforms_of(pin),
+                platforms: pin.platforms.clone(),
                 digest: pin.digest.clone(),
                 is_complete: pin.state == PinState::Complete,
                 // Also while it is tried again: of many some always are.
@@ -384,14 +386,20 @@ fn count<R: Reason>(conditions: &[larder_api::Condition], counts: &mut Counts) {
     }
 }
 
-/// All pins, and the beginning of a declaration before that.
-async fn list(cache: ClusterCache, observe: bool) -> Result<(Option<AsOf>, Vec<Pin>), CacheError> {
+/// All pins, and the beginning of a declaration before that. What is known already is not in memory a second time: of 100,000 pins that is most.
+async fn list(cache: ClusterCache, world: Arc<World>, observe: bool) -> Result<(Option<AsOf>, Vec<Pin>), CacheError> {
     let as_of = if observe { None } else { Some(cache.begin_declaration().await?) };
-    let mut pins = Vec::new();
+    let (mut pins, mut alike) = (Vec::new(), Alike::default());
     let mut listed = std::pin::pin!(cache.pins());
     while let Some(pin) = listed.next().await {
         match pin {
-            Ok(pin) => pins.push(pin),
+            Ok(mut pin) => {
+                if let Some((image, _)) = world.known().by_image.get_key_value(&pin.image) {
+                    pin.image = image.clone();
+                }
+                pin.platforms = alike.one(pin.platforms);
+                pins.push(pin);
+            }
             // Without the rest of the list nobody knows what there is.
             Err(error) => return Err(error),
         }

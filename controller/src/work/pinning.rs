@@ -22,10 +22,6 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Longer than the longest fetch that anybody waits for: its place is given to another then.
 const LONGEST: Duration = Duration::from_mins(30);
 
-pub(super) fn platforms_of(pin: &Pin) -> Platforms {
-    Platforms::of_words(&pin.platforms)
-}
-
 /// What the cache said to a wish that it will not take, however often it is asked; nothing where another time may do.
 fn refusal(error: &CacheError) -> Option<String> {
     match error {
@@ -74,7 +70,7 @@ impl Work {
                 .pins
                 .known
                 .get(&pin)
-                .is_some_and(|known| known.state == PinState::Complete && platforms_of(known) == platforms);
+                .is_some_and(|known| known.state == PinState::Complete && known.platforms == platforms);
             if !is_there && !self.pins.watched.contains(&pin) && !self.pins.leaving.contains(&pin) {
                 self.turns.wait(&pin, need);
             }
@@ -136,7 +132,7 @@ impl Work {
                 }
                 Self::platforms(&all, &known)
             };
-            if self.pins.known.get(&image).is_none_or(|pin| platforms_of(pin) != platforms) {
+            if self.pins.known.get(&image).is_none_or(|pin| pin.platforms != platforms) {
                 self.turns.is_wanted_otherwise(&image);
             }
             self.pins.watched.insert(image.clone());

@@ -126,7 +126,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         upstream_checked: checked.map(as_time).or_else(|| before.upstream_checked.clone()),
         digests: held_digests(facts, pinned),
         platforms: if pinned.is_some() {
-            pinned.map(|pin| pin.platforms.clone()).unwrap_or_default()
+            pinned.map(|pin| pin.platforms.words()).unwrap_or_default()
         } else {
             platforms.words()
         },
@@ -229,11 +229,10 @@ fn cached(facts: &Facts<'_>, pinned: Option<&Pin>, not_pinned: Option<&NotPinned
             (said, None) => said,
         },
     };
-    let of_pin = pinned.map(|pin| Platforms::of_words(&pin.platforms));
     let beside = Beside {
         missing_digests: facts.digests.values().filter(|cached| !**cached).count(),
         keeps_older: pinned.is_some_and(|pin| pin.until_then.is_some()),
-        missing_platforms: of_pin.map(|there| facts.platforms.missing_in(&there)).unwrap_or_default(),
+        missing_platforms: pinned.map(|pin| facts.platforms.missing_in(&pin.platforms)).unwrap_or_default(),
         refused,
         ignored: facts.ignored.clone(),
     };
@@ -241,7 +240,7 @@ fn cached(facts: &Facts<'_>, pinned: Option<&Pin>, not_pinned: Option<&NotPinned
 }
 
 fn said_of(pin: &Pin) -> conditions::Pin {
-    let words = pin.error.clone().unwrap_or_else(|| "the cache does not say why".to_owned());
+    let words = pin.error.as_deref().unwrap_or("the cache does not say why").to_owned();
     match pin.state {
         PinState::Queued => conditions::Pin::Queued,
         PinState::Fetching => conditions::Pin::Fetching(pin.bytes.fetched, pin.bytes.known),

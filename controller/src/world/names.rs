@@ -1,23 +1,24 @@
 //! The names of an image's objects: one, as a rule, and as many as people like.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Never none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
     /// For 100,000 images a set of one each would be most of what is known of them.
-    One(Box<str>),
+    One(Arc<str>),
     /// Two or more, at some time.
-    Many(BTreeSet<Box<str>>),
+    Many(BTreeSet<Arc<str>>),
 }
 
 impl Names {
-    pub(super) fn insert(&mut self, name: &str) {
+    pub(super) fn insert(&mut self, name: &Arc<str>) {
         match self {
-            Self::One(one) if **one == *name => {}
-            Self::One(one) => *self = Self::Many([std::mem::take(one), name.into()].into()),
+            Self::One(one) if one == name => {}
+            Self::One(one) => *self = Self::Many([Arc::clone(one), Arc::clone(name)].into()),
             Self::Many(many) => {
-                many.insert(name.into());
+                many.insert(Arc::clone(name));
             }
         }
     }
@@ -49,9 +50,9 @@ mod tests {
     #[test]
     fn one_many_and_none() {
         let mut names = Names::One("b".into());
-        names.insert("b");
+        names.insert(&"b".into());
         assert_eq!(names, Names::One("b".into()));
-        names.insert("a");
+        names.insert(&"a".into());
         assert_eq!(names.iter().collect::<Vec<_>>(), ["a", "b"]);
         assert!(!names.remove("c") && !names.remove("b"));
         assert_eq!(names.iter().collect::<Vec<_>>(), ["a"]);

@@ -1,4 +1,4 @@
-//! All objects by name. As text they take less room than as values, and there may be 100,000 of them; whoever looks at one has it as a value.
+//! All objects by name. As compressed text they take less room than as values, and there may be 100,000 of them; whoever looks at one has it as a value.
 //!
 //! It counts how many are looked at: what a change costs must not grow with their number, and whoever goes through all of them for one change is found out by
 //! that (`larder_controller_objects_visited_total`, and a case in `tests/controller`).
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_api::{CachedImageSpec, CachedImageStatus};
+use lz4_flex::block::{compress_with_dict, decompress_with_dict};
 
 use super::Object;
 use crate::decide::expiry::MadeBy;
@@ -16,7 +17,7 @@ use crate::decide::{Image, Moment};
 /// Objects, by name.
 #[derive(Debug, Default)]
 pub struct Objects {
-    all: BTreeMap<Box<str>, Kept>,
+    all: BTreeMap<Arc<str>, Kept>,
     visited: AtomicU64,
 }
 
@@ -49,10 +50,15 @@ impl Objects {
     }
 
     /// Gives the one that it takes the place of.
-    pub(super) fn insert(&mut self, object: Object) -> Option<Arc<Object>> {
-        let before = self.remove(&object.name);
-        self.all.insert(object.name.as_str().into(), Kept::of(object));
+    pub(super) fn insert(&mut self, name: Arc<str>, object: Object) -> Option<Arc<Object>> {
+        let before = self.remove(&name);
+        self.all.insert(name, Kept::of(object));
         before
+    }
+
+    /// A name, of which there is one in memory.
+    pub(super) fn name(&self, name: &str) -> Arc<str> {
+        self.all.get_key_value(name).map_or_else(|| name.into(), |(known, _)| Arc::clone(known))
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Object>> {
@@ -65,6 +71,22 @@ impl Objects {
     }
 }
 
+/// What nearly every object says: whatever stands here costs each of them a few bytes. Nothing depends on it but memory, so it may be other than what is
+/// said nowadays; that it is not too much so, a test sees.
+const USUAL: &str = concat!(
+    r#"{"lastTransitionTime":"2026-","message":"the cluster cache has not been asked for it yet: others are first","observedGeneration":1,"reason":"Pending","status":"False","type":"Cached"}"#,
+    r#""progress":{"bytesKnown":,"bytesFetched":,"blobsKnown":,"blobsFetched":}"expiresAt":"2026-"lastPull":"2026-"#,
+    r#"{"lastTransitionTime":"2026-","message":"nobody has asked its registry yet: its turn comes within the interval","observedGeneration":1,"reason":"NotChecked","status":"Unknown","type":"UpstreamAvailable"}"#,
+    r#"{"lastTransitionTime":"2026-","message":"its registry does not say what the tag means now: see the condition UpstreamAvailable","observedGeneration":1,"reason":"NotChecked","status":"Unknown","type":"UpToDate"}"#,
+    r#"{"lastTransitionTime":"2026-","message":"a digest means the same for ever","observedGeneration":1,"reason":"ByDigest","status":"True","type":"UpToDate"}"#,
+    r#"["12345678-","resourceVersion",{"image":"docker.io/library/","retain":false,"platforms":["linux/amd64","linux/arm64"]},"#,
+    r#"{"observedGeneration":1,"digest":"sha256:","upstreamDigest":"sha256:","upstreamChecked":"2026-","digests":[{"digest":"sha256:","upstream":true,"pods":0,"cached":true}],"#,
+    r#""platforms":["linux/amd64","linux/arm64"],"sizeBytes":,"usedBy":{"count":1,"pods":["default/"]},"namespaces":["default"],"firstUsed":"2026-","lastUsed":"2026-","conditions":["#,
+    r#"{"lastTransitionTime":"2026-","message":" MiB are kept, verified","observedGeneration":1,"reason":"Complete","status":"True","type":"Cached"},"#,
+    r#"{"lastTransitionTime":"2026-","message":"docker.io has it","observedGeneration":1,"reason":"Present","status":"True","type":"UpstreamAvailable"},"#,
+    r#"{"lastTransitionTime":"2026-","message":"the tag means at its registry what is cached","observedGeneration":1,"reason":"Same","status":"True","type":"UpToDate"}]}]"#,
+);
+
 /// One of them, without its name.
 #[derive(Debug)]
 enum Kept {
@@ -73,8 +95,10 @@ enum Kept {
         generation: Option<i64>,
         created: Moment,
         made_by: MadeBy,
-        /// UID, version, spec and status.
+        /// UID, version, spec and status, compressed beside [`USUAL`].
         text: Box<[u8]>,
+        /// Of the text as it was.
+        length: u32,
     },
     /// One that does not come back from a text as it was.
     Value(Arc<Object>),
@@ -89,19 +113,23 @@ impl Kept {
             generation: *generation,
             created: *created,
             made_by: *made_by,
-            text: text.into_boxed_slice(),
+            length: u32::try_from(text.len()).unwrap_or_default(),
+            text: compress_with_dict(&text, USUAL.as_bytes()).into_boxed_slice(),
         };
         // Nothing is lost, whatever becomes of these types.
         if kept.object(name).is_some_and(|back| *back == object) { kept } else { Self::Value(Arc::new(object)) }
     }
 
     fn object(&self, name: &str) -> Option<Arc<Object>> {
-        let (image, generation, created, made_by, text) = match self {
+        let (image, generation, created, made_by, text, length) = match self {
             Self::Value(object) => return Some(Arc::clone(object)),
-            Self::Text { image, generation, created, made_by, text } => (image, generation, created, made_by, text),
+            Self::Text { image, generation, created, made_by, text, length } => {
+                (image, generation, created, made_by, text, *length)
+            }
         };
+        let text = decompress_with_dict(text, usize::try_from(length).ok()?, USUAL.as_bytes()).ok()?;
         let (uid, resource_version, spec, status): (String, String, CachedImageSpec, CachedImageStatus) =
-            serde_json::from_slice(text).ok()?;
+            serde_json::from_slice(&text).ok()?;
         Some(Arc::new(Object {
             name: name.to_owned(),
             uid,
@@ -118,7 +146,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use larder_api::cached_image::{Cached, HeldDigest, UsedBy};
+    use larder_api::cached_image::{Cached, HeldDigest, UpToDate, UpstreamAvailable, UsedBy};
     use larder_api::condition::set;
     use larder_api::{CachedImage, Time};
 
@@ -128,25 +156,36 @@ mod tests {
     fn one_comes_back_as_it_was_and_takes_less_room() {
         let time = Time(k8s_openapi::jiff::Timestamp::from_second(1_700_000_000).unwrap());
         let mut object = CachedImage::of(&larder_oci::ImageReference::parse("ghcr.io/team/app:v1").unwrap());
-        object.metadata.uid = Some("9f0c".to_owned());
+        object.metadata.uid = Some("c687af60-4373-4417-9d16-64a8f4c14ae5".to_owned());
         object.metadata.resource_version = Some("12".to_owned());
+        let digest = larder_oci::Digest::of(larder_oci::Algorithm::Sha256, b"app").to_string();
         let mut status = CachedImageStatus {
-            digest: Some("sha256:00".to_owned()),
-            digests: vec![HeldDigest { digest: "sha256:00".to_owned(), upstream: true, pods: 3, cached: true }],
+            observed_generation: Some(1),
+            digest: Some(digest.clone()),
+            upstream_digest: Some(digest.clone()),
+            upstream_checked: Some(time.clone()),
+            digests: vec![HeldDigest { digest, upstream: true, pods: 3, cached: true }],
+            platforms: vec!["linux/amd64".to_owned()],
             used_by: Some(UsedBy { count: 3, pods: vec!["shop/web".to_owned()] }),
+            namespaces: vec!["shop".to_owned()],
+            first_used: Some(time.clone()),
             last_used: Some(time.clone()),
             ..CachedImageStatus::default()
         };
         set(&mut status.conditions, Cached::Complete, "12 MiB are kept, verified", Some(1), &time);
+        set(&mut status.conditions, UpstreamAvailable::Present, "ghcr.io has it", Some(1), &time);
+        let same = "the tag means at its registry what is cached";
+        set(&mut status.conditions, UpToDate::Same, same, Some(1), &time);
         object.status = Some(status);
         let object = Object::of(object).unwrap();
         let name = object.name.clone();
         let mut objects = Objects::default();
-        assert!(objects.insert(object.clone()).is_none());
+        assert!(objects.insert(objects.name(&name), object.clone()).is_none());
         assert_eq!(*objects.get(&name).unwrap(), object);
-        assert!(matches!(objects.all.values().next(), Some(Kept::Text { .. })), "it is kept as a text");
+        let Some(Kept::Text { text, length, .. }) = objects.all.values().next() else { panic!("it is no text") };
+        assert!(text.len() * 5 < *length as usize * 2, "{length} bytes are kept as {}", text.len());
         let newer = Object { resource_version: "13".to_owned(), ..object.clone() };
-        assert_eq!(*objects.insert(newer.clone()).unwrap(), object);
+        assert_eq!(*objects.insert(objects.name(&name), newer.clone()).unwrap(), object);
         assert_eq!(objects.values().map(|object| object.resource_version.clone()).collect::<Vec<_>>(), ["13"]);
         assert_eq!(objects.take_visited(), 2);
         assert_eq!(*objects.remove(&name).unwrap(), newer);

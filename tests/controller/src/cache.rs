@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use larder_oci::ImageReference;
+use larder_oci::{Algorithm, Digest, ImageReference};
 use larder_test_callers::cache::ask_as;
 use larder_test_callers::wait::until;
 use larder_test_node::http::free_address;
 use larder_test_node::process::Process;
 use larder_test_origin::private_certificate;
 use larder_test_parts::own::larder_cache;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The token of nodes.
@@ -97,6 +98,26 @@ impl Cache {
     /// Whose holders are whose, from the next start on: `CALLER=HOLDER`.
     pub fn set_holders(&mut self, holders: &str) {
         self.words = vec!["--control-holders".to_owned(), holders.to_owned()];
+    }
+
+    /// Has it keep each of these as it keeps `image`, as far as its pins say: the record is copied. So there are 100,000 without a fetch each.
+    pub fn keep_like(&self, image: &str, others: &[String]) -> Result<()> {
+        let pins = std::fs::read_dir(self.path("store/pins"))?.next().context("nobody has pinned anything")??.path();
+        let path = |image: &str| {
+            let hash = Digest::of(Algorithm::Sha256, image.as_bytes()).hex().to_owned();
+            (pins.join(hash.get(..2).unwrap_or_default()), format!("{hash}.json"))
+        };
+        let (folder, name) = path(image);
+        let file = folder.join(name);
+        let record = std::fs::read(&file).with_context(|| format!("no pin at {}", file.display()))?;
+        let mut record: Value = serde_json::from_slice(&record)?;
+        for other in others {
+            let (folder, name) = path(other);
+            std::fs::create_dir_all(&folder)?;
+            *record.get_mut("image").context("a pin names its image")? = json!(other);
+            std::fs::write(folder.join(name), serde_json::to_vec(&record)?)?;
+        }
+        Ok(())
     }
 
     /// SIGKILL.

@@ -114,8 +114,9 @@ impl Cluster {
         let image = Image::build(&spec);
         let one = |number: usize| {
             let tag = format!("v{number}");
-            self.origin.push("crowd/many", &tag, &image);
-            format!("{}/crowd/many:{tag}", self.origin.registry())
+            let repository = "team-of-a-name/its-application";
+            self.origin.push(repository, &tag, &image);
+            format!("{}/{repository}:{tag}", self.origin.registry())
         };
         (0..count).map(one).collect()
     }

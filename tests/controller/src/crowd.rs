@@ -14,6 +14,8 @@ use http::{Method, Request};
 use kube::Client;
 use kube::api::{Api, DynamicObject, WatchEvent, WatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use larder_api::CachedImage;
+use larder_oci::ImageReference;
 use larder_test_callers::ControlPlane;
 use larder_test_node::process::Process;
 use larder_test_parts::Parts;
@@ -193,16 +195,13 @@ impl Crowd {
         self.grow(std::slice::from_ref(used), 1)
     }
 
-    /// Makes objects of the custom resource, as people do, of these images.
-    pub fn objects(&self, images: impl Iterator<Item = String>) -> Result<()> {
-        let object = |(number, image)| {
-            let object = json!({
-                "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": format!("made-{number}")},
-                "spec": {"image": image},
-            });
-            ("/apis/larder.dev/v1alpha1/cachedimages".to_owned(), object)
-        };
-        self.post_all(images.enumerate().map(object))
+    /// Makes objects of the custom resource, as people do, of these images, with the names that the controller would give them.
+    pub fn objects(&self, images: &[String]) -> Result<()> {
+        let objects = images.iter().map(|image| {
+            let object = CachedImage::of(&ImageReference::parse(image)?);
+            Ok(("/apis/larder.dev/v1alpha1/cachedimages".to_owned(), serde_json::to_value(&object)?))
+        });
+        self.post_all(objects.collect::<Result<Vec<_>>>()?.into_iter())
     }
 
     /// What was seen, by image.

@@ -40,10 +40,20 @@ impl Share {
     }
 }
 
+/// Without Pods there may be 100,000 of them, which were used some time within the last month: they are small.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Why it is left out wherever it is used.
     pub(super) left_out: Option<LeftOut>,
+    /// `None`: no Pod names it.
+    pods: Option<Box<Pods>>,
+    first_used: Option<Moment>,
+    last_used: Option<Moment>,
+}
+
+/// What the Pods say that name it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Pods {
     users: BTreeSet<Arc<PodName>>,
     nodes: BTreeMap<Arc<str>, usize>,
     namespaces: BTreeMap<Arc<str>, usize>,
@@ -54,74 +64,83 @@ pub(super) struct Entry {
     /// Where those are that have ended.
     ended_in: BTreeMap<Arc<str>, usize>,
     uses_left_out: BTreeMap<LeftOut, usize>,
-    first_used: Option<Moment>,
-    last_used: Option<Moment>,
 }
+
+/// Of an image that none names.
+static NONE: Pods = Pods {
+    users: BTreeSet::new(),
+    nodes: BTreeMap::new(),
+    namespaces: BTreeMap::new(),
+    digests: BTreeMap::new(),
+    always: 0,
+    of_daemon_sets: 0,
+    ended: 0,
+    ended_in: BTreeMap::new(),
+    uses_left_out: BTreeMap::new(),
+};
 
 impl Entry {
     pub(super) fn new(left_out: Option<LeftOut>) -> Self {
-        Self {
-            left_out,
-            users: BTreeSet::new(),
-            nodes: BTreeMap::new(),
-            namespaces: BTreeMap::new(),
-            digests: BTreeMap::new(),
-            always: 0,
-            of_daemon_sets: 0,
-            ended: 0,
-            ended_in: BTreeMap::new(),
-            uses_left_out: BTreeMap::new(),
-            first_used: None,
-            last_used: None,
-        }
+        Self { left_out, pods: None, first_used: None, last_used: None }
+    }
+
+    fn pods(&self) -> &Pods {
+        self.pods.as_deref().unwrap_or(&NONE)
     }
 
     pub(super) fn add(&mut self, name: &Arc<PodName>, kept: &Kept, share: &Share, now: Moment) {
+        let pods = self.pods.get_or_insert_default();
         if let Some(left_out) = &share.left_out {
-            *self.uses_left_out.entry(left_out.clone()).or_default() += 1;
+            *pods.uses_left_out.entry(left_out.clone()).or_default() += 1;
             return;
         }
-        self.seen(Some(kept.created.unwrap_or(now)));
         if let Some(ended) = kept.ended {
-            self.ended += 1;
-            more(&mut self.ended_in, &name.namespace);
+            pods.ended += 1;
+            more(&mut pods.ended_in, &name.namespace);
+            self.seen(Some(kept.created.unwrap_or(now)));
             self.seen(Some(ended));
             return;
         }
-        self.seen(Some(now));
-        self.users.insert(Arc::clone(name));
-        more(&mut self.namespaces, &name.namespace);
+        pods.users.insert(Arc::clone(name));
+        more(&mut pods.namespaces, &name.namespace);
         if let Some(node) = &kept.node {
-            more(&mut self.nodes, node);
+            more(&mut pods.nodes, node);
         }
         for digest in &share.digests {
-            more(&mut self.digests, digest);
+            more(&mut pods.digests, digest);
         }
-        self.always += usize::from(share.is_always);
-        self.of_daemon_sets += usize::from(kept.is_of_daemon_set);
+        pods.always += usize::from(share.is_always);
+        pods.of_daemon_sets += usize::from(kept.is_of_daemon_set);
+        self.seen(Some(kept.created.unwrap_or(now)));
+        self.seen(Some(now));
     }
 
     pub(super) fn remove(&mut self, name: &Arc<PodName>, kept: &Kept, share: &Share, now: Moment) {
+        let Some(pods) = &mut self.pods else { return };
+        let was_in_use = share.left_out.is_none() && kept.ended.is_none();
         if let Some(left_out) = &share.left_out {
-            less(&mut self.uses_left_out, left_out);
-            return;
+            less(&mut pods.uses_left_out, left_out);
+        } else if kept.ended.is_some() {
+            pods.ended = pods.ended.saturating_sub(1);
+            less(&mut pods.ended_in, &name.namespace);
+        } else {
+            pods.users.remove(name);
+            less(&mut pods.namespaces, &name.namespace);
+            if let Some(node) = &kept.node {
+                less(&mut pods.nodes, node);
+            }
+            for digest in &share.digests {
+                less(&mut pods.digests, digest);
+            }
+            pods.always = pods.always.saturating_sub(usize::from(share.is_always));
+            pods.of_daemon_sets = pods.of_daemon_sets.saturating_sub(usize::from(kept.is_of_daemon_set));
         }
-        if kept.ended.is_some() {
-            self.ended = self.ended.saturating_sub(1);
-            less(&mut self.ended_in, &name.namespace);
-            return;
+        if **pods == NONE {
+            self.pods = None;
         }
-        self.seen(Some(now));
-        self.users.remove(name);
-        less(&mut self.namespaces, &name.namespace);
-        if let Some(node) = &kept.node {
-            less(&mut self.nodes, node);
+        if was_in_use {
+            self.seen(Some(now));
         }
-        for digest in &share.digests {
-            less(&mut self.digests, digest);
-        }
-        self.always = self.always.saturating_sub(usize::from(share.is_always));
-        self.of_daemon_sets = self.of_daemon_sets.saturating_sub(usize::from(kept.is_of_daemon_set));
     }
 
     /// Used at this time. A clock that was set back takes nothing away.
@@ -134,7 +153,8 @@ impl Entry {
 
     /// Only what is remembered of the past: a Pod that is there will be its first use again.
     pub(super) fn forget(&mut self) {
-        if self.users.is_empty() && self.ended == 0 {
+        let pods = self.pods();
+        if pods.users.is_empty() && pods.ended == 0 {
             self.first_used = None;
             self.last_used = None;
         }
@@ -142,25 +162,28 @@ impl Entry {
 
     /// Nothing would be lost with it.
     pub(super) fn is_idle(&self) -> bool {
-        self.users.is_empty() && self.ended == 0 && self.uses_left_out.is_empty() && self.last_used.is_none()
+        let pods = self.pods();
+        pods.users.is_empty() && pods.ended == 0 && pods.uses_left_out.is_empty() && self.last_used.is_none()
     }
 
     /// The pointer to a digest that is known already.
     pub(super) fn digest(&self, digest: &Digest) -> Option<Arc<Digest>> {
-        self.digests.get_key_value(digest).map(|(known, _)| Arc::clone(known))
+        self.pods().digests.get_key_value(digest).map(|(known, _)| Arc::clone(known))
     }
 
     /// Whose it is: where it is used, else where Pods that have ended still lie.
     pub(super) fn namespaces(&self) -> BTreeSet<Arc<str>> {
-        let of = if self.namespaces.is_empty() { &self.ended_in } else { &self.namespaces };
+        let pods = self.pods();
+        let of = if pods.namespaces.is_empty() { &pods.ended_in } else { &pods.namespaces };
         of.keys().map(Arc::clone).collect()
     }
 
     /// Why all that use it are left out, if they are: the first reason, and how many Pods.
     pub(super) fn all_left_out(&self) -> Option<(&LeftOut, usize)> {
-        let pods = self.uses_left_out.values().sum();
-        let why = self.uses_left_out.keys().next().filter(|_| self.users.is_empty() && self.ended == 0)?;
-        Some((why, pods))
+        let pods = self.pods();
+        let count = pods.uses_left_out.values().sum();
+        let why = pods.uses_left_out.keys().next().filter(|_| pods.users.is_empty() && pods.ended == 0)?;
+        Some((why, count))
     }
 
     pub(super) fn first_used(&self) -> Option<Moment> {
@@ -168,19 +191,20 @@ impl Entry {
     }
 
     pub(super) fn wanted(&self, now: Moment) -> Wanted {
-        let is_used = !self.users.is_empty();
+        let pods = self.pods();
+        let is_used = !pods.users.is_empty();
         Wanted {
-            used_by: self.users.len(),
-            users: self.users.iter().take(NAMED_USERS).map(|name| PodName::clone(name)).collect(),
-            digests: self.digests.iter().map(|(digest, pods)| (Digest::clone(digest), *pods)).collect(),
+            used_by: pods.users.len(),
+            users: pods.users.iter().take(NAMED_USERS).map(|name| PodName::clone(name)).collect(),
+            digests: pods.digests.iter().map(|(digest, count)| (Digest::clone(digest), *count)).collect(),
             namespaces: self.namespaces(),
-            nodes: self.nodes.len(),
-            is_of_daemon_set: self.of_daemon_sets > 0,
-            is_always: self.always > 0,
-            ended: self.ended,
+            nodes: pods.nodes.len(),
+            is_of_daemon_set: pods.of_daemon_sets > 0,
+            is_always: pods.always > 0,
+            ended: pods.ended,
             first_used: self.first_used,
             last_used: if is_used { self.last_used.max(Some(now)) } else { self.last_used },
-            left_out: self.uses_left_out.clone(),
+            left_out: pods.uses_left_out.clone(),
         }
     }
 }

@@ -15,7 +15,7 @@ fn image(text: &str) -> Image {
 }
 
 fn on(platform: &str) -> Platforms {
-    Platforms::These(BTreeSet::from([Platform::parse(platform).unwrap()]))
+    Platforms::These(BTreeSet::from([Platform::parse(platform).unwrap()]).into())
 }
 
 fn wish(text: &str) -> Wish {

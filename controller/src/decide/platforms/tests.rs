@@ -28,14 +28,14 @@ fn a_node_is_what_its_labels_say_else_its_kubelet() {
 fn its_own_come_first_and_nothing_known_means_all() {
     let nodes = set(&["linux/amd64", "linux/arm64"]);
     let own = set(&["linux/s390x"]);
-    assert_eq!(Platforms::of(&own, &nodes), Platforms::These(own.clone()));
-    assert_eq!(Platforms::of(&BTreeSet::new(), &nodes), Platforms::These(nodes.clone()));
+    assert_eq!(Platforms::of(&own, &nodes), Platforms::These(own.clone().into()));
+    assert_eq!(Platforms::of(&BTreeSet::new(), &nodes), Platforms::These(nodes.clone().into()));
     assert_eq!(Platforms::of(&BTreeSet::new(), &BTreeSet::new()), Platforms::All);
 }
 
 #[test]
 fn both_means_the_machines_of_both() {
-    let these = |texts| Platforms::These(set(texts));
+    let these = |texts| Platforms::These(set(texts).into());
     assert_eq!(these(&["linux/amd64"]).and(&these(&["linux/arm64"])), these(&["linux/amd64", "linux/arm64"]));
     assert_eq!(these(&["linux/amd64"]).and(&Platforms::All), Platforms::All);
 }
@@ -44,12 +44,12 @@ fn both_means_the_machines_of_both() {
 fn of_too_many_the_nodes_own_are_kept() {
     let odd: Vec<String> = (0..40).map(|number| format!("a/{number}")).collect();
     let asked = set(&odd.iter().map(String::as_str).chain(["linux/arm64"]).collect::<Vec<_>>());
-    let Platforms::These(kept) = Platforms::These(asked.clone()).at_most(32, &set(&["linux/arm64", "linux/amd64"]))
+    let Platforms::These(kept) = Platforms::These(asked.clone().into()).at_most(32, &set(&["linux/arm64", "linux/amd64"]))
     else {
         panic!("not all there are")
     };
     assert!(kept.len() == 32 && kept.contains(&Platform::parse("linux/arm64").unwrap()), "{kept:?}");
-    assert_eq!(Platforms::These(asked.clone()).at_most(41, &BTreeSet::new()), Platforms::These(asked));
+    assert_eq!(Platforms::These(asked.clone().into()).at_most(41, &BTreeSet::new()), Platforms::These(asked.into()));
     assert_eq!(Platforms::All.at_most(1, &BTreeSet::new()), Platforms::All);
 }
 
@@ -95,4 +95,20 @@ fn what_is_missing_is_what_nothing_there_covers() {
         assert_eq!(of(wanted).missing_in(&of(there)), missing, "{wanted:?} of {there:?}");
     }
     assert_eq!(of(&["linux/arm64", "linux/amd64"]).words(), ["linux/amd64", "linux/arm64"]);
+}
+
+#[test]
+fn what_is_alike_is_one_in_memory_and_of_what_differs_nothing_is_lost() {
+    let mut alike = Alike::default();
+    let these = |text: &str| Platforms::of_words(&[text.to_owned()]);
+    let Platforms::These(first) = alike.one(these("linux/amd64")) else { panic!("these") };
+    let Platforms::These(second) = alike.one(these("linux/amd64")) else { panic!("these") };
+    assert!(Arc::ptr_eq(&first, &second));
+    // However many differ.
+    for number in 0..40 {
+        let text = format!("linux/odd{number}");
+        assert_eq!(alike.one(these(&text)), these(&text));
+    }
+    assert_eq!(alike.one(Platforms::All), Platforms::All);
+    assert!(alike.0.len() <= MOST_ALIKE);
 }

@@ -28,10 +28,10 @@ fn object(status: CachedImageStatus) -> Object {
 
 fn pin(state: PinState, error: Option<&str>) -> Pin {
     Pin {
-        image: image().reference().unwrap(),
-        platforms: vec!["linux/amd64".into()],
+        image: image(),
+        platforms: Platforms::of_words(&["linux/amd64".to_owned()]),
         state,
-        error: error.map(str::to_owned),
+        error: error.map(Into::into),
         code: None,
         digest: (state == PinState::Complete).then(|| digest("a")),
         until_then: None,
@@ -137,7 +137,7 @@ fn a_pin_for_fewer_platforms_than_the_nodes_have_is_incomplete_and_says_which_is
     assert_eq!(reason(&status), Cached::Incomplete);
     assert!(message(&status, "Cached").contains("without linux/arm64:"), "{}", message(&status, "Cached"));
     assert_eq!(status.platforms, ["linux/amd64"], "those that are kept");
-    assert_eq!(reason(&of(Pin { platforms: Vec::new(), ..done })), Cached::Complete, "all of them are kept");
+    assert_eq!(reason(&of(Pin { platforms: Platforms::All, ..done })), Cached::Complete, "all of them are kept");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use larder_test_controller::{Cluster, Controller, Crowd, Seen, Start, Used, median_and_worst, until};
+use larder_test_controller::{Cluster, Controller, Crowd, Seen, Start, Used, median_and_worst};
 use larder_test_node::http::metric;
 use larder_test_node::wait;
 
@@ -41,9 +41,9 @@ impl Size {
 /// Images that come while everything is restarted.
 const MEANWHILE: u64 = 20;
 /// For anything that is waited for.
-const PATIENCE: Duration = Duration::from_mins(30);
+pub(super) const PATIENCE: Duration = Duration::from_mins(30);
 const MINUTE: Duration = Duration::from_mins(1);
-const SMALL: &str = "a tenth";
+pub(super) const SMALL: &str = "a tenth";
 
 const AT_ONCE: &str = "Pod to CachedImage, all Pods at once, s, half of the images";
 const AT_ONCE_WORST: &str = "Pod to CachedImage, all Pods at once, s, 99 of 100";
@@ -54,11 +54,6 @@ const MOST: &str = "writes of an image in any minute of the restart, the most";
 const MEAN: &str = "writes of an image in a minute of the restart, mean";
 const MEMORY: &str = "peak memory of the controller, MiB";
 const PROCESSOR: &str = "processor s of the controller, restart";
-const LISTED: &str = "many CachedImages, until the controller knows and works, s";
-const PAGES: &str = "many CachedImages, pages of the list";
-const TOLD: &str = "many CachedImages, until each says how it is, s";
-const AMONG: &str = "many CachedImages, Pod to CachedImage meanwhile, s";
-const MANY_MEMORY: &str = "many CachedImages, peak memory of the controller, MiB";
 
 pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     let mut sheet = Sheet::default();
@@ -69,13 +64,8 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
         bench.settle()?;
         restarted = cluster_of(bench, size, name, &mut sheet)?;
     }
-    for (name, objects) in [(SMALL, bench.scale.objects / 10), (LARDER, bench.scale.objects)] {
-        bench.settle()?;
-        many(bench, objects, name, &mut sheet)?;
-    }
     let Size { pods, nodes, images, .. } = size;
     let finding = |quantity| sheet.finding(Row::Controller, quantity, Compared::Ratio);
-    let objects = bench.scale.objects;
     let findings = [
         finding(AT_ONCE).map(|found| {
             found.goal("≤ 2 s").noted(format!("{pods} Pods on {nodes} nodes, {images} images, once; from the API server's answer to the event of the object"))
@@ -88,20 +78,15 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
         finding(MEAN),
         finding(MEMORY).map(|found| found.goal("≤ 150").noted("VmHWM")),
         finding(PROCESSOR),
-        finding(LISTED).map(|found| found.noted(format!("{objects} of them, each with its status; the process starts"))),
-        finding(PAGES).map(|found| found.noted("lists that the API server counted, of 500 each")),
-        finding(AMONG),
-        finding(TOLD).map(|found| found.noted("without a status before, one write each; --concurrency 1")),
-        finding(MANY_MEMORY),
     ];
     Ok(findings.into_iter().flatten().collect())
 }
 
-fn cluster(bench: &Bench) -> Result<Cluster> {
+pub(super) fn cluster(bench: &Bench) -> Result<Cluster> {
     Cluster::start_with(bench.cache_program()?)
 }
 
-fn start(bench: &Bench, cluster: &Cluster, words: &[&str]) -> Result<Controller> {
+pub(super) fn start(bench: &Bench, cluster: &Cluster, words: &[&str]) -> Result<Controller> {
     let program: PathBuf = bench.controller_program()?;
     let start = Start { program, lease: "15s", log: "info" };
     Controller::start_as(&start, &cluster.kubeconfig()?, &cluster.cache, words)
@@ -180,64 +165,11 @@ fn all_are_cached(bench: &Bench, crowd: &Crowd, images: &[Used]) -> Result<Insta
 }
 
 /// From the first Pod of an image to its object, in seconds: half of them, and 99 of 100.
-fn delays(crowd: &Crowd, images: &[Used]) -> Result<(f64, f64)> {
+pub(super) fn delays(crowd: &Crowd, images: &[Used]) -> Result<(f64, f64)> {
     let seen = crowd.seen();
     let delay = |used: &Used| {
         let seen = seen.get(&used.image)?;
         Some(seen.object?.saturating_duration_since(seen.pod?).as_secs_f64())
     };
     median_and_worst(images.iter().filter_map(delay).collect())
-}
-
-/// So many objects that people made, each of another reference; the controller that finds them when it starts.
-fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) -> Result<()> {
-    let cluster = cluster(bench)?;
-    let new = cluster.push_tiny(1).pop().context("one image")?;
-    let mut crowd = Crowd::on(&cluster.plane, 10)?;
-    eprintln!("controller: making {objects} CachedImages");
-    crowd.objects(cluster.push_tags(objects).into_iter())?;
-    // What the cache fetches meanwhile is not what is measured.
-    let words = ["--concurrency", "1"];
-    let first = start(bench, &cluster, &words)?;
-    let began = Instant::now();
-    wait::until("each says how it is", PATIENCE, || {
-        bench.stop.check()?;
-        let silent = crowd.seen().values().filter(|seen| seen.writes.len() < 2).count();
-        ensure!(silent == 0, "{silent} do not");
-        Ok(())
-    })?;
-    sheet.note(TOLD, name, began.elapsed().as_secs_f64());
-    eprintln!("controller: {objects} said how they are after {:.1} s", began.elapsed().as_secs_f64());
-    first.terminate()?;
-    let before = pages(&cluster)?;
-    let began = Instant::now();
-    let controller = start(bench, &cluster, &words)?;
-    wait::until("it knows all of them and leads", PATIENCE, || {
-        bench.stop.check()?;
-        let page = controller.page("/metrics")?;
-        let known = metric(&page, "larder_controller_known{kind=\"images\"}")?;
-        ensure!(known >= float(objects as u64) && controller.leads(), "{known} known");
-        Ok(())
-    })?;
-    sheet.note(LISTED, name, began.elapsed().as_secs_f64());
-    sheet.note(PAGES, name, pages(&cluster)? - before);
-    crowd.one(&new)?;
-    until("the image of a new Pod has its object", || {
-        ensure!(crowd.seen().get(&new.image).is_some_and(|seen| seen.object.is_some()), "it has none");
-        Ok(())
-    })?;
-    sheet.note(AMONG, name, delays(&crowd, &[new])?.0);
-    sheet.note(MANY_MEMORY, name, peak_mebibytes(controller.pid())?);
-    controller.terminate()
-}
-
-/// Lists of `CachedImages` that the API server has answered.
-fn pages(cluster: &Cluster) -> Result<f64> {
-    let page = cluster.plane.kubectl(&["get", "--raw=/metrics"], "")?;
-    let is_one = |line: &&str| {
-        line.starts_with("apiserver_request_total{")
-            && line.contains("resource=\"cachedimages\"")
-            && line.contains("verb=\"LIST\"")
-    };
-    Ok(page.lines().filter(is_one).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }

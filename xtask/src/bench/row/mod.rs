@@ -8,6 +8,7 @@ mod containerd;
 mod controller;
 mod herd;
 mod manifests;
+mod many_images;
 mod ranges;
 mod redirect;
 mod scale_up;
@@ -52,13 +53,15 @@ pub(super) enum Row {
     ScaleUp,
     /// A blob that only the bucket has, with nodes that are sent there
     Redirect,
-    /// The controller with thousands of Pods, and with many images
+    /// The controller with thousands of Pods
     Controller,
+    /// The controller among many `CachedImages`
+    ManyImages,
 }
 
 impl Row {
     /// In the order of the table.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Herd,
         Self::Cold,
         Self::SlowLeader,
@@ -73,6 +76,7 @@ impl Row {
         Self::ScaleUp,
         Self::Redirect,
         Self::Controller,
+        Self::ManyImages,
     ];
 
     /// As it is typed.
@@ -92,6 +96,7 @@ impl Row {
             Self::ScaleUp => "scale-up",
             Self::Redirect => "redirect",
             Self::Controller => "controller",
+            Self::ManyImages => "many-images",
         }
     }
 
@@ -112,6 +117,7 @@ impl Row {
             Self::ScaleUp => scale_up::measure(bench),
             Self::Redirect => redirect::measure(bench),
             Self::Controller => controller::measure(bench),
+            Self::ManyImages => many_images::measure(bench),
         }
     }
 }
