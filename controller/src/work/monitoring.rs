@@ -2,6 +2,7 @@
 
 use larder_api::cached_image::UpToDate;
 use larder_api::condition::get;
+use larder_oci::Digest;
 
 use super::telling;
 use super::{Done, QUESTIONS, QUESTIONS_AT_ALL, Work};
@@ -52,7 +53,7 @@ impl Work {
         }
         let said = match result {
             Ok(said) => match (said.upstream, said.verdict.as_deref()) {
-                (Some(digest), _) => Upstream::Has(digest),
+                (Some(digest), _) => Upstream::Has(self.as_pinned(image, digest)),
                 (None, Some("not_found")) => Upstream::Gone,
                 (None, Some("denied")) => Upstream::Denied,
                 (None, Some("rate_limited")) => Upstream::Limited,
@@ -81,6 +82,12 @@ impl Work {
             self.pass_soon();
         }
         self.look_soon(image.clone());
+    }
+
+    /// The digest as it is in memory already, where the cache has what the registry says, which is so of nearly all images.
+    fn as_pinned(&self, image: &Image, digest: Digest) -> Digest {
+        let pinned = self.pins.known.get(image).and_then(|pin| pin.digest.as_ref());
+        pinned.filter(|pinned| **pinned == digest).cloned().unwrap_or(digest)
     }
 
     fn follows(&self, image: &Image) -> bool {

@@ -87,15 +87,17 @@ const USUAL: &str = concat!(
     r#"{"lastTransitionTime":"2026-","message":"the tag means at its registry what is cached","observedGeneration":1,"reason":"Same","status":"True","type":"UpToDate"}]}]"#,
 );
 
+/// Beside what an object's text is compressed.
+fn usual(image: &Image) -> Vec<u8> {
+    [USUAL.as_bytes(), image.as_str().as_bytes()].concat()
+}
+
 /// One of them, without its name.
 #[derive(Debug)]
 enum Kept {
     Text {
         image: Image,
-        generation: Option<i64>,
-        created: Moment,
-        made_by: MadeBy,
-        /// UID, version, spec and status, compressed beside [`USUAL`].
+        /// [`Said`], compressed.
         text: Box<[u8]>,
         /// Of the text as it was.
         length: u32,
@@ -104,39 +106,41 @@ enum Kept {
     Value(Arc<Object>),
 }
 
+/// UID, version, generation, when it was made (milliseconds since 1970), whether by a person, spec and status.
+type Said<I, S, T> = (I, I, Option<i64>, u64, bool, S, T);
+
 impl Kept {
     fn of(object: Object) -> Self {
         let Object { name, uid, resource_version, generation, created, made_by, image, spec, status } = &object;
-        let text = serde_json::to_vec(&(uid, resource_version, spec, status)).unwrap_or_default();
+        let is_of_a_person = *made_by == MadeBy::Person;
+        let said: Said<&str, &CachedImageSpec, &CachedImageStatus> =
+            (uid, resource_version, *generation, created.millis(), is_of_a_person, spec, status);
+        let text = serde_json::to_vec(&said).unwrap_or_default();
         let kept = Self::Text {
             image: image.clone(),
-            generation: *generation,
-            created: *created,
-            made_by: *made_by,
+            // Copied: what comes out has room for the worst, and to cut that off would leave a hole behind each of 100,000.
+            text: compress_with_dict(&text, &usual(image)).as_slice().into(),
             length: u32::try_from(text.len()).unwrap_or_default(),
-            text: compress_with_dict(&text, USUAL.as_bytes()).into_boxed_slice(),
         };
         // Nothing is lost, whatever becomes of these types.
         if kept.object(name).is_some_and(|back| *back == object) { kept } else { Self::Value(Arc::new(object)) }
     }
 
     fn object(&self, name: &str) -> Option<Arc<Object>> {
-        let (image, generation, created, made_by, text, length) = match self {
+        let (image, text, length) = match self {
             Self::Value(object) => return Some(Arc::clone(object)),
-            Self::Text { image, generation, created, made_by, text, length } => {
-                (image, generation, created, made_by, text, *length)
-            }
+            Self::Text { image, text, length } => (image, text, *length),
         };
-        let text = decompress_with_dict(text, usize::try_from(length).ok()?, USUAL.as_bytes()).ok()?;
-        let (uid, resource_version, spec, status): (String, String, CachedImageSpec, CachedImageStatus) =
-            serde_json::from_slice(&text).ok()?;
+        let text = decompress_with_dict(text, usize::try_from(length).ok()?, &usual(image)).ok()?;
+        let said: Said<String, CachedImageSpec, CachedImageStatus> = serde_json::from_slice(&text).ok()?;
+        let (uid, resource_version, generation, created, is_of_a_person, spec, status) = said;
         Some(Arc::new(Object {
             name: name.to_owned(),
             uid,
             resource_version,
-            generation: *generation,
-            created: *created,
-            made_by: *made_by,
+            generation,
+            created: Moment::from_millis(created),
+            made_by: if is_of_a_person { MadeBy::Person } else { MadeBy::Controller },
             image: image.clone(),
             spec,
             status,

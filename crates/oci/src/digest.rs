@@ -1,6 +1,7 @@
 //! Digests: the identity of content.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::Digest as _;
 
@@ -30,11 +31,11 @@ impl Algorithm {
     }
 }
 
-/// `algorithm:hex`, lower-case.
+/// `algorithm:hex`, lower-case. Cheap to clone: who keeps 100,000 images compares the digests of all of them at once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
-    text: String,
+    text: Arc<str>,
 }
 
 /// Why a text is no digest.
@@ -59,7 +60,7 @@ impl Digest {
         };
         let valid = hex.len() == algorithm.hex_length() && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if valid {
-            Ok(Self { algorithm, text: text.to_owned() })
+            Ok(Self { algorithm, text: text.into() })
         } else {
             Err(DigestError::Hex(shown(), algorithm.hex_length()))
         }
@@ -149,7 +150,7 @@ fn written(algorithm: Algorithm, raw: &[u8]) -> Digest {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
-    Digest { algorithm, text }
+    Digest { algorithm, text: text.into() }
 }
 
 #[cfg(test)]

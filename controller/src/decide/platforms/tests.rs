@@ -44,7 +44,8 @@ fn both_means_the_machines_of_both() {
 fn of_too_many_the_nodes_own_are_kept() {
     let odd: Vec<String> = (0..40).map(|number| format!("a/{number}")).collect();
     let asked = set(&odd.iter().map(String::as_str).chain(["linux/arm64"]).collect::<Vec<_>>());
-    let Platforms::These(kept) = Platforms::These(asked.clone().into()).at_most(32, &set(&["linux/arm64", "linux/amd64"]))
+    let Platforms::These(kept) =
+        Platforms::These(asked.clone().into()).at_most(32, &set(&["linux/arm64", "linux/amd64"]))
     else {
         panic!("not all there are")
     };

@@ -34,7 +34,9 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Finding>> {
     let findings = [
         finding(TOLD).map(|found| found.noted("without a status before, one write each")),
         finding(TELLING_MEMORY).map(|found| found.noted("VmHWM")),
-        finding(LISTED).map(|found| found.noted(format!("{objects} of them, each with its status and its pin; the process starts"))),
+        finding(LISTED).map(|found| {
+            found.noted(format!("{objects} of them, each with its status and its pin; the process starts"))
+        }),
         finding(PAGES).map(|found| found.noted("lists that the API server counted, of 500 each")),
         finding(AMONG),
         finding(MEMORY).map(|found| found.noted("VmHWM, three passes among it")),
