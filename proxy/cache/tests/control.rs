@@ -4,6 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -90,6 +91,12 @@ impl Cache {
     fn until_complete(&self, name: &str) -> Value {
         until(&format!("{name} is complete"), || self.pin(name)["state"] == "complete");
         self.pin(name)
+    }
+
+    /// Where a blob lies on the disk.
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        let folder = self.folder.path().join("store/blobs/sha256").join(&digest.hex()[..2]);
+        folder.join(digest.hex())
     }
 
     /// What a client gets: status and bytes.
@@ -221,6 +228,68 @@ fn a_pin_says_when_a_client_pulled_what_it_is_of() {
     cache.kill();
     cache.start_again();
     assert!(cache.until_complete(&names[0])["last_pull"].is_null());
+}
+
+#[test]
+fn what_a_pinned_image_has_lost_is_seen_said_and_fetched_again() {
+    let origin = Origin::start();
+    let images = [image(21), image(22)];
+    for (image, tag) in images.iter().zip(["v1", "v2"]) {
+        origin.push("team/app", tag, image);
+    }
+    let mut cache = Cache::of(&origin);
+    let names = [pinned(&origin, "v1"), pinned(&origin, "v2")];
+    for name in &names {
+        assert_eq!(cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "").0, 200);
+    }
+    let layer = amd64(&images[1]).blobs.iter().max_by_key(|digest| images[1].blobs[*digest].len()).unwrap().clone();
+    let away = || origin.behave(Matcher::all(), Behaviour::Status(503, vec![]));
+    // While it does not run, and it sees that at its start.
+    cache.kill();
+    std::fs::remove_file(cache.blob(&images[0].index)).unwrap();
+    std::fs::write(cache.blob(&layer), b"").unwrap();
+    away();
+    cache.start_again();
+    for name in &names {
+        let mut pin = Value::Null;
+        until("it is not complete, and says why", || {
+            pin = cache.pin(name);
+            pin["state"] == "waiting"
+        });
+        assert!(pin["error"].is_string() && pin["digest"].is_string() && pin["until_then"].is_null(), "{pin}");
+    }
+    // Nobody pulls it.
+    origin.behave_well();
+    for (name, image) in names.iter().zip(&images) {
+        assert_eq!(cache.until_complete(name)["digest"], image.index.as_str());
+    }
+    // While it runs, and somebody finds out.
+    away();
+    for digest in [&images[0].index, &layer] {
+        std::fs::remove_file(cache.blob(digest)).unwrap();
+    }
+    assert_ne!(cache.pull(&origin, &format!("manifests/{}", images[0].index)).0, 200);
+    assert_ne!(cache.pull(&origin, &format!("blobs/{layer}")).0, 200);
+    for name in &names {
+        until("it is not complete", || cache.pin(name)["state"] == "waiting");
+    }
+    origin.behave_well();
+    for name in &names {
+        cache.until_complete(name);
+    }
+    // It becomes what it was: nothing follows a tag by itself.
+    cache.kill();
+    std::fs::remove_file(cache.blob(&images[0].index)).unwrap();
+    origin.push("team/app", "v1", &image(23));
+    cache.start_again();
+    until("it is fetched again", || cache.blob(&images[0].index).exists());
+    assert_eq!(cache.until_complete(&names[0])["digest"], images[0].index.as_str());
+    origin.stop();
+    for image in &images {
+        let (status, index) = cache.pull(&origin, &format!("manifests/{}", image.index));
+        assert_eq!((status, Digest::of(image.index.algorithm(), &index)), (200, image.index.clone()));
+        assert!(cache.gives(&origin, image, "amd64"));
+    }
 }
 
 #[test]

@@ -336,6 +336,9 @@ impl PinView {
             Platforms::All => None,
             Platforms::Only(platforms) => Some(platforms.iter().map(ToString::to_string).collect()),
         };
+        let digest = pin.content.map(|content| content.root);
+        // Of one that has lost something there is no other that stays.
+        let until_then = older.map(|content| content.root).filter(|root| Some(root) != digest.as_ref());
         Self {
             holder: pin.name.holder.to_string(),
             image: pin.name.image.to_string(),
@@ -344,8 +347,8 @@ impl PinView {
             state,
             error: reason.as_ref().map(|reason| reason.words.clone()),
             code: reason.as_ref().map(|reason| reason.code.as_str()),
-            digest: pin.content.map(|content| content.root.to_string()),
-            until_then: older.map(|content| content.root.to_string()),
+            digest: digest.map(|digest| digest.to_string()),
+            until_then: until_then.map(|digest| digest.to_string()),
             bytes,
             blobs,
             last_pull: None,

@@ -1,9 +1,10 @@
 //! Makes pins complete: finds out what each image is, fetches what is missing, and tries again until it is there.
 //!
 //! What there is to do is what [`Pins::incomplete`] says, so nothing is forgotten by a crash, and what only this process knows (progress, the last
-//! error, when to try again) is lost with it and does no harm. What callers wish for, and take back, is [`wishes`]. A pin is written here
+//! error, when to try again) is lost with it and does no harm. What callers wish for, and take back, is [`wishes`]; whether what is complete stays so, [`again`]. A pin is written here
 //! only in its name's turn ([`Writings`]), and only if it still is the wish that the work began with: a deleted pin does not come back.
 
+mod again;
 mod wishes;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, stream};
-use larder_oci::{Digest, Registry};
+use larder_oci::{Digest, ImageReference, Registry};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -79,6 +80,8 @@ struct Entry {
     failed: Option<Platforms>,
     /// It was put again while it was worked at.
     again: bool,
+    /// It was complete, and lost something: it is to be what it was, not what its tag means by now.
+    as_it_was: bool,
     /// Nobody wants it any more.
     gone: CancellationToken,
 }
@@ -120,6 +123,15 @@ impl Keeper {
 
     /// Has a pin looked at now, whatever was going to happen to it; `false` where too many wait.
     pub(super) fn enqueue(&self, name: &PinName) -> bool {
+        self.enqueue_for(name, false)
+    }
+
+    /// The same of one that was complete and lost something.
+    fn enqueue_as_it_was(&self, name: &PinName) -> bool {
+        self.enqueue_for(name, true)
+    }
+
+    fn enqueue_for(&self, name: &PinName, as_it_was: bool) -> bool {
         let mut entries = self.entries();
         let place = name.place();
         let is_known = entries.contains_key(&place);
@@ -129,6 +141,7 @@ impl Keeper {
         let entry = entries.entry(place).or_insert_with(|| Entry::new(name.clone()));
         entry.not_before = Instant::now();
         entry.failures = 0;
+        entry.as_it_was = as_it_was;
         entry.again = entry.running;
         if !entry.running {
             entry.state = State::Queued;
@@ -166,6 +179,10 @@ impl Keeper {
             let (keeper, shutdown) = (Arc::clone(&self), shutdown.clone());
             async move { shutdown.run_until_cancelled_owned(keeper.look()).await }
         });
+        let looking_again = tokio::spawn({
+            let (keeper, shutdown) = (Arc::clone(&self), shutdown.clone());
+            async move { shutdown.run_until_cancelled_owned(keeper.look_again()).await }
+        });
         let work = async {
             loop {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -189,6 +206,7 @@ impl Keeper {
         };
         let _ = shutdown.run_until_cancelled(work).await;
         looking.abort();
+        looking_again.abort();
     }
 
     fn next(&self) -> Option<PinName> {
@@ -289,7 +307,7 @@ impl Keeper {
     ) -> Result<(), Unkept> {
         let Some(kept) = self.pins.get(name).await.map_err(|error| unanswered(&error))? else { return Ok(()) };
         *tried = Some(kept.pin.platforms.clone());
-        let planned = in_turn(gone, plan(&self.puller, &name.image, &kept.pin.platforms)).await?;
+        let planned = in_turn(gone, self.plan(&kept, place)).await?;
         let Some(plan) = planned else { return Ok(()) };
         let progress = self.begin(place, &plan);
         let content = Some(plan.content.clone());
@@ -321,6 +339,22 @@ impl Keeper {
             put = next;
         }
         Ok(())
+    }
+
+    async fn plan(&self, kept: &KeptPin, place: &Place) -> Result<Plan, Unkept> {
+        let (image, platforms) = (&kept.pin.name.image, &kept.pin.platforms);
+        let as_it_was = self.entries().get(place).is_some_and(|entry| entry.as_it_was);
+        if as_it_was
+            && image.digest.is_none()
+            && let Some(content) = &kept.pin.content
+        {
+            let was = ImageReference { digest: Some(content.root.clone()), ..image.clone() };
+            // Its registry may not have that any more.
+            if let Ok(plan) = plan(&self.puller, &was, platforms).await {
+                return Ok(plan);
+            }
+        }
+        plan(&self.puller, image, platforms).await
     }
 
     fn begin(&self, place: &Place, plan: &Plan) -> Arc<Progress> {
@@ -402,6 +436,7 @@ impl Entry {
             running: false,
             failed: None,
             again: false,
+            as_it_was: false,
             gone: CancellationToken::new(),
         }
     }

@@ -28,7 +28,7 @@ macro_rules! every_pins_case {
             a_pin_is_got_as_it_was_put, what_is_missing_is_told_until_it_is_there, an_older_one_stays_until_its_successor_is_complete,
             an_older_wish_replaces_nothing, a_deleted_pin_is_gone, pins_are_listed_in_pages, a_listing_goes_on_where_pins_went,
             what_is_not_complete_is_found_again, a_holder_declares_what_is_complete, an_image_of_many_layers_is_one_pin,
-            a_pin_that_reaches_too_much_is_refused, what_was_declared_is_taken_back,
+            a_pin_that_reaches_too_much_is_refused, what_was_declared_is_taken_back, what_is_complete_is_looked_at_again,
         }
     };
 }
@@ -325,6 +325,40 @@ pub(crate) async fn a_holder_declares_what_is_complete((pins, store): Kept) {
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun));
     assert_eq!(pins.declare(&me, AsOf(begun.0 - 10), none).await.unwrap(), Declared::Done);
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "an older one says nothing new");
+}
+
+pub(crate) async fn what_is_complete_is_looked_at_again((pins, store): Kept) {
+    let (name, other, blobs) = (named("me", "a:1"), named("me", "b:1"), [content(30, 100), content(31, 100)]);
+    assert_eq!(pins.look_again(&name).await.unwrap(), None, "there is none");
+    assert_eq!(pins.get(&name).await.unwrap(), None, "nor does it come into being");
+    store_bytes(&store, &blobs[0]).await;
+    let wish = pin(&name, at(0), &[&blobs[0], &blobs[1]]);
+    assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Incomplete([sha256(&blobs[1])].into()));
+    assert_eq!(pins.look_again(&name).await.unwrap(), None, "it is not complete");
+    store_bytes(&store, &blobs[1]).await;
+    assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Complete);
+    assert_eq!(pins.put(pin(&other, at(0), &[&blobs[0]])).await.unwrap(), Put::Complete);
+    let before = pins.get(&name).await.unwrap();
+    assert_eq!(pins.look_again(&name).await.unwrap(), Some(Put::Complete));
+    assert_eq!(pins.get(&name).await.unwrap(), before);
+    // Whoever drops it says so, and what it was is known, protected, and to be brought again.
+    let lost = sha256(&blobs[1]);
+    store.remove_damaged(&lost).await.unwrap();
+    let mut told = BTreeSet::new();
+    while !told.contains(&lost) {
+        let some = tokio::time::timeout(Duration::from_mins(1), pins.lost()).await;
+        told.extend(some.expect("it is said"));
+    }
+    assert_eq!(pins.look_again(&name).await.unwrap(), Some(Put::Incomplete([lost].into())));
+    let kept = pins.get(&name).await.unwrap().unwrap();
+    assert_eq!((kept.pin, kept.complete), (wish.clone(), false));
+    let page = pins.incomplete(None, 10).await.unwrap();
+    assert_eq!(page.pins.iter().map(|kept| &kept.pin.name).collect::<Vec<_>>(), [&name]);
+    assert_eq!(pins.look_again(&other).await.unwrap(), Some(Put::Complete), "nothing of it went");
+    store_bytes(&store, &blobs[1]).await;
+    assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Complete);
+    let kept = pins.get(&name).await.unwrap().unwrap();
+    assert_eq!((kept.pin, kept.complete, kept.older), (wish, true, None));
 }
 
 pub(crate) async fn what_was_declared_is_taken_back((pins, _): Kept) {

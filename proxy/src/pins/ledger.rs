@@ -40,6 +40,12 @@ impl Ledger {
         put
     }
 
+    /// See [`Pins::look_again`](super::Pins::look_again).
+    pub(crate) fn look_again(&mut self, name: &PinName, is_here: impl Fn(&Digest) -> bool) -> Option<Put> {
+        let kept = self.get(name).filter(|kept| kept.complete)?;
+        Some(self.put(kept.pin, is_here))
+    }
+
     pub(crate) fn get(&self, name: &PinName) -> Option<KeptPin> {
         self.pins.get(&name.place()).cloned()
     }

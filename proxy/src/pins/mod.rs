@@ -13,18 +13,20 @@
 //! - While a pin is incomplete, what an older, complete one of its name reaches stays. So an image that moved upstream and cannot be
 //!   fetched now is still there as it was.
 //! - A pin of an older wish never replaces one of a newer ([`Put::Superseded`]).
-//! - A pin that is complete was so when it was looked at; nothing of it went since by our doing.
+//! - A pin that is complete was so when it was looked at; nothing of it went since by our doing. What a disk or a person took is found by looking again
+//!   ([`Pins::look_again`], [`Pins::lost`]).
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod failed;
 pub(crate) mod kept;
 pub(crate) mod ledger;
+pub(crate) mod lost;
 mod name;
 mod platform;
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use larder_oci::Digest;
@@ -164,6 +166,18 @@ pub trait Pins: Send + Sync + 'static {
     /// The same, of pins that are not complete: what whoever continues them has to do after a restart. With several replicas on one store, those that
     /// another one is known to be at may be left out.
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>>;
+
+    /// Looks once more for what a complete pin reaches, by what can be seen at little cost: that it is there, and where that is seen without reading it, not
+    /// cut short. If all of it is, nothing is written; what is missing makes the pin incomplete, and an error changes nothing. `None`: there is no complete
+    /// pin of that name, and none comes into being.
+    fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>>;
+
+    /// How often that is worth what it costs.
+    fn look_again_after(&self) -> Duration;
+
+    /// Waits until blobs that the store had, or that a pin reaches, were found damaged or not found; which. One waits at a time. Pins that are complete
+    /// and reach one of them are to be looked at.
+    fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>>;
 
     /// Removes a pin and what is older of its name; whether there was one. What only it reached may go from now on.
     fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>>;

@@ -2,11 +2,11 @@
 //!
 //! Memory files, so that readers and writers of a blob do with it what they do with a file on a disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::pins::kept::KeptBy;
 use crate::pins::ledger::Ledger;
+use crate::pins::lost::Lost;
 use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
 
 /// Links and tags together.
@@ -33,6 +34,7 @@ const MAXIMUM_IDLE_PARTIALS: usize = 16;
 #[derive(Debug)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    lost: Lost,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl MemoryStore {
             tags: BTreeMap::new(),
             pins: Ledger::default(),
         };
-        Arc::new(Self { state: Arc::new(Mutex::new(state)) })
+        Arc::new(Self { state: Arc::new(Mutex::new(state)), lost: Lost::default() })
     }
 
     /// Bytes in it, of complete and unfinished blobs.
@@ -398,6 +400,7 @@ impl Store for MemoryStore {
 
     fn remove_damaged(&self, digest: &Digest) -> BoxFuture<'_, Result<(), StoreError>> {
         lock(&self.state).remove(digest);
+        self.lost.tell(digest);
         Box::pin(ready(Ok(())))
     }
 
@@ -436,6 +439,20 @@ impl Pins for MemoryStore {
 
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
         Box::pin(ready(Ok(lock(&self.state).pins.list(after, limit, |kept| !kept.complete))))
+    }
+
+    fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
+        let State { pins, blobs, .. } = &mut *lock(&self.state);
+        let looked = pins.look_again(name, |digest| blobs.contains_key(digest));
+        Box::pin(ready(Ok(looked)))
+    }
+
+    fn look_again_after(&self) -> Duration {
+        Duration::from_hours(1)
+    }
+
+    fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>> {
+        Box::pin(self.lost.next())
     }
 
     fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {

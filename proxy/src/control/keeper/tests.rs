@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use futures_util::future::BoxFuture;
 use larder_oci::{Algorithm, ImageReference};
 use tokio::time::timeout;
@@ -38,6 +40,18 @@ impl Pins for Slow {
 
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
         self.pins.incomplete(after, limit)
+    }
+
+    fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
+        self.pins.look_again(name)
+    }
+
+    fn look_again_after(&self) -> Duration {
+        self.pins.look_again_after()
+    }
+
+    fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>> {
+        self.pins.lost()
     }
 
     fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {

@@ -1,6 +1,6 @@
 //! What was used is pinned, whatever happens between the one and the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -55,6 +55,18 @@ impl Pins for Bucket {
     }
 
     fn incomplete(&self, _: Option<&Place>, _: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
+        panic!("nobody asks for it")
+    }
+
+    fn look_again(&self, _: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
+        panic!("nobody asks for it")
+    }
+
+    fn look_again_after(&self) -> Duration {
+        panic!("nobody asks for it")
+    }
+
+    fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>> {
         panic!("nobody asks for it")
     }
 

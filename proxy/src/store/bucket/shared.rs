@@ -20,6 +20,7 @@ use super::records::Records;
 use super::turns::Turns;
 use super::{BucketConfig, ClusterId};
 use crate::pins::Pin;
+use crate::pins::lost::Lost;
 use crate::store::directory::DirectoryStore;
 use crate::store::lease::lock;
 use crate::store::removal::{Key, Label, Names, Prefix};
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) pins: Recent<Key, Arc<Pin>>,
     /// When pulls of this cluster were pinned last, whichever replica did.
     pub(super) pulled: Pulled,
+    /// Blobs that are condemned because they are damaged.
+    pub(super) lost: Lost,
     /// How removal stands.
     pub(super) standings: Standings,
 }
@@ -122,6 +125,7 @@ impl Shared {
             cluster: label(&config.cluster)?,
             pins: Recent::new(PINS),
             pulled: Pulled::default(),
+            lost: Lost::default(),
             standings: Standings::default(),
             client,
             signing,
@@ -214,11 +218,12 @@ impl Shared {
             "store: an object in the bucket does not have the bytes of its digest; it is not read any more");
         self.distrusted.note((digest.clone(), generation.clone()), ());
         self.confirmed.forget(digest);
-        let (shared, folder) = (Arc::clone(self), Prefix::MarksOf(digest.clone()));
+        let (shared, digest, folder) = (Arc::clone(self), digest.clone(), Prefix::MarksOf(digest.clone()));
         let mark = self.layout.below(&format!("{folder}{}", generation.as_str()));
         tokio::spawn(async move {
-            if let Err(error) = shared.client.put(&mark, Bytes::new()).await {
-                tracing::debug!(%error, "store: an object with wrong bytes could not be condemned");
+            match shared.client.put(&mark, Bytes::new()).await {
+                Ok(()) => shared.lost.tell(&digest),
+                Err(error) => tracing::debug!(%error, "store: an object with wrong bytes could not be condemned"),
             }
         });
     }

@@ -11,15 +11,17 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use larder_oci::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::blobs::Removal;
 use super::folder::Folder;
 use super::record;
 use super::room::Oldest;
 use super::shared::Shared;
-use super::{DirectoryStore, layout};
+use super::{DirectoryStore, layout, sidecar};
 use crate::pins::kept::{Kept, KeptBy, follow};
 use crate::pins::{
     AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put, SHARDS,
@@ -192,19 +194,24 @@ fn put(shared: &Shared, pin: Pin) -> Result<Put, StoreError> {
     let place = pin.name.place();
     let Some(_writing) = shared.pins.lock(&place) else { return Ok(Put::Superseded) };
     let old = read(shared, &place)?;
-    let Some(next) = follow(old.clone(), pin) else { return Ok(Put::Superseded) };
-    let is_counted = shared.pins.includes(&place);
+    put_over(shared, &place, old.as_ref(), pin)
+}
+
+/// In the place of `old`, with the place's lock held.
+fn put_over(shared: &Shared, place: &Place, old: Option<&KeptPin>, pin: Pin) -> Result<Put, StoreError> {
+    let Some(next) = follow(old.cloned(), pin) else { return Ok(Put::Superseded) };
+    let is_counted = shared.pins.includes(place);
     if is_counted {
         lock(&shared.pins.kept).add(&next);
     }
-    let written = write(shared, &place, next.clone(), old.as_ref());
+    let written = write(shared, place, next.clone(), old);
     if is_counted {
         let mut kept = lock(&shared.pins.kept);
         match &written {
             Ok((now, _)) => {
                 kept.add(now);
                 kept.remove(&next);
-                if let Some(old) = &old {
+                if let Some(old) = old {
                     kept.remove(old);
                 }
             }
@@ -242,6 +249,33 @@ fn write(shared: &Shared, place: &Place, next: KeptPin, old: Option<&KeptPin>) -
         let _ = shared.folder.remove(&mark);
     }
     Ok((next, put))
+}
+
+/// See [`Pins::look_again`]. Reads only, unless something is missing.
+fn look_again(shared: &Shared, place: &Place) -> Result<Option<Put>, StoreError> {
+    let Some(_writing) = shared.pins.lock(place) else { return Ok(None) };
+    let Some(old) = read(shared, place)?.filter(|kept| kept.complete) else { return Ok(None) };
+    let mut is_whole = true;
+    for digest in old.pin.content.iter().flat_map(|content| &content.digests) {
+        if let Some(inode) = cut_short(shared, digest)? {
+            shared.remove_damaged(digest, Removal::DamagedInode(inode))?;
+        }
+        is_whole &= shared.blobs.has(&shared.folder, digest)?;
+    }
+    if is_whole {
+        return Ok(Some(Put::Complete));
+    }
+    put_over(shared, place, Some(&old), old.pin.clone()).map(Some)
+}
+
+/// The file of a blob that is certainly not all of it: it is empty, or not as long as its checksums say. Where neither is seen, its bytes are the scrub's matter.
+fn cut_short(shared: &Shared, digest: &Digest) -> Result<Option<u64>, StoreError> {
+    let Some(blob) = shared.folder.facts(&layout::blob(digest))?.filter(|blob| blob.regular) else { return Ok(None) };
+    let is_short = match sidecar::read(&shared.folder, digest) {
+        Some(checksums) => checksums.length() != blob.length,
+        None => blob.length == 0 && Digest::of(digest.algorithm(), b"") != *digest,
+    };
+    Ok(is_short.then_some(blob.inode))
 }
 
 fn delete(shared: &Shared, place: &Place) -> Result<bool, StoreError> {
@@ -436,6 +470,20 @@ impl Pins for DirectoryStore {
         self.with_pins("list pins that are not complete", move |shared| {
             list(shared, layout::INCOMPLETE, None, after.as_ref(), limit, |kept| !kept.complete)
         })
+    }
+
+    fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
+        let place = name.place();
+        self.with_pins("look for what a pin reaches", move |shared| look_again(shared, &place))
+    }
+
+    /// A few names of a folder for each pin.
+    fn look_again_after(&self) -> Duration {
+        Duration::from_hours(1)
+    }
+
+    fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>> {
+        Box::pin(self.shared.lost.next())
     }
 
     fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {

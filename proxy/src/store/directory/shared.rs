@@ -24,6 +24,7 @@ use super::pins::{self, Counted};
 use super::room::{Need, Oldest, Situation, footprint};
 use super::sidecar;
 use crate::pins::kept::KeptBy;
+use crate::pins::lost::Lost;
 use crate::store::blob::Keeper;
 use crate::store::checksums::{Check, Checksums, is_chunked};
 use crate::store::lease::{Lease, lock};
@@ -55,6 +56,8 @@ pub(super) struct Shared {
     pub(super) blobs: Blobs,
     pub(super) partials: Partials,
     pub(super) pins: Counted,
+    /// Blobs that pins may reach, and that were dropped or not there.
+    pub(super) lost: Lost,
     /// Held while a record is moved into place and while one is swept away.
     pub(super) records: Mutex<()>,
     pub(super) stats: Sums,
@@ -108,6 +111,7 @@ impl Shared {
             occupancy,
             partials,
             pins,
+            lost: Lost::default(),
             records: Mutex::default(),
             stats: Sums::default(),
             wake: Notify::new(),
@@ -138,7 +142,10 @@ impl Shared {
         // The lease comes first: between opening and leasing the blob could be taken for unused.
         let Some(lease) = self.blobs.leases().take(digest) else { return Ok(None) };
         let path = layout::blob(digest);
-        let Some(file) = self.folder.open_file(&path)? else { return Ok(None) };
+        let Some(file) = self.folder.open_file(&path)? else {
+            self.lose(digest);
+            return Ok(None);
+        };
         let facts = self.folder.facts_of(&path, &file)?;
         if !facts.regular {
             return Err(StoreError::Damaged {
@@ -169,6 +176,13 @@ impl Shared {
         Ok(Some(blob))
     }
 
+    /// Who asked for it is told at once; whoever looks after the pins that reach it is told here.
+    fn lose(&self, digest: &Digest) {
+        if self.pins.by(digest) == KeptBy::Holder {
+            self.lost.tell(digest);
+        }
+    }
+
     pub(super) fn put_bytes(&self, digest: &Digest, bytes: &Bytes) -> Result<(), StoreError> {
         let actual = Digest::of(digest.algorithm(), bytes);
         if actual != *digest {
@@ -192,6 +206,7 @@ impl Shared {
     pub(super) fn remove_damaged(&self, digest: &Digest, why: Removal) -> Result<(), StoreError> {
         if self.blobs.remove(&self.folder, digest, why, |_| false)?.is_some() {
             self.stats.damaged_blobs.fetch_add(1, Ordering::Relaxed);
+            self.lose(digest);
             tracing::warn!(%digest, "store: a damaged blob was dropped");
         }
         Ok(())

@@ -8,7 +8,7 @@ mod declarations;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -143,12 +143,29 @@ impl BucketPins {
                 Ok(Put::Complete)
             }
             Pinned::Lacking(missing) => {
-                if let Some(version) = written.filter(|version| version.complete)
-                    && let Some(note) = self.shared.layout.completed(&version.key)
-                {
-                    self.shared.client.delete(&note).await?;
+                if let Some(version) = written.filter(|version| version.complete) {
+                    self.note_incomplete(&version.key).await?;
                 }
                 Ok(Put::Incomplete(missing))
+            }
+        }
+    }
+
+    /// See [`Pins::look_again`]. As whoever goes on with a pin: from its look on, so the pin itself is not written, and is not there again if it goes meanwhile.
+    async fn look_again(&self, place: &Place) -> Result<Option<Put>, PinsError> {
+        let versions = self.versions(place).await?;
+        let Some((newest, older)) = versions.split_last().filter(|(newest, _)| newest.complete) else {
+            return Ok(None);
+        };
+        let older = older.iter().map(|version| version.key.clone()).collect();
+        let own = Some(newest.unique.clone());
+        let mut pinner = Pinner::knowing(self.name_at(place)?, digests(&newest.pin), older, own, self.names()?);
+        let of_store = self.of_store(Some(&newest.pin));
+        match run(&mut pinner, &of_store, |_, _| {}).await.map_err(|_| unanswered())? {
+            Pinned::Complete(_) => Ok(Some(Put::Complete)),
+            Pinned::Lacking(missing) => {
+                self.note_incomplete(&newest.key).await?;
+                Ok(Some(Put::Incomplete(missing)))
             }
         }
     }
@@ -163,6 +180,13 @@ impl BucketPins {
     async fn note_complete(&self, key: &Key) -> Result<(), PinsError> {
         if let Some(note) = self.shared.layout.completed(key) {
             self.shared.client.put(&note, Bytes::new()).await?;
+        }
+        Ok(())
+    }
+
+    async fn note_incomplete(&self, key: &Key) -> Result<(), PinsError> {
+        if let Some(note) = self.shared.layout.completed(key) {
+            self.shared.client.delete(&note).await?;
         }
         Ok(())
     }
@@ -329,6 +353,20 @@ impl Pins for BucketPins {
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
         let after = after.cloned();
         Box::pin(async move { self.page(None, after.as_ref(), limit, true).await })
+    }
+
+    fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
+        let place = name.place();
+        Box::pin(async move { self.look_again(&place).await })
+    }
+
+    /// Two listings for each digest.
+    fn look_again_after(&self) -> Duration {
+        Duration::from_hours(24)
+    }
+
+    fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>> {
+        Box::pin(self.shared.lost.next())
     }
 
     fn delete(&self, name: &PinName) -> BoxFuture<'_, Result<bool, PinsError>> {

@@ -1,5 +1,7 @@
 //! Pins on a disk: what a restart, a crash and a damaged record leave of them.
 
+use std::fs;
+
 use super::*;
 use crate::pins::conformance::pins_conformance_tests;
 use crate::pins::kept::KeptBy;
@@ -203,4 +205,58 @@ async fn what_was_pulled_and_not_used_for_a_month_is_nobodys_any_more() {
     until("the pin is let go of", || !path.exists()).await;
     assert!(store.get(&names[1]).await.unwrap().is_some(), "it was used later");
     assert!(store.get(&names[2]).await.unwrap().is_some(), "a holder said so");
+}
+
+/// Whether it is complete, as its record says.
+async fn is_complete(store: &DirectoryStore, pin: &Pin) -> bool {
+    store.get(&pin.name).await.unwrap().unwrap().complete
+}
+
+#[tokio::test]
+async fn what_a_disk_lost_is_seen_without_reading_it_and_what_cannot_be_asked_is_not_lost() {
+    let folder = folder();
+    let store = DirectoryStore::open(config(folder.path())).unwrap();
+    let blobs = [content(1, 100), content(2, 100), content(3, 600 << 10), content(4, 100)];
+    for bytes in &blobs {
+        stored(&store, bytes).await;
+    }
+    let path = |bytes: &Bytes| folder.path().join(layout::blob(&sha256(bytes)));
+    let pins =
+        [pin("me", "a:1", &[&blobs[0], &blobs[3]]), pin("me", "a:2", &[&blobs[1]]), pin("me", "a:3", &[&blobs[2]])];
+    for pin in &pins {
+        assert_eq!(store.put(pin.clone()).await.unwrap(), Put::Complete);
+        assert_eq!(store.look_again(&pin.name).await.unwrap(), Some(Put::Complete));
+    }
+    // A disk that does not answer: something is where a folder should be.
+    let shard = path(&blobs[0]).parent().unwrap().to_owned();
+    let aside = folder.path().join("aside");
+    fs::rename(&shard, &aside).unwrap();
+    fs::write(&shard, b"").unwrap();
+    store.look_again(&pins[0].name).await.unwrap_err();
+    assert!(is_complete(&store, &pins[0]).await, "an error is no absence");
+    fs::remove_file(&shard).unwrap();
+    fs::rename(&aside, &shard).unwrap();
+    assert_eq!(store.look_again(&pins[0].name).await.unwrap(), Some(Put::Complete));
+    // Removed, emptied, and cut short by a byte.
+    fs::remove_file(path(&blobs[0])).unwrap();
+    fs::write(path(&blobs[1]), b"").unwrap();
+    fs::File::options().write(true).open(path(&blobs[2])).unwrap().set_len((600 << 10) - 1).unwrap();
+    for (pin, bytes) in pins.iter().zip(&blobs) {
+        let missing = [sha256(bytes)].into();
+        assert_eq!(store.look_again(&pin.name).await.unwrap(), Some(Put::Incomplete(missing)), "{}", pin.name.image);
+        assert!(!is_complete(&store, pin).await);
+        assert!(!is_there(folder.path(), bytes), "it is fetched anew");
+        assert_eq!(store.shared.pins.by(&sha256(bytes)), KeptBy::Holder, "and kept when it comes");
+    }
+    assert_eq!(store.shared.pins.by(&sha256(&blobs[3])), KeptBy::Holder);
+    for (pin, bytes) in pins.iter().zip(&blobs) {
+        stored(&store, bytes).await;
+        assert_eq!(store.put(pin.clone()).await.unwrap(), Put::Complete);
+    }
+    // Who asks for what is not there says so to whoever looks after pins, if a pin reaches it.
+    fs::remove_file(path(&blobs[0])).unwrap();
+    assert!(store.blob(&sha256(b"nobody's")).await.unwrap().is_none());
+    assert!(store.blob(&sha256(&blobs[0])).await.unwrap().is_none());
+    let lost = store.shared.lost.next().await;
+    assert!(lost.contains(&sha256(&blobs[0])) && !lost.contains(&sha256(b"nobody's")), "{lost:?}");
 }

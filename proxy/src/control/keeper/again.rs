@@ -1,0 +1,88 @@
+//! Whether what is complete still is: disks lose files, and people remove them. All pins are looked at after the start and from time to time, beside the work and
+//! slowly, and those that reach what the store has found missing or damaged at once. One that lacks something is fetched as any other, and says so.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use larder_oci::Digest;
+use tokio::time::{Instant, sleep};
+
+use super::{Keeper, LOOK};
+use crate::pins::{KeptPin, PinName, Put};
+
+/// Pins that are listed at a time.
+const PAGE: usize = 100;
+
+/// So many times as long as a page took nothing is asked of the store, which has others to serve.
+const REST: u32 = 4;
+
+/// How long what was lost is gathered: who pulls an image that is not there asks for one blob after the other.
+const GATHER: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    /// Goes round, for ever.
+    pub(super) async fn look_again(&self) {
+        let all = async {
+            loop {
+                self.look_again_at(|_| true).await;
+                sleep(self.pins.look_again_after()).await;
+            }
+        };
+        let lost = async {
+            loop {
+                let lost = self.pins.lost().await;
+                sleep(GATHER).await;
+                // Those of meanwhile come next, if there are any.
+                self.look_again_at(|kept| reaches(kept, &lost)).await;
+            }
+        };
+        tokio::join!(all, lost);
+    }
+
+    /// All that are complete and wanted; one that the store does not tell about stays as it is.
+    async fn look_again_at(&self, is_wanted: impl Fn(&KeptPin) -> bool) {
+        let mut after = None;
+        loop {
+            let began = Instant::now();
+            match self.pins.list(None, after.as_ref(), PAGE).await {
+                Ok(page) => {
+                    for kept in page.pins.iter().filter(|kept| kept.complete && !kept.pin.name.holder.is_pull()) {
+                        if is_wanted(kept) {
+                            self.look_again_at_one(&kept.pin.name).await;
+                        }
+                    }
+                    after = page.next;
+                    if after.is_none() {
+                        return;
+                    }
+                    sleep(began.elapsed() * REST).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "pins cannot be listed now: whether they are still complete is seen later");
+                    sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    async fn look_again_at_one(&self, name: &PinName) {
+        match self.pins.look_again(name).await {
+            Ok(Some(Put::Incomplete(missing))) => {
+                let first = missing.first().map_or_else(String::new, Digest::to_string);
+                tracing::warn!(image = %name.image, holder = %name.holder, missing = missing.len(), first,
+                    "a pin that was complete is not any more; what is missing is fetched");
+                // One too many is found by whoever looks for what is not complete.
+                self.enqueue_as_it_was(name);
+                self.changed.notify_waiters();
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(image = %name.image, %error, "whether a pin is still complete cannot be seen now");
+            }
+        }
+    }
+}
+
+fn reaches(kept: &KeptPin, lost: &BTreeSet<Digest>) -> bool {
+    kept.pin.content.as_ref().is_some_and(|content| !content.digests.is_disjoint(lost))
+}
