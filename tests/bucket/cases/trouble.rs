@@ -1,8 +1,10 @@
 //! A bucket on a bad day: nobody waits long, nobody gets a wrong byte, and when it is well again all is as if nothing had been.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
+use larder_oci::ImageReference;
+use larder_proxy::pins::{Content, Holder, Pin, PinName, Platforms, Put};
 use larder_proxy::store::{Store as _, StoreHealth};
 use larder_test_bucket::Fault;
 
@@ -16,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("after_a_few_failures_nobody_waits", |world| Box::pin(left_alone(world))),
         ("a_bucket_that_is_away_at_start_is_used_when_it_comes", |world| Box::pin(away_at_start(world))),
         ("a_server_without_conditions_is_as_good", |world| Box::pin(no_conditions(world))),
+        ("what_is_said_to_exist_already_is_not_taken_for_written", |world| Box::pin(conflict(world))),
         ("a_break_is_continued_without_a_cut", |world| Box::pin(continued(world))),
     ]
 }
@@ -183,6 +186,33 @@ async fn no_conditions(world: World) {
     }
     assert!(faults.touched() > 0);
     assert!(world.replica().await.whole(&sha256(&bytes)).await.unwrap() == bytes);
+}
+
+/// S3 says 409 of a conflict of any kind, and nothing is written then.
+async fn conflict(world: World) {
+    let world = world.fresh();
+    let faults = world.faults();
+    let replica = world.replica_behind(&faults).await;
+    let bytes = content(165, 300_000);
+    let digest = sha256(&bytes);
+    faults.set(Fault::Conflict);
+    replica.put(&bytes).await;
+    let pins = replica.store.pins();
+    let name = PinName {
+        holder: Holder::parse("me").unwrap(),
+        image: ImageReference::parse("reg.example.com/team/app:1").unwrap(),
+    };
+    let wanted = Content { root: digest.clone(), digests: [digest.clone()].into(), bytes: 0 };
+    let pin = Pin { name, platforms: Platforms::All, put_at: SystemTime::now(), content: Some(wanted) };
+    let put = pins.put(pin.clone()).await;
+    assert!(faults.touched() > 0);
+    assert!(put.is_err(), "there is no pin: {put:?}");
+    assert!(!replica.store.keeps(&digest).await.unwrap(), "nor a blob");
+    faults.set(Fault::None);
+    let is_complete = async || matches!(pins.put(pin.clone()).await, Ok(Put::Complete));
+    assert!(until(Duration::from_mins(1), is_complete).await, "waited in vain: it is pinned");
+    assert!(pins.get(&pin.name).await.unwrap().is_some_and(|kept| kept.complete));
+    assert!(world.replica().await.whole(&digest).await.unwrap() == bytes);
 }
 
 /// The connection breaks once in the middle, and what is missing is asked for.

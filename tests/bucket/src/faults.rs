@@ -19,6 +19,8 @@ pub enum Fault {
     Unavailable,
     /// Every request with a condition gets 501.
     NoConditions,
+    /// Every request with a condition gets 409, and does nothing.
+    Conflict,
     /// Requests are taken and never answered.
     Silent,
     /// Connections are refused, and those that are open are cut.
@@ -166,6 +168,7 @@ fn requests(shared: &Shared, mut from: TcpStream, mut to: TcpStream, mut back: T
             }
             Fault::Unavailable => Some("503 Service Unavailable"),
             Fault::NoConditions if conditional() => Some("501 Not Implemented"),
+            Fault::Conflict if conditional() => Some("409 Conflict"),
             Fault::SlowUp(rate) => {
                 shared.touch();
                 let (piece, pause) = pace(rate);

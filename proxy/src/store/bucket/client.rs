@@ -52,7 +52,7 @@ pub(super) struct Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Created {
     Written,
-    /// The server says so.
+    /// The server says so. Whether it does is for whoever asked to see.
     ExistsAlready,
 }
 
@@ -222,11 +222,15 @@ impl Client {
         self.send_once(key, bytes, PutMode::Overwrite).await?.map_err(|error| self.error("write", key, &shown(&error)))
     }
 
-    /// The same for a key that nobody else has, with the condition that there is none (If-None-Match). That there is one means that the request
-    /// arrived twice.
+    /// The same for a key that nobody else has, with the condition that there is none (If-None-Match). That there is one may mean that the request arrived
+    /// twice. It may as well be said where nothing is: 409 is S3's word for a conflict of any kind, after which nothing was written, and a gateway's for folders that
+    /// went while it made them. So it is no proof, and an error as others are.
     pub(super) async fn create_once(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         match self.send_once(key, bytes.clone(), PutMode::Create).await? {
-            Ok(()) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => {
+                Err(self.error("write", key, &shown(&error)))
+            }
             // The condition is not known: it was an answer, and nothing is there.
             Err(_) => self.put_once(key, bytes).await,
         }

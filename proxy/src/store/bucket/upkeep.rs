@@ -14,6 +14,8 @@ use crate::store::StoreError;
 
 /// The first pause of the probe; the next ones double.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The first one before what another replica writes at this moment is looked for again; the next ones double.
+const SEEN_AFTER: Duration = Duration::from_millis(20);
 /// Between two looks at what is owed.
 const SETTLE: Duration = Duration::from_secs(30);
 pub(super) const LARGEST_VERSION: u64 = 4096;
@@ -33,14 +35,17 @@ impl Shared {
             let ours = Bytes::from(serde_json::to_vec(&VersionRecord { version: VERSION }).unwrap_or_default());
             found = match self.client.create(Who::Probe, &key, ours).await {
                 // Somebody else may have been first, also where the server did not heed the condition.
-                Ok(Created::Written | Created::ExistsAlready) => {
-                    self.client.get(Who::Probe, &key, LARGEST_VERSION).await
-                }
+                Ok(Created::Written | Created::ExistsAlready) => self.read_written_version(&key).await,
                 Err(error) => Err(error),
             };
         }
         match found {
-            Ok(bytes) => check_version(&self.client, &self.layout, &bytes.unwrap_or_default())?,
+            Ok(Some(bytes)) => check_version(&self.client, &self.layout, &bytes)?,
+            Ok(None) => {
+                let reason = format!("{key} was written and is not there: it is looked for again");
+                self.client.gate.stays_closed(&self.client.place, &reason);
+                return Ok(());
+            }
             Err(error) => {
                 self.client.gate.stays_closed(&self.client.place, &error.to_string());
                 return Ok(());
@@ -48,6 +53,19 @@ impl Shared {
         }
         self.client.gate.open(&self.client.place);
         Ok(())
+    }
+
+    /// Whose condition fails may be ahead of the one who writes.
+    async fn read_written_version(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let mut pause = SEEN_AFTER;
+        loop {
+            let found = self.client.get(Who::Probe, key, LARGEST_VERSION).await;
+            if !matches!(found, Ok(None)) || pause > PAUSE {
+                return found;
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
     }
 }
 

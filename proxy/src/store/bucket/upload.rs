@@ -22,7 +22,7 @@ use object_store::multipart::PartId;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::client::Who;
+use super::client::{Created, Who};
 use super::layout::Generation;
 use super::shared::{Kept, Shared};
 use crate::store::document::{self, MAXIMUM_LENGTH};
@@ -76,8 +76,15 @@ impl Shared {
         if blob.len() <= self.config.part {
             let _memory = self.parts.acquire().await;
             let bytes = self.read(blob, 0..blob.len()).await?;
-            // Nobody else has this generation: that it exists already means that an answer to us was lost.
-            self.client.create(Who::Anybody, &key, bytes).await?;
+            let created = self.client.create(Who::Anybody, &key, bytes).await?;
+            // Nobody else has this generation: that it exists already means that an answer to us was lost, if it does.
+            if created == Created::ExistsAlready && !self.shows(digest, &generation).await? {
+                return Err(StoreError::Bucket {
+                    operation: "write",
+                    place: format!("{} {key}", self.client.place),
+                    reason: "it is said to exist already, and is not there".to_owned(),
+                });
+            }
         } else {
             self.upload_parts(&key, &generation, blob).await?;
         }
@@ -90,6 +97,10 @@ impl Shared {
         tracing::debug!(%digest, bytes = blob.len(), generation = generation.as_str(), "store: uploaded");
         self.note_kept(digest, Kept { generation, length: blob.len() });
         Ok(())
+    }
+
+    async fn shows(&self, digest: &Digest, generation: &Generation) -> Result<bool, StoreError> {
+        Ok(self.listed(digest).await?.iter().any(|kept| kept.generation == *generation))
     }
 
     pub(super) async fn put_checksums(
