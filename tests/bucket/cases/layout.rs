@@ -53,7 +53,8 @@ async fn objects(world: World) {
 
 async fn no_checksums(world: World) {
     let world = world.fresh();
-    let bytes = content(210, 6 << 20);
+    // Thrice as long on its way as a reader waits.
+    let bytes = content(210, 12 << 20);
     let digest = sha256(&bytes);
     world.replica().await.put(&bytes).await;
     let checksums = world.server().objects().join(world.prefix()).join("checksums");
@@ -65,7 +66,7 @@ async fn no_checksums(world: World) {
     // It is still coming: nobody else is to wait for it in vain, at the origin's expense.
     assert!(reader.store.blob(&digest).await.unwrap().is_none());
     assert!(
-        until(Duration::from_secs(15), async || reader.whole(&digest).await.is_some_and(|got| got == bytes)).await,
+        until(Duration::from_mins(1), async || reader.whole(&digest).await.is_some_and(|got| got == bytes)).await,
         "waited in vain: the reader finds it"
     );
 }

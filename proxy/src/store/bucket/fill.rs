@@ -44,6 +44,8 @@ pub(super) struct Fill {
     length: u64,
     kept: Vec<Kept>,
     begun: AtomicBool,
+    /// Nothing leaves before all of it is here.
+    withholds: AtomicBool,
     progress: watch::Sender<Progress>,
     file: OnceLock<Arc<File>>,
     /// By which what was given out is right.
@@ -84,6 +86,7 @@ impl Fill {
             length,
             kept,
             begun: AtomicBool::new(false),
+            withholds: AtomicBool::new(false),
             progress: watch::Sender::default(),
             file: OnceLock::new(),
             checksums: Arc::default(),
@@ -107,6 +110,11 @@ impl Fill {
     /// Whether its bytes are coming here, or came.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether whoever comes now would wait for all of it.
+    pub(super) fn withholds(&self) -> bool {
+        self.withholds.load(Ordering::Relaxed)
     }
 
     fn begin(&self) {
@@ -191,10 +199,9 @@ impl Fill {
                 continue;
             }
             let checksums = self.find_checksums(&kept).await;
-            if checksums.is_none() && self.checksums.get().is_none() {
-                // Nothing leaves for a while: whoever comes meanwhile is not to wait, and the origin answers in its place.
-                self.shared.keep_away(&self.digest);
-            }
+            // Whoever comes meanwhile is not to wait, and the origin answers in its place.
+            let withholds = checksums.is_none() && self.checksums.get().is_none();
+            self.withholds.store(withholds, Ordering::Relaxed);
             if let (Some(given), Some(own)) = (self.checksums.get(), &checksums)
                 && given != own
             {

@@ -248,7 +248,7 @@ impl Shared {
         let _turn = self.turns.take(digest).await;
         // In this order: a fill that is done is here before it leaves the list.
         if let Some(fill) = lock(&self.fills).get(digest).and_then(Weak::upgrade) {
-            return Ok(Some(fill.blob()));
+            return Ok((!fill.withholds()).then(|| fill.blob()));
         }
         if let Some(blob) = self.here(digest).await {
             return Ok(Some(blob));
