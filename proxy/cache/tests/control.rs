@@ -231,6 +231,24 @@ fn a_pin_says_when_a_client_pulled_what_it_is_of() {
 }
 
 #[test]
+fn what_is_kept_of_some_platforms_stays_while_more_of_them_cannot_be_had() {
+    let origin = Origin::start();
+    let image = image(24);
+    origin.push("team/app", "v1", &image);
+    let cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    let put = |platforms: &str| cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), platforms).1;
+    assert_eq!(put(r#"{"platforms":["linux/amd64"]}"#)["state"], "complete");
+    let arm = image.platforms.iter().find(|platform| platform.architecture == "arm64").unwrap();
+    let layer = arm.blobs.iter().find(|digest| !amd64(&image).blobs.contains(digest)).unwrap();
+    origin.behave(Matcher::path(layer.as_str()), Behaviour::Status(503, vec![]));
+    let pin = put(r#"{"platforms":["linux/amd64","linux/arm64"]}"#);
+    assert_eq!(pin["state"], "waiting", "{pin}");
+    let index = json!(image.index.as_str());
+    assert_eq!((&pin["digest"], &pin["until_then"]), (&index, &index), "{pin}");
+}
+
+#[test]
 fn what_a_pinned_image_has_lost_is_seen_said_and_fetched_again() {
     let origin = Origin::start();
     let images = [image(21), image(22)];
@@ -277,11 +295,19 @@ fn what_a_pinned_image_has_lost_is_seen_said_and_fetched_again() {
     for name in &names {
         cache.until_complete(name);
     }
-    // It becomes what it was: nothing follows a tag by itself.
+    // It becomes what it was: nothing follows a tag by itself, also where its registry says nothing of that for a while, and the process dies meanwhile.
     cache.kill();
     std::fs::remove_file(cache.blob(&images[0].index)).unwrap();
     origin.push("team/app", "v1", &image(23));
+    let what_it_was = || Matcher::path(images[0].index.as_str());
+    origin.behave(what_it_was(), Behaviour::Status(503, vec![]));
     cache.start_again();
+    until("it waits for that", || cache.pin(&names[0])["state"] == "waiting");
+    cache.kill();
+    cache.start_again();
+    until("it waits for that again", || cache.pin(&names[0])["state"] == "waiting");
+    assert_eq!(cache.pin(&names[0])["digest"], images[0].index.as_str());
+    origin.behave_well();
     until("it is fetched again", || cache.blob(&images[0].index).exists());
     assert_eq!(cache.until_complete(&names[0])["digest"], images[0].index.as_str());
     origin.stop();
@@ -290,6 +316,14 @@ fn what_a_pinned_image_has_lost_is_seen_said_and_fetched_again() {
         assert_eq!((status, Digest::of(image.index.algorithm(), &index)), (200, image.index.clone()));
         assert!(cache.gives(&origin, image, "amd64"));
     }
+    // What its registry has no more can be had by its tag only.
+    cache.kill();
+    std::fs::remove_file(cache.blob(&images[0].index)).unwrap();
+    origin.start_again();
+    origin.behave(what_it_was(), Behaviour::Status(404, vec![]));
+    cache.start_again();
+    until("it is what its tag means", || cache.pin(&names[0])["digest"] == image(23).index.as_str());
+    cache.until_complete(&names[0]);
 }
 
 #[test]

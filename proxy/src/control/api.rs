@@ -336,9 +336,9 @@ impl PinView {
             Platforms::All => None,
             Platforms::Only(platforms) => Some(platforms.iter().map(ToString::to_string).collect()),
         };
+        // Of one that has lost something there is no other that stays. Of one that is wanted for more platforms there is.
+        let until_then = older.filter(|older| Some(older) != pin.content.as_ref()).map(|content| content.root);
         let digest = pin.content.map(|content| content.root);
-        // Of one that has lost something there is no other that stays.
-        let until_then = older.map(|content| content.root).filter(|root| Some(root) != digest.as_ref());
         Self {
             holder: pin.name.holder.to_string(),
             image: pin.name.image.to_string(),

@@ -141,7 +141,8 @@ impl Keeper {
         let entry = entries.entry(place).or_insert_with(|| Entry::new(name.clone()));
         entry.not_before = Instant::now();
         entry.failures = 0;
-        entry.as_it_was = as_it_was;
+        // Whoever has wished for it anew wants what its tag means.
+        entry.as_it_was = as_it_was && (!is_known || entry.as_it_was);
         entry.again = entry.running;
         if !entry.running {
             entry.state = State::Queued;
@@ -237,7 +238,7 @@ impl Keeper {
                     Ok(page) => {
                         for kept in page.pins.iter().filter(|kept| !kept.pin.name.holder.is_pull()) {
                             let is_new = !self.entries().contains_key(&kept.pin.name.place());
-                            if is_new && !self.enqueue(&kept.pin.name) {
+                            if is_new && !self.enqueue_for(&kept.pin.name, kept.has_lost_something()) {
                                 break;
                             }
                         }
@@ -279,6 +280,8 @@ impl Keeper {
                     let (Unkept::Refused(reason) | Unkept::Later(reason)) = &unkept;
                     // Where it was the store that failed nobody knows what there is of it.
                     entry.failed = tried.filter(|_| reason.code != Code::Store);
+                    // What it was can be had no more: the next time its tag is asked for.
+                    entry.as_it_was &= !reason.code.is_absence();
                     // Whoever asked meanwhile may have wished for something else.
                     if is_asked_again {
                         entry.failures = 0;
@@ -349,9 +352,10 @@ impl Keeper {
             && let Some(content) = &kept.pin.content
         {
             let was = ImageReference { digest: Some(content.root.clone()), ..image.clone() };
-            // Its registry may not have that any more.
-            if let Ok(plan) = plan(&self.puller, &was, platforms).await {
-                return Ok(plan);
+            match plan(&self.puller, &was, platforms).await {
+                Err(Unkept::Later(reason) | Unkept::Refused(reason)) if reason.code.is_absence() => {}
+                // A registry that does not answer may have it yet.
+                planned => return planned,
             }
         }
         plan(&self.puller, image, platforms).await

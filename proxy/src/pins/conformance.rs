@@ -327,6 +327,12 @@ pub(crate) async fn a_holder_declares_what_is_complete((pins, store): Kept) {
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "an older one says nothing new");
 }
 
+/// Where there is no look over all, every pin is looked at.
+async fn is_seen_whole(pins: &dyn Pins, pin: &Pin) -> bool {
+    let seen = pins.overview().await.unwrap();
+    seen.is_none_or(|seen| pin.content.as_ref().is_some_and(|content| seen.has_all_of(content)))
+}
+
 pub(crate) async fn what_is_complete_is_looked_at_again((pins, store): Kept) {
     let (name, other, blobs) = (named("me", "a:1"), named("me", "b:1"), [content(30, 100), content(31, 100)]);
     assert_eq!(pins.look_again(&name).await.unwrap(), None, "there is none");
@@ -339,6 +345,7 @@ pub(crate) async fn what_is_complete_is_looked_at_again((pins, store): Kept) {
     assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Complete);
     assert_eq!(pins.put(pin(&other, at(0), &[&blobs[0]])).await.unwrap(), Put::Complete);
     let before = pins.get(&name).await.unwrap();
+    assert!(is_seen_whole(&*pins, &wish).await, "nothing of it needs a look");
     assert_eq!(pins.look_again(&name).await.unwrap(), Some(Put::Complete));
     assert_eq!(pins.get(&name).await.unwrap(), before);
     // Whoever drops it says so, and what it was is known, protected, and to be brought again.
@@ -348,6 +355,9 @@ pub(crate) async fn what_is_complete_is_looked_at_again((pins, store): Kept) {
     while !told.contains(&lost) {
         let some = tokio::time::timeout(Duration::from_mins(1), pins.lost()).await;
         told.extend(some.expect("it is said"));
+    }
+    if pins.overview().await.unwrap().is_some() {
+        assert!(!is_seen_whole(&*pins, &wish).await, "it is to be looked at");
     }
     assert_eq!(pins.look_again(&name).await.unwrap(), Some(Put::Incomplete([lost].into())));
     let kept = pins.get(&name).await.unwrap().unwrap();

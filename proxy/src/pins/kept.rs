@@ -23,11 +23,20 @@ pub(crate) enum KeptBy {
 /// How many pins reach each digest.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pull: HashMap<u64, u32>,
-    holders: HashMap<u64, u32>,
+    pull: HashMap<u64, Count>,
+    holders: HashMap<u64, Count>,
 }
 
-fn short(digest: &Digest) -> u64 {
+/// Of one digest.
+#[derive(Debug, Default)]
+struct Count {
+    pins: u32,
+    /// Those of them that are complete.
+    complete: u32,
+}
+
+/// By which it is known.
+pub(crate) fn short(digest: &Digest) -> u64 {
     digest.hex().get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0)
 }
 
@@ -44,6 +53,11 @@ impl Kept {
         }
     }
 
+    /// Whether a complete pin of a holder reaches it: that it is not there is news.
+    pub(crate) fn is_promised(&self, digest: &Digest) -> bool {
+        self.holders.get(&short(digest)).is_some_and(|count| count.complete > 0)
+    }
+
     /// Whether no pin reaches anything.
     pub(crate) fn is_empty(&self) -> bool {
         self.pull.is_empty() && self.holders.is_empty()
@@ -54,7 +68,8 @@ impl Kept {
         let counts = self.of(kept);
         for digest in reached(kept) {
             let count = counts.entry(digest).or_default();
-            *count = count.saturating_add(1);
+            count.pins = count.pins.saturating_add(1);
+            count.complete = count.complete.saturating_add(u32::from(kept.complete));
         }
     }
 
@@ -63,15 +78,16 @@ impl Kept {
         let counts = self.of(kept);
         for digest in reached(kept) {
             if let Some(count) = counts.get_mut(&digest) {
-                *count -= 1;
-                if *count == 0 {
+                count.pins -= 1;
+                count.complete = count.complete.saturating_sub(u32::from(kept.complete));
+                if count.pins == 0 {
                     counts.remove(&digest);
                 }
             }
         }
     }
 
-    fn of(&mut self, kept: &KeptPin) -> &mut HashMap<u64, u32> {
+    fn of(&mut self, kept: &KeptPin) -> &mut HashMap<u64, Count> {
         if kept.pin.name.holder.is_pull() { &mut self.pull } else { &mut self.holders }
     }
 }
@@ -103,6 +119,11 @@ fn whole(pin: Pin) -> Pin {
 }
 
 impl KeptPin {
+    /// Whether it was complete as it is, and is not any more: what stays until then is itself. Not every store remembers that.
+    pub(crate) fn has_lost_something(&self) -> bool {
+        self.older.is_some() && self.older == self.pin.content
+    }
+
     /// The same once all that it reaches was found.
     pub(crate) fn completed(self) -> Self {
         Self { complete: true, older: None, ..self }

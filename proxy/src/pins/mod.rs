@@ -23,6 +23,7 @@ pub(crate) mod kept;
 pub(crate) mod ledger;
 pub(crate) mod lost;
 mod name;
+mod overview;
 mod platform;
 
 use std::collections::BTreeSet;
@@ -36,6 +37,7 @@ use crate::store::{Name, StoreError};
 pub use failed::Failed;
 pub(crate) use name::SHARDS;
 pub use name::{Holder, HolderError, PinName, Place};
+pub use overview::Overview;
 pub use platform::{Platform, PlatformError, Platforms};
 
 /// More digests than any image has; a pin that reaches more is refused.
@@ -167,6 +169,10 @@ pub trait Pins: Send + Sync + 'static {
     /// another one is known to be at may be left out.
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>>;
 
+    /// What of all blobs is there, where one look over all of them costs less than one for each: then only pins that reach something else have to be looked at
+    /// ([`Self::look_again`]). `None`: all of them.
+    fn overview(&self) -> BoxFuture<'_, Result<Option<Overview>, PinsError>>;
+
     /// Looks once more for what a complete pin reaches, by what can be seen at little cost: that it is there, and where that is seen without reading it, not
     /// cut short. If all of it is, nothing is written; what is missing makes the pin incomplete, and an error changes nothing. `None`: there is no complete
     /// pin of that name, and none comes into being.
@@ -175,8 +181,8 @@ pub trait Pins: Send + Sync + 'static {
     /// How often that is worth what it costs.
     fn look_again_after(&self) -> Duration;
 
-    /// Waits until blobs that the store had, or that a pin reaches, were found damaged or not found; which. One waits at a time. Pins that are complete
-    /// and reach one of them are to be looked at.
+    /// Waits until blobs that complete pins may reach were found damaged, or not found; which. One waits at a time. Pins that are complete and reach one of
+    /// them are to be looked at.
     fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>>;
 
     /// Removes a pin and what is older of its name; whether there was one. What only it reached may go from now on.

@@ -72,6 +72,11 @@ pub(crate) enum Code {
 }
 
 impl Code {
+    /// Its registry says that there is no such thing.
+    pub(crate) fn is_absence(self) -> bool {
+        self == Self::Origin(Verdict::NotFound)
+    }
+
     /// The word for it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -22,7 +22,7 @@ use super::{
 use crate::pins::kept::KeptBy;
 use crate::pins::ledger::Ledger;
 use crate::pins::lost::Lost;
-use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put};
 
 /// Links and tags together.
 const MAXIMUM_RECORDS: usize = 100_000;
@@ -399,8 +399,13 @@ impl Store for MemoryStore {
     }
 
     fn remove_damaged(&self, digest: &Digest) -> BoxFuture<'_, Result<(), StoreError>> {
-        lock(&self.state).remove(digest);
-        self.lost.tell(digest);
+        let mut state = lock(&self.state);
+        state.remove(digest);
+        let is_promised = state.pins.kept.is_promised(digest);
+        drop(state);
+        if is_promised {
+            self.lost.tell(digest);
+        }
         Box::pin(ready(Ok(())))
     }
 
@@ -439,6 +444,10 @@ impl Pins for MemoryStore {
 
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
         Box::pin(ready(Ok(lock(&self.state).pins.list(after, limit, |kept| !kept.complete))))
+    }
+
+    fn overview(&self) -> BoxFuture<'_, Result<Option<Overview>, PinsError>> {
+        Box::pin(ready(Ok(None)))
     }
 
     fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {

@@ -8,7 +8,7 @@ use larder_oci::Digest;
 use tokio::time::{Instant, sleep};
 
 use super::{Keeper, LOOK};
-use crate::pins::{KeptPin, PinName, Put};
+use crate::pins::{KeptPin, Overview, PinName, Put};
 
 /// Pins that are listed at a time.
 const PAGE: usize = 100;
@@ -24,8 +24,16 @@ impl Keeper {
     pub(super) async fn look_again(&self) {
         let all = async {
             loop {
-                self.look_again_at(|_| true).await;
-                sleep(self.pins.look_again_after()).await;
+                match self.pins.overview().await {
+                    Ok(seen) => {
+                        self.look_again_at(|kept| seen.as_ref().is_none_or(|seen| lacks(kept, seen))).await;
+                        sleep(self.pins.look_again_after()).await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "what is there cannot be listed now: whether pins are still complete is seen later");
+                        sleep(LOOK).await;
+                    }
+                }
             }
         };
         let lost = async {
@@ -81,6 +89,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Something that it reaches was not there, or came since.
+fn lacks(kept: &KeptPin, seen: &Overview) -> bool {
+    kept.pin.content.as_ref().is_some_and(|content| !seen.has_all_of(content))
 }
 
 fn reaches(kept: &KeptPin, lost: &BTreeSet<Digest>) -> bool {

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::fetch::testing::{ScriptedSource, limits};
 use crate::metrics::Metrics;
-use crate::pins::{AsOf, Content, Declared, Page, Platform};
+use crate::pins::{AsOf, Content, Declared, Overview, Page, Platform};
 use crate::pull::Limits;
 use crate::settings::Settings;
 use crate::store::memory::MemoryStore;
@@ -40,6 +40,10 @@ impl Pins for Slow {
 
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
         self.pins.incomplete(after, limit)
+    }
+
+    fn overview(&self) -> BoxFuture<'_, Result<Option<Overview>, PinsError>> {
+        self.pins.overview()
     }
 
     fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put};
 use crate::pull::{KeepPulled, Keeping};
 use crate::source::SourceError;
 use crate::store::{Store as _, StoreHealth};
@@ -55,6 +55,10 @@ impl Pins for Bucket {
     }
 
     fn incomplete(&self, _: Option<&Place>, _: usize) -> BoxFuture<'_, Result<Page, PinsError>> {
+        panic!("nobody asks for it")
+    }
+
+    fn overview(&self) -> BoxFuture<'_, Result<Option<Overview>, PinsError>> {
         panic!("nobody asks for it")
     }
 

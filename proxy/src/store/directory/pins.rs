@@ -24,7 +24,8 @@ use super::shared::Shared;
 use super::{DirectoryStore, layout, sidecar};
 use crate::pins::kept::{Kept, KeptBy, follow};
 use crate::pins::{
-    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put, SHARDS,
+    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put,
+    SHARDS,
 };
 use crate::store::StoreError;
 use crate::store::document::{self, MAXIMUM_PIN_LENGTH, PinDocument};
@@ -88,6 +89,11 @@ impl Counted {
     /// Who keeps a blob; before all is counted it may be anybody.
     pub(super) fn by(&self, digest: &Digest) -> KeptBy {
         if self.all() { lock(&self.kept).by(digest) } else { KeptBy::Holder }
+    }
+
+    /// Whether a complete pin of a holder reaches it; before all is counted one may.
+    pub(super) fn is_promised(&self, digest: &Digest) -> bool {
+        !self.all() || lock(&self.kept).is_promised(digest)
     }
 
     /// Whether pins in the folder of this place have been counted; if not, they will be, this one among them. To be asked with its lock held.
@@ -470,6 +476,11 @@ impl Pins for DirectoryStore {
         self.with_pins("list pins that are not complete", move |shared| {
             list(shared, layout::INCOMPLETE, None, after.as_ref(), limit, |kept| !kept.complete)
         })
+    }
+
+    /// A look for each costs no more than one over all blobs does.
+    fn overview(&self) -> BoxFuture<'_, Result<Option<Overview>, PinsError>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {

@@ -176,9 +176,10 @@ impl Shared {
         Ok(Some(blob))
     }
 
-    /// Who asked for it is told at once; whoever looks after the pins that reach it is told here.
+    /// Who asked for it is told at once; whoever looks after the pins that reach it is told here. Only where one of them is complete: who fetches what is
+    /// missing asks for it, too.
     fn lose(&self, digest: &Digest) {
-        if self.pins.by(digest) == KeptBy::Holder {
+        if self.pins.is_promised(digest) {
             self.lost.tell(digest);
         }
     }

@@ -134,7 +134,7 @@ pub enum Key {
 
 impl Key {
     /// The generation that it is or marks.
-    pub(super) fn into_held(self) -> Option<Held> {
+    pub(crate) fn into_held(self) -> Option<Held> {
         if let Self::Blob(held) | Self::Mark(held) = self { Some(held) } else { None }
     }
 

@@ -20,11 +20,13 @@ use super::operations::{OfStore, digests, modified};
 use super::pulled::Seen;
 use crate::pins::kept::follow;
 use crate::pins::{
-    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Pins, PinsError, Place, Put,
+    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put,
 };
 use crate::store::Name;
 use crate::store::bucket::shared::Shared;
-use crate::store::removal::{self, BucketTime, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner};
+use crate::store::removal::{
+    self, Answer, BucketTime, Held, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner,
+};
 
 /// Pins of one name. There is one, or a few after replicas met.
 const OF_ONE_NAME: usize = 1000;
@@ -166,6 +168,34 @@ impl BucketPins {
             Pinned::Lacking(missing) => {
                 self.note_incomplete(&newest.key).await?;
                 Ok(Some(Put::Incomplete(missing)))
+            }
+        }
+    }
+
+    /// What somebody may rely on. Marks before blobs, as whoever pins; all of them cost what a collector's run does.
+    async fn overview(&self) -> Result<Overview, PinsError> {
+        let marked: HashSet<Held> =
+            self.listed(&Prefix::Marks, |held, marked: &mut HashSet<Held>| _ = marked.insert(held)).await?;
+        let note = |held: Held, seen: &mut Overview| {
+            if !marked.contains(&held) {
+                seen.note(&held.digest);
+            }
+        };
+        self.listed(&Prefix::Blobs, note).await
+    }
+
+    /// All that is below a prefix, a page at a time.
+    async fn listed<T: Default>(&self, prefix: &Prefix, note: impl Fn(Held, &mut T)) -> Result<T, PinsError> {
+        let (mut noted, mut after) = (T::default(), None);
+        loop {
+            let page = self.shared.plain().page(prefix, after.as_ref()).await?;
+            let Answer::Page { entries, last, .. } = page else { return Err(unanswered()) };
+            after = entries.last().map(|entry| entry.key.clone());
+            for held in entries.into_iter().filter_map(|entry| entry.key.into_held()) {
+                note(held, &mut noted);
+            }
+            if last {
+                return Ok(noted);
             }
         }
     }
@@ -355,12 +385,16 @@ impl Pins for BucketPins {
         Box::pin(async move { self.page(None, after.as_ref(), limit, true).await })
     }
 
+    fn overview(&self) -> BoxFuture<'_, Result<Option<Overview>, PinsError>> {
+        Box::pin(async move { self.overview().await.map(Some) })
+    }
+
     fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
         let place = name.place();
         Box::pin(async move { self.look_again(&place).await })
     }
 
-    /// Two listings for each digest.
+    /// What is beyond a thousand blobs costs a request for each thousand, and each pin one that this process does not remember.
     fn look_again_after(&self) -> Duration {
         Duration::from_hours(24)
     }

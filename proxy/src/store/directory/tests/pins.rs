@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::pins::conformance::pins_conformance_tests;
 use crate::pins::kept::KeptBy;
@@ -253,10 +255,18 @@ async fn what_a_disk_lost_is_seen_without_reading_it_and_what_cannot_be_asked_is
         stored(&store, bytes).await;
         assert_eq!(store.put(pin.clone()).await.unwrap(), Put::Complete);
     }
-    // Who asks for what is not there says so to whoever looks after pins, if a pin reaches it.
+    // Who asks for what is not there says so to whoever looks after pins, if a complete one reaches it: who fetches what is missing asks for it, too.
+    let coming = pin("me", "a:4", &[&blobs[3], &content(5, 100)]);
+    assert_eq!(store.put(coming).await.unwrap(), Put::Incomplete([sha256(&content(5, 100))].into()));
+    let told = store.shared.lost.next().await;
+    assert!(told.contains(&sha256(&blobs[1])) && told.contains(&sha256(&blobs[2])), "what was dropped: {told:?}");
     fs::remove_file(path(&blobs[0])).unwrap();
-    assert!(store.blob(&sha256(b"nobody's")).await.unwrap().is_none());
+    for bytes in [&content(5, 100), &content(6, 100), &blobs[0]] {
+        assert!(store.blob(&sha256(bytes)).await.unwrap().is_none());
+    }
+    assert_eq!(store.shared.lost.next().await, [sha256(&blobs[0])].into());
+    // It is known by then.
+    assert_eq!(store.look_again(&pins[0].name).await.unwrap(), Some(Put::Incomplete([sha256(&blobs[0])].into())));
     assert!(store.blob(&sha256(&blobs[0])).await.unwrap().is_none());
-    let lost = store.shared.lost.next().await;
-    assert!(lost.contains(&sha256(&blobs[0])) && !lost.contains(&sha256(b"nobody's")), "{lost:?}");
+    assert_eq!(store.shared.lost.next().now_or_never(), None);
 }
