@@ -56,7 +56,10 @@ async fn no_checksums(world: World) {
     // Thrice as long on its way as a reader waits.
     let bytes = content(210, 12 << 20);
     let digest = sha256(&bytes);
-    world.replica().await.put(&bytes).await;
+    let writer = world.replica().await;
+    writer.put(&bytes).await;
+    assert!(writer.until_kept(&digest, Duration::from_mins(2)).await, "waited in vain: the bucket has it");
+    drop(writer);
     let checksums = world.server().objects().join(world.prefix()).join("checksums");
     std::fs::remove_dir_all(checksums).unwrap();
     let faults = world.faults();
