@@ -6,6 +6,11 @@ _cluster_cache.tpl. */ -}}
 {{- if and .Values.cache.enabled (not .Values.cache.external.url) -}}yes{{- end -}}
 {{- end -}}
 
+{{- /* Whether it reads UpstreamRegistry objects: where nodes do, for whoever is told of other endpoints is not asked for them. */ -}}
+{{- define "larder.cacheReads" -}}
+{{- if and (include "larder.cache" .) .Values.cache.kubernetes (include "larder.agentsSpeak" .) -}}yes{{- end -}}
+{{- end -}}
+
 {{- define "larder.cacheName" -}}
 {{- include "larder.fullname" . -}}-cache
 {{- end -}}
@@ -127,6 +132,9 @@ app.kubernetes.io/component: cache
     {{- end }}
     {{- end }}
     - --registries=/etc/larder/registries/registries.toml
+    {{- if include "larder.cacheReads" . }}
+    - --kubernetes=true
+    {{- end }}
     {{- if include "larder.upstreamCa" $corporate }}
     - --upstream-ca=/etc/larder/upstream-ca/ca.crt
     {{- end }}

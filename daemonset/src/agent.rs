@@ -8,7 +8,7 @@ use crate::args::{AgentArgs, ClusterCacheArgs, PlacementArg, ProxyArgs, UserArgs
 use crate::child::{Own, ProxyProcess};
 use crate::config::{Agent as Config, Store, User, cluster_cache};
 use crate::handed_on::{Copies, HandedOn};
-use crate::kubernetes::{Keeper, Kubernetes, Telling, last_known, merging};
+use crate::kubernetes::{Keeper, Kubernetes, Telling, last_known};
 use crate::leftover;
 use crate::metrics::Metrics;
 use crate::node;
@@ -28,6 +28,7 @@ use larder_process::readiness::Readiness;
 use larder_process::signals::stop_on_signals;
 use larder_process::tasks::Tasks;
 use larder_proxy::settings::Settings;
+use larder_upstream_registries::merged;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &AgentArgs, log: Format, own_proxy: Option<(&ProxyArgs, 
     }
     // By what an agent before this one read: nobody waits for the API server.
     let known = config.kubernetes.as_ref().and_then(|_| last_known::read(&config.engine));
-    let by_both = known.as_ref().map_or_else(|| by_file.clone(), |known| merging::merged(&by_file, known).0);
+    let by_both = known.as_ref().map_or_else(|| by_file.clone(), |known| merged(&by_file, known).0);
     // Also where somebody else starts the proxy: it is to read the folder.
     let user = User::from_args(&args.user)?;
     if let Some((proxy, _)) = own_proxy {

@@ -15,7 +15,7 @@ mod waiting;
 
 use crate::apply_once::{Extent, History};
 use crate::config::Agent as Config;
-use crate::kubernetes::{Kubernetes, merging};
+use crate::kubernetes::Kubernetes;
 use crate::metrics::Metrics;
 use crate::node::{self, Node};
 use crate::probe::Seen;
@@ -365,9 +365,9 @@ impl WatchLoop {
             return;
         };
         let known = kubernetes.known();
-        (self.settings, self.left_out) = merging::merged(&self.file, &known);
+        (self.settings, self.left_out) = larder_upstream_registries::merged(&self.file, &known);
         self.named_by_objects.clone_from(&known.named);
-        let wrong = merging::condition(&self.left_out);
+        let wrong = larder_upstream_registries::condition(&self.left_out);
         tell_of(&self.conditions.upstream_registries, wrong, "UpstreamRegistry objects not taken over as a whole");
     }
 

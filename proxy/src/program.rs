@@ -51,7 +51,7 @@ use crate::pull::Puller;
 use crate::server::probe::{KeyError, Probe, ProbeKey};
 use crate::server::{BindError, Server, ServerParts, Service};
 use crate::server_certificate::ServerCertificateError;
-use crate::settings::{Settings, SettingsFile, SettingsFileError, SharedSettings};
+use crate::settings::{Joined, Settings, SettingsFile, SettingsFileError, SharedSettings};
 use crate::source::{Chain, Source};
 use crate::static_tokens::TokenFileError;
 use crate::store::StoreError;
@@ -128,6 +128,7 @@ pub enum OpenError {
 pub struct Opened {
     store: OpenStore,
     settings: Option<SettingsFile>,
+    joined: Option<Joined>,
     key: ProbeKey,
     server: Server,
     admin: AdminServer,
@@ -150,6 +151,7 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
         store,
         run_folder,
         registries,
+        more_settings,
         proxies,
         upstream_ca,
         cluster_cache,
@@ -162,6 +164,7 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
         (None, Some(folder)) => Some(SettingsFile::open_or_wait(&folder.join(REGISTRIES))?),
         (None, None) => None,
     };
+    let joined = more_settings.map(|more| Joined::new(settings.as_ref(), more));
     let key = match &run_folder {
         Some(folder) => ProbeKey::read(&folder.join(KEY))?,
         None => ProbeKey::random()?,
@@ -181,6 +184,7 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
     Ok(Opened {
         store,
         settings,
+        joined,
         key,
         server,
         admin,
@@ -226,6 +230,7 @@ impl Opened {
         let Self {
             store,
             settings,
+            joined,
             key,
             server,
             admin,
@@ -242,7 +247,12 @@ impl Opened {
         let serving = readiness.latch("server");
         let tasks = Tasks::new(shutdown.clone());
 
-        let shared = settings.as_ref().map_or_else(|| Settings::default().shared(), SettingsFile::shared);
+        let by_file = settings.as_ref().map_or_else(|| Settings::default().shared(), SettingsFile::shared);
+        let shared = joined.as_ref().map_or(by_file, Joined::shared);
+        if let Some(joined) = joined {
+            let name = joined.name();
+            tasks.spawn(name, joined.follow(readiness.condition(name), shutdown.clone()));
+        }
         if let Some(file) = settings {
             let condition = readiness.condition("registries file");
             tasks.spawn("registries file", file.follow(condition, Arc::clone(&metrics), shutdown.clone()));

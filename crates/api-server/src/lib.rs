@@ -8,7 +8,7 @@ mod anew;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::Config;
+use kube::{Client, Config};
 use larder_process::causes::with_causes;
 
 pub use again::{Again, try_again};
@@ -28,6 +28,11 @@ pub async fn config(connect: Duration) -> anyhow::Result<Config> {
     // Whoever asks knows what else it can do, and how long its answer is of use.
     config.default_retry = false;
     Ok(config)
+}
+
+/// A client with [`config`]. Asks nobody.
+pub async fn client(connect: Duration) -> anyhow::Result<Client> {
+    Client::try_from(config(connect).await?).context("make a client for the API server")
 }
 
 /// What is answered to a request, of which nobody waits longer than this.

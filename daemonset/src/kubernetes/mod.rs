@@ -3,18 +3,14 @@
 //! Invariants: pulls depend on none of it. Nothing here is waited for, at the start or later; what the API server says is taken into the settings only when
 //! it can be used, and what was taken in stays in force, over restarts too ([`last_known`]), until the API server says otherwise and means it.
 //!
-//! In: [`watching`] follows the UpstreamRegistry objects ([`objects`] keeps them, [`said`] checks what one of them says), and what is [`Known`] goes to the watch
-//! loop, which has it merged with the registries file ([`merging`]) and hands that to the proxy. Out: [`writing`] compares what the NodeMirror says
+//! In: [`larder_upstream_registries`] follows the UpstreamRegistry objects, as in the cluster cache, and what is [`Known`] goes to the watch loop, which has it merged
+//! with the registries file and hands that to the proxy. Out: [`writing`] compares what the NodeMirror says
 //! with what it should ([`mirror`]) and writes it as seldom as [`often`] lets it.
 
 mod api_server;
 pub(crate) mod last_known;
-pub(crate) mod merging;
 mod mirror;
-mod objects;
 mod often;
-mod said;
-mod watching;
 mod writing;
 
 use crate::config::NodeName;
@@ -24,14 +20,18 @@ use crate::supervisor::View;
 use larder_node_agent::placement::Announcer;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::Tasks;
+use larder_upstream_registries::{Known, Reading, Watching};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 pub(crate) use last_known::Keeper;
-pub(crate) use objects::Known;
+
+/// Which rights it takes.
+const RIGHTS: &str = "docs/node-rights.yaml";
 
 /// What the watch loop has of it.
 pub(crate) struct Kubernetes {
@@ -39,6 +39,8 @@ pub(crate) struct Kubernetes {
     known: watch::Receiver<Arc<Known>>,
     reading: Reading,
     keeper: Keeper,
+    node: NodeName,
+    written: Written,
 }
 
 /// What it takes to tell of the node.
@@ -53,14 +55,15 @@ pub(crate) struct Telling {
 impl Kubernetes {
     /// Starts all of it. `known` is what an agent before this one knew.
     pub(crate) fn start(tasks: &Tasks, node: NodeName, known: Option<Known>, keeper: Keeper, telling: Telling) -> Self {
-        let reading = Reading::new(&node, known.is_some());
-        let (sender, receiver) = watch::channel(Arc::new(known.unwrap_or_default()));
-        let stop = tasks.shutdown();
-        let watching = watching::Watching::new(sender, reading.clone(), &telling.readiness);
-        tasks.spawn("upstream registries", watching.follow(stop.clone()));
-        tasks.spawn("last known", keeper.clone().follow(receiver.clone(), reading.clone(), stop.clone()));
-        tasks.spawn("node mirror", writing::Writing::new(node, reading.clone(), telling).follow(stop.clone()));
-        Self { known: receiver, reading, keeper }
+        let watching = Watching::new(known);
+        let (known, reading, written, stop) =
+            (watching.known(), watching.reading(), Written::default(), tasks.shutdown());
+        let trouble = telling.readiness.condition("api server");
+        tasks.spawn("upstream registries", watching.follow(trouble, RIGHTS, stop.clone()));
+        tasks.spawn("last known", keeper.clone().follow(known.clone(), reading.clone(), stop.clone()));
+        let writing = writing::Writing::new(node.clone(), written.clone(), telling);
+        tasks.spawn("node mirror", writing.follow(stop.clone()));
+        Self { known, reading, keeper, node, written }
     }
 
     pub(crate) fn known(&mut self) -> Arc<Known> {
@@ -82,44 +85,28 @@ impl Kubernetes {
 
     /// For `larder-node status`.
     pub(crate) fn status(&self, left_out: Vec<String>) -> KubernetesStatus {
-        let known = self.known.borrow();
-        KubernetesStatus { objects: known.objects, left_out, ..self.reading.status() }
+        KubernetesStatus {
+            node: self.node.0.clone(),
+            source: self.reading.source().as_str().to_owned(),
+            read_at: self.reading.at().map(seconds),
+            objects: self.known.borrow().objects,
+            left_out,
+            written_at: self.written.at(),
+        }
     }
 }
 
-/// How far reading and writing are, for the status.
-#[derive(Debug, Clone)]
-pub(crate) struct Reading(Arc<Mutex<KubernetesStatus>>);
+/// When the NodeMirror was last written, in seconds since 1970; 0: not yet.
+#[derive(Debug, Clone, Default)]
+struct Written(Arc<AtomicU64>);
 
-impl Reading {
-    fn new(node: &NodeName, from_disk: bool) -> Self {
-        let source = if from_disk { "disk" } else { "nothing" };
-        let status =
-            KubernetesStatus { node: node.0.clone(), source: source.to_owned(), ..KubernetesStatus::default() };
-        Self(Arc::new(Mutex::new(status)))
+impl Written {
+    fn now(&self) {
+        self.0.store(seconds(SystemTime::now()), Ordering::Relaxed);
     }
 
-    fn status(&self) -> KubernetesStatus {
-        self.lock().clone()
-    }
-
-    /// The API server has just said something.
-    fn read(&self) {
-        let mut status = self.lock();
-        "api-server".clone_into(&mut status.source);
-        status.read_at = Some(seconds(SystemTime::now()));
-    }
-
-    fn has_read(&self) -> bool {
-        self.lock().source == "api-server"
-    }
-
-    fn written(&self) {
-        self.lock().written_at = Some(seconds(SystemTime::now()));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, KubernetesStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn at(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 }
 

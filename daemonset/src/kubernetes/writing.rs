@@ -4,7 +4,7 @@
 
 use super::mirror::Facts;
 use super::often::Often;
-use super::{Reading, Telling, a_part_of, api_server};
+use super::{Telling, Written, a_part_of, api_server};
 use crate::config::NodeName;
 use crate::watch_loop::words;
 use anyhow::Context as _;
@@ -30,7 +30,7 @@ const LAST_WORD: Duration = Duration::from_millis(1500);
 /// The task.
 pub(super) struct Writing {
     node: NodeName,
-    reading: Reading,
+    written: Written,
     telling: Telling,
     trouble: Condition,
     without_owner: Condition,
@@ -44,11 +44,11 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    pub(super) fn new(node: NodeName, reading: Reading, telling: Telling) -> Self {
+    pub(super) fn new(node: NodeName, written: Written, telling: Telling) -> Self {
         let trouble = telling.readiness.condition("node mirror");
         let without_owner = telling.readiness.condition("node mirror owner");
         let part = a_part_of(Duration::from_secs(1)).as_secs_f64();
-        Self { node, reading, telling, trouble, without_owner, client: None, owner: None, is_made: false, part }
+        Self { node, written, telling, trouble, without_owner, client: None, owner: None, is_made: false, part }
     }
 
     /// Until `shutdown`, and its last word.
@@ -80,7 +80,7 @@ impl Writing {
             match self.write(&before).await {
                 Ok(written) => {
                     often.wrote(written);
-                    self.reading.written();
+                    self.written.now();
                     self.telling.metrics.node_mirror_writes.inc();
                     if self.trouble.clear() {
                         tracing::info!("the NodeMirror is written again");

@@ -177,7 +177,8 @@ pub(crate) struct RunArgs {
         requires = "token_audience"
     )]
     pub(crate) accounts: Vec<ObjectName>,
-    /// A folder for what is needed while the API server is away: the keys that tokens are signed with, and the own certificate.
+    /// A folder for what is needed while the API server is away: the keys that tokens are signed with, the own certificate, and what
+    /// UpstreamRegistry objects said.
     #[arg(long, env = "LARDER_SAVED_KEYS", help_heading = "Who may ask", value_name = "DIR")]
     pub(crate) saved_keys: Option<PathBuf>,
     /// How long saved keys are good for after the API server's last answer: 90m, 24h. Until then a token may be over, since nobody could
@@ -278,6 +279,12 @@ pub(crate) struct RunArgs {
     /// Settings of registries (endpoints, CA, insecure, skip; allow and deny), TOML. Read again when it changes.
     #[arg(long, env = "LARDER_REGISTRIES", help_heading = "Registries", value_name = "FILE")]
     pub(crate) registries: Option<PathBuf>,
+    /// Takes settings of registries from UpstreamRegistry objects too, as the agents of nodes do with the same flag; what the file says of a
+    /// registry counts. The API server is that of the Pod, or of KUBECONFIG; while it is away what was last read stays in force, over a restart
+    /// where there are --saved-keys.
+    #[arg(long, env = "LARDER_KUBERNETES", help_heading = "Registries", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) kubernetes: bool,
     /// Certificates (PEM) that are trusted for every registry beside the system's: those of a corporate proxy (HTTPS_PROXY) that opens
     /// TLS. Read at the start.
     #[arg(long, env = "LARDER_UPSTREAM_CA", help_heading = "Registries", value_name = "FILE")]

@@ -71,6 +71,7 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
         store,
         run_folder: None,
         registries: args.registries.clone(),
+        more_settings: None,
         proxies: ProxyVariables::of_environment(),
         upstream_ca: args.upstream_ca.clone(),
         cluster_cache: None,
@@ -107,8 +108,12 @@ fn kubernetes(args: &RunArgs) -> Option<KubernetesConfig> {
         saved: args.saved_keys.clone(),
         without: args.saved_keys_for,
         own_certificate,
+        upstream_registries: args.kubernetes,
     };
-    let needed = config.callers.is_some() || config.control.is_some() || config.own_certificate.is_some();
+    let needed = config.callers.is_some()
+        || config.control.is_some()
+        || config.own_certificate.is_some()
+        || config.upstream_registries;
     needed.then_some(config)
 }
 
@@ -150,6 +155,9 @@ mod tests {
         let open = of(&["--listen", "127.0.0.1:1,[::1]:1", "--anonymous-networks", "127.0.0.0/8,::1/128"]).unwrap();
         assert_eq!((open.proxy.listen.len(), open.proxy.service.unwrap().anonymous.len()), (2, 2));
         assert!(open.kubernetes.is_none(), "who does not ask for it needs no API server");
+        let objects =
+            of(&["--listen", "127.0.0.1:1", "--token-file", "/t", "--kubernetes"]).unwrap().kubernetes.unwrap();
+        assert!(objects.upstream_registries && objects.callers.is_none());
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
         }
         service.tls = service.tls.take().or(kubernetes.certificate().map(CertificateConfig::Held));
     }
+    proxy.more_settings = kubernetes.as_ref().and_then(Kubernetes::more_settings);
     let opened = program::open(proxy)?;
     let shutdown = CancellationToken::new();
     runtime.block_on(async {

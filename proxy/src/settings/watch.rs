@@ -15,7 +15,7 @@ use std::time::Duration;
 use larder_process::readiness::Condition;
 use notify::{RecursiveMode, Watcher};
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::file::{LARGEST, SettingsError};
@@ -60,13 +60,14 @@ pub enum SettingsFileError {
 pub struct SettingsFile {
     path: PathBuf,
     shared: SharedSettings,
+    changes: watch::Sender<()>,
 }
 
 impl SettingsFile {
     /// Reads the file; an error here is one to stop for. What it may leave out, [`SettingsFile::follow`] tells first of all.
     pub fn open(path: &Path) -> Result<Self, SettingsFileError> {
         let (settings, _) = read(path, &Settings::default())?;
-        Ok(Self { path: path.to_owned(), shared: settings.shared() })
+        Ok(Self::of(path, settings))
     }
 
     /// Reads the file if it is there; until it is, the defaults are in force. For a folder that another process fills.
@@ -74,10 +75,19 @@ impl SettingsFile {
         match Self::open(path) {
             Err(SettingsFileError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), "registries file is not there yet: the defaults are in force");
-                Ok(Self { path: path.to_owned(), shared: Settings::default().shared() })
+                Ok(Self::of(path, Settings::default()))
             }
             other => other,
         }
+    }
+
+    fn of(path: &Path, settings: Settings) -> Self {
+        Self { path: path.to_owned(), shared: settings.shared(), changes: watch::Sender::new(()) }
+    }
+
+    /// News whenever the settings were replaced.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The settings that [`SettingsFile::follow`] replaces.
@@ -110,6 +120,7 @@ impl SettingsFile {
                 if settings != **self.shared.load() {
                     tracing::info!(path = %self.path.display(), registries = settings.registries.len(), "registries file read again");
                     self.shared.store(Arc::new(settings));
+                    self.changes.send_replace(());
                 }
                 damaged.map(|damaged| format!("registries file {}: {damaged}", self.path.display()))
             }

@@ -49,6 +49,7 @@ impl Proxy {
             store: StoreConfig::Bucket(bucket),
             run_folder: None,
             registries: Some(registries),
+            more_settings: None,
             upstream_ca: None,
             proxies: ProxyVariables::default(),
             limits: ProxyLimits::default(),

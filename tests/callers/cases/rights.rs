@@ -28,11 +28,17 @@ pub(crate) fn enough_and_needed() -> Result<()> {
             "/.well-known/none",
             "the keys of tokens cannot be read: the API server refuses (403)",
         ),
+        (
+            "resources: [upstreamregistries]",
+            "resources: [nodemirrors]",
+            "the ClusterRole of docs/cluster-cache-rights.yaml is missing",
+        ),
         ("resources: [tokenreviews]", "resources: [subjectaccessreviews]", "may this account create tokenreviews?"),
     ] {
         ensure!(RIGHTS.contains(right), "{right} is not documented");
         plane.apply(&RIGHTS.replace(right, without))?;
-        let cache = Cache::start(&kubeconfig, &[])?;
+        let words: &[&str] = if right.contains("upstreamregistries") { &["--kubernetes"] } else { &[] };
+        let cache = Cache::start(&kubeconfig, words)?;
         if right.contains("tokenreviews") {
             // Nobody has asked yet.
             cache.until_ready()?;

@@ -119,6 +119,11 @@ impl Cache {
         ask_as(NAME, self.address, "/v2/", authority, token)
     }
 
+    /// The status of an answer to a question for content.
+    pub fn ask_for(&self, path: &str, authority: &str, token: &str) -> Result<u16> {
+        Ok(ask_as(NAME, self.address, path, authority, token)?.0)
+    }
+
     /// The status of an answer of the control API.
     pub fn ask_control(&self, authority: &str, token: &str) -> Result<u16> {
         Ok(ask_as(NAME, self.control, "/v1/pins", authority, token)?.0)

@@ -82,7 +82,7 @@ fn longest_stop() -> Duration {
     Duration::from_secs(3 + 5) + ProxyLimits::default().drain
 }
 
-/// Tokens are checked, and one Secret and one `ConfigMap` of our own are written. Nothing else, and by nobody else.
+/// Tokens are checked, one Secret and one `ConfigMap` of our own are written, and where nodes do it settings of registries are read. Nothing else, and by nobody else.
 fn cache_rights(helm: &Helm, case: &Golden) -> Result<()> {
     let objects = of_the_cache(case.objects(helm)?);
     let sets = of_kind(&objects, "StatefulSet");
@@ -95,12 +95,20 @@ fn cache_rights(helm: &Helm, case: &Golden) -> Result<()> {
         }
         return Ok(());
     };
-    let rules = json!([
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-        {"nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"], "verbs": ["get"]},
-    ]);
-    ensure!(rights.iter().all(|role| role.0["rules"] == rules), "more rights than tokens need");
+    let mut rules = vec![
+        json!({"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}),
+        json!({"nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"], "verbs": ["get"]}),
+    ];
     let cache = set.pod().context("no Pod")?.container("cache")?;
+    if !cache.flag("--kubernetes").is_empty() {
+        rules.push(
+            json!({"apiGroups": ["larder.dev"], "resources": ["upstreamregistries"], "verbs": ["list", "watch"]}),
+        );
+        let agents = of_kind(&objects, "DaemonSet").into_iter().filter_map(Object::pod);
+        let mut agents = agents.filter_map(|pod| pod.container("agent").ok());
+        ensure!(agents.any(|agent| !agent.flag("--kubernetes").is_empty()), "the cache reads what no node does");
+    }
+    ensure!(rights.iter().all(|role| role.0["rules"] == json!(rules)), "more rights than it needs, or less");
     for role in of_kind(&objects, "Role") {
         for rule in role.0["rules"].as_array().context("no rules")? {
             let resource = rule["resources"][0].as_str().unwrap_or_default();

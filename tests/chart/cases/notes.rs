@@ -15,6 +15,7 @@ fn are_true(helm: &Helm) -> Result<()> {
         ("If its Pod stays Pending", "Its images go when its Pod is replaced", "what it pulled itself");
     let (safe, none, old) = ("kubectl get cachedimages", "There is no controller", "want Kubernetes 1.30");
     let mirrors = "kubectl get nodemirrors";
+    let differs = "nodes do not ask it for the images of that registry";
     for (values, says, does_not_say) in [
         ("{}".to_owned(), vec![nobody], vec![crio, edited, openshift]),
         ("image: {registry: harbor.corp.example}".to_owned(), vec![], vec![nobody]),
@@ -50,7 +51,10 @@ fn are_true(helm: &Helm) -> Result<()> {
             vec![safe, "would have the agents' rights"],
             vec![none, mirrors],
         ),
-        ("agent: {kubernetes: false}".to_owned(), vec![safe], vec![none, mirrors, "do not speak"]),
+        ("agent: {kubernetes: false}".to_owned(), vec![safe], vec![none, mirrors, "do not speak", differs]),
+        ("{}".to_owned(), vec![mirrors], vec![differs]),
+        ("cache: {kubernetes: false}".to_owned(), vec![mirrors, differs], vec![]),
+        ("cache: {enabled: false}".to_owned(), vec![mirrors], vec![differs]),
     ] {
         let notes = helm.notes(&values)?;
         for words in says {

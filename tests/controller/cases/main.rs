@@ -7,6 +7,7 @@
 mod access;
 mod bounds;
 mod cache_client;
+mod cache_side;
 mod definitions;
 mod fields;
 mod leader;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ("bounds::one_namespace_has_so_many_images", bounds::one_namespace_has_so_many_images),
         ("bounds::one_namespace_has_so_many_bytes", bounds::one_namespace_has_so_many_bytes),
         ("cache_client::pins_over_tls_and_what_may_be_replaced", cache_client::pins_over_tls),
+        ("cache_side::endpoints_and_authority_are_what_an_object_says", cache_side::endpoints_and_authority),
         ("leader::never_two_write_and_a_partition_ends_the_work", leader::never_two_write),
         ("life::a_pods_image_is_cached_and_goes_when_nobody_uses_it", life::from_pod_to_expiry),
         ("life::deleted_by_hand_it_is_unpinned_and_comes_back_while_a_pod_wants_it", life::deleted_by_hand),

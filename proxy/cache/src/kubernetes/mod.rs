@@ -1,11 +1,12 @@
-//! All that the cluster cache knows of Kubernetes: whose a token is ([`callers`](crate::callers)), and its own certificate
-//! ([`own_certificate`](crate::own_certificate)).
+//! All that the cluster cache knows of Kubernetes: whose a token is ([`callers`](crate::callers)), its own certificate
+//! ([`own_certificate`](crate::own_certificate)), and what objects say of registries ([`upstream_registries`]).
 //!
 //! [`Kubernetes::open`] reads what there is without the API server, so a start never waits for it; [`Kubernetes::start`] begins to ask it.
 
 pub(crate) mod api_server;
 pub(crate) mod name;
 pub(crate) mod saved_folder;
+mod upstream_registries;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -16,9 +17,11 @@ use larder_process::tasks::Tasks;
 use larder_proxy::metrics::{Metrics, OutcomeLabels};
 use larder_proxy::server::gate::Callers;
 use larder_proxy::server_certificate::ServerCertificate;
+use larder_proxy::settings::MoreSettings;
 
 use self::api_server::ApiServer;
 use self::saved_folder::SavedFolder;
+use self::upstream_registries::UpstreamRegistries;
 use crate::callers::{SavedKeys, TokenCallers, Whose};
 use crate::own_certificate::{OwnCertificate, OwnCertificateConfig};
 
@@ -35,6 +38,8 @@ pub(crate) struct KubernetesConfig {
     pub(crate) without: Duration,
     /// Its own certificate.
     pub(crate) own_certificate: Option<OwnCertificateConfig>,
+    /// What UpstreamRegistry objects say is part of the settings.
+    pub(crate) upstream_registries: bool,
 }
 
 /// Connected as far as the machine alone allows.
@@ -44,6 +49,7 @@ pub(crate) struct Kubernetes {
     callers: Option<Arc<TokenCallers>>,
     control: Option<Arc<TokenCallers>>,
     certificate: Option<OwnCertificate>,
+    registries: Option<UpstreamRegistries>,
     counts: Counts,
 }
 
@@ -62,7 +68,7 @@ impl Counts {
 impl Kubernetes {
     /// Reads credentials for the API server and what was saved. Needs a runtime; asks nobody.
     pub(crate) async fn open(config: KubernetesConfig) -> anyhow::Result<Self> {
-        let KubernetesConfig { callers, control, saved, without, own_certificate } = config;
+        let KubernetesConfig { callers, control, saved, without, own_certificate, upstream_registries } = config;
         let api = Arc::new(ApiServer::connect().await?);
         let folder = saved.map(|path| SavedFolder::new(&path));
         let keys = Arc::new(SavedKeys::open(Arc::clone(&api) as Arc<_>, folder.clone(), without));
@@ -73,6 +79,7 @@ impl Kubernetes {
         Ok(Self {
             callers: callers.map(of).transpose()?,
             control: control.map(of).transpose()?,
+            registries: upstream_registries.then(|| UpstreamRegistries::open(folder.clone())),
             certificate: own_certificate.map(|config| OwnCertificate::open(config, Arc::clone(&api) as Arc<_>, folder)),
             keys,
             counts,
@@ -94,9 +101,14 @@ impl Kubernetes {
         self.certificate.as_ref().map(OwnCertificate::shown)
     }
 
+    /// What is said of registries beside the file.
+    pub(crate) fn more_settings(&self) -> Option<Arc<dyn MoreSettings>> {
+        self.registries.as_ref().map(UpstreamRegistries::settings)
+    }
+
     /// Begins to ask the API server.
     pub(crate) fn start(self, tasks: &Tasks, readiness: &Readiness, metrics: &Arc<Metrics>) {
-        let Self { keys, callers, control, certificate, counts } = self;
+        let Self { keys, callers, control, certificate, registries, counts } = self;
         let _ = counts.0.set(Arc::clone(metrics));
         for (name, callers) in [("token reviews", &callers), ("token reviews of control", &control)] {
             if let Some(callers) = callers {
@@ -105,6 +117,9 @@ impl Kubernetes {
         }
         if callers.is_some() || control.is_some() {
             tasks.spawn("saved keys", keys.follow(readiness.condition("API server"), tasks.shutdown().clone()));
+        }
+        if let Some(registries) = registries {
+            registries.start(tasks, readiness);
         }
         if let Some(certificate) = certificate {
             let following = certificate.follow(readiness.condition("own certificate"), tasks.shutdown().clone());

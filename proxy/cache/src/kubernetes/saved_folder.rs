@@ -3,7 +3,7 @@
 //! Invariant: a file is there in full or as it was before, and only our user reads it.
 
 use std::fs::{DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,21 @@ impl SavedFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The bytes of a file that is no secret and may be as large as that; `None` if there is none. Blocks.
+    pub(crate) fn read_large(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let file = match File::open(self.path(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {most} bytes")));
+        }
+        Ok(Some(bytes))
     }
 
     /// Replaces a file; what was written is there after a power cut, too. Blocks.
@@ -81,10 +96,12 @@ mod tests {
         let path = folder.path().join("saved");
         let saved = SavedFolder::new(&path);
         saved.check().unwrap();
-        assert!(saved.read("keys").unwrap().is_none());
+        assert!(saved.read("keys").unwrap().is_none() && saved.read_large("keys", 3).unwrap().is_none());
         saved.write("keys", "one").unwrap();
         SavedFolder::new(&path).write("keys", "two").unwrap();
         assert_eq!(saved.read("keys").unwrap().unwrap().as_str(), "two");
+        assert_eq!(saved.read_large("keys", 3).unwrap().unwrap(), b"two");
+        assert_eq!(saved.read_large("keys", 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&saved.path("keys"))), (0o700, 0o600));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "nothing is left of writing");

@@ -1,9 +1,9 @@
-//! The UpstreamRegistry objects, as far as a node needs them. Pure.
+//! The UpstreamRegistry objects, as far as whoever pulls needs them. Pure.
 //!
 //! Invariant: an object that cannot be used is about its registry alone: that is reached as before, or else left to the engine, as a registry of the
 //! file is whose certificates are damaged. It is not served by the defaults, for what was meant to be said of it may be that it must not be.
 
-use super::said::{self, OfRegistry, Words};
+use crate::said::{self, OfRegistry, Words};
 use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
@@ -19,23 +19,23 @@ const MOST_NAMED: usize = 64;
 
 /// What all of them say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Known {
+pub struct Known {
     /// Of which registries something is said, the oldest object first.
-    pub(crate) said: Vec<(Registry, OfRegistry)>,
+    pub said: Vec<(Registry, OfRegistry)>,
     /// Those of which nothing is.
-    pub(crate) named: BTreeSet<Registry>,
+    pub named: BTreeSet<Registry>,
     /// What cannot be used, a sentence each.
-    pub(crate) left_out: Vec<String>,
+    pub left_out: Vec<String>,
     /// How many objects there are.
-    pub(crate) objects: usize,
+    pub objects: usize,
 }
 
 impl Known {
-    pub(super) fn of(&self, registry: &Registry) -> Option<&OfRegistry> {
+    pub(crate) fn of(&self, registry: &Registry) -> Option<&OfRegistry> {
         self.said.iter().find(|(known, _)| known == registry).map(|(_, words)| words)
     }
 
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         self.said.is_empty() && self.named.is_empty()
     }
 }
@@ -52,7 +52,7 @@ struct Kept {
 
 /// All of them, by name.
 #[derive(Debug, Default)]
-pub(super) struct Objects {
+pub(crate) struct Objects {
     kept: BTreeMap<String, Kept>,
     listing: BTreeMap<String, Kept>,
     /// Beyond [`MOST`].
@@ -61,7 +61,7 @@ pub(super) struct Objects {
 
 /// What an event changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
+pub(crate) enum News {
     Nothing,
     Something,
     /// Something is not there any more.
@@ -69,8 +69,8 @@ pub(super) enum News {
 }
 
 impl Objects {
-    /// Takes an event in. `before` is what was in force until now, also by the word of an agent before this one.
-    pub(super) fn apply(&mut self, event: Event<DeserializeGuard<UpstreamRegistry>>, before: &Known) -> News {
+    /// Takes an event in. `before` is what was in force until now, also by the word of a process before this one.
+    pub(crate) fn apply(&mut self, event: Event<DeserializeGuard<UpstreamRegistry>>, before: &Known) -> News {
         match event {
             Event::Init => {
                 self.listing.clear();
@@ -116,7 +116,7 @@ impl Objects {
     }
 
     /// What they say.
-    pub(super) fn known(&self) -> Known {
+    pub(crate) fn known(&self) -> Known {
         let mut known = Known { objects: self.kept.len() + self.crowd.len(), ..Known::default() };
         let mut by_age: Vec<_> = self.kept.iter().collect();
         by_age.sort_by_key(|(name, kept)| (kept.created, *name));
@@ -138,9 +138,9 @@ impl Objects {
         }
         if !self.crowd.is_empty() {
             let many = self.crowd.len();
-            known.left_out.push(format!(
-                "{many} more UpstreamRegistry objects than the {MOST} that a node looks at: delete some"
-            ));
+            known
+                .left_out
+                .push(format!("{many} more UpstreamRegistry objects than the {MOST} that are looked at: delete some"));
         }
         known
     }
@@ -267,7 +267,7 @@ mod tests {
         let after = objects.known();
         assert_eq!(after.of(&registry("a.example")), known.of(&registry("a.example")));
         assert!(after.left_out.first().unwrap().contains("a.example is reached as before"), "{:?}", after.left_out);
-        // Another agent, which finds what this one knew.
+        // Another process, which finds what this one knew.
         let mut again = Objects::default();
         listed(&mut again, vec![bad("a.example"), bad("b.example")], &after);
         assert_eq!(again.known(), after);

@@ -4,14 +4,15 @@
 //! moment before: so what is less is believed only after a while in which nothing more went, and the loss of all of it after an hour, with a word to a
 //! person meanwhile. Until then what was known stays in force.
 
-use super::objects::{News, Objects};
-use super::{Known, Reading, api_server};
+use crate::objects::{News, Objects};
+use crate::{Known, Reading};
 use futures_util::StreamExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use larder_api::UpstreamRegistry;
-use larder_process::readiness::{Condition, Readiness};
+use larder_api_server as api_server;
+use larder_process::readiness::Condition;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,27 +31,52 @@ const AGAIN: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_mins(20);
 /// Without credentials there is nobody to ask.
 const NO_CLIENT: Duration = Duration::from_secs(30);
+/// To a connection, with TLS.
+const CONNECT: Duration = Duration::from_secs(5);
 
-/// The task.
-pub(super) struct Watching {
+/// What is known, and what is about to follow the objects.
+#[derive(Debug)]
+pub struct Watching {
     known: watch::Sender<Arc<Known>>,
     reading: Reading,
-    trouble: Condition,
 }
 
 impl Watching {
-    pub(super) fn new(known: watch::Sender<Arc<Known>>, reading: Reading, readiness: &Readiness) -> Self {
-        Self { known, reading, trouble: readiness.condition("api server") }
+    /// `known` is what a process before this one knew. Asks nobody.
+    pub fn new(known: Option<Known>) -> Self {
+        let reading = Reading::new(known.is_some());
+        Self { known: watch::Sender::new(Arc::new(known.unwrap_or_default())), reading }
     }
 
-    /// Until `shutdown`.
-    pub(super) async fn follow(self, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.watch()).await;
+    /// What the objects say, as it is known now and later.
+    pub fn known(&self) -> watch::Receiver<Arc<Known>> {
+        self.known.subscribe()
     }
 
-    async fn watch(self) {
+    /// How far the reading is.
+    pub fn reading(&self) -> Reading {
+        self.reading.clone()
+    }
+
+    /// Follows the objects until `shutdown`; what is wrong with that is told by `trouble`. `rights` is the file that says which rights it takes.
+    pub async fn follow(self, trouble: Condition, rights: &'static str, shutdown: CancellationToken) {
+        let Self { known, reading } = self;
+        shutdown.run_until_cancelled(Watch { known, reading, trouble, rights }.run()).await;
+    }
+}
+
+/// The task.
+struct Watch {
+    known: watch::Sender<Arc<Known>>,
+    reading: Reading,
+    trouble: Condition,
+    rights: &'static str,
+}
+
+impl Watch {
+    async fn run(self) {
         let client = loop {
-            match api_server::connect().await {
+            match api_server::client(CONNECT).await {
                 Ok(client) => break client,
                 Err(error) => {
                     self.trouble(&format!("{error:#}"));
@@ -128,7 +154,7 @@ impl Watching {
                 pending.done();
                 self.trouble("there is no kind UpstreamRegistry in this cluster (the definitions of larder.dev are not installed)");
             }
-            Some(403) => self.trouble(&format!("{words}; the ClusterRole of docs/node-rights.yaml is missing")),
+            Some(403) => self.trouble(&format!("{words}; the ClusterRole of {} is missing", self.rights)),
             _ => self.trouble(&format!("{words}; it is tried again by itself")),
         }
     }
@@ -142,7 +168,7 @@ impl Watching {
     }
 }
 
-/// One after the other, for ever: after an error anew, later each time and never at the same time as the other nodes.
+/// One after the other, for ever: after an error anew, later each time and never at the same time as the others.
 fn events(
     client: Client,
 ) -> impl futures_util::Stream<Item = watcher::Result<Event<DeserializeGuard<UpstreamRegistry>>>> {
@@ -193,11 +219,11 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::runtime::watcher::Event;
+    use larder_process::readiness::Readiness;
     use serde_json::json;
 
     struct Case {
-        watching: Watching,
+        watch: Watch,
         known: watch::Receiver<Arc<Known>>,
         objects: Objects,
         pending: Pending,
@@ -213,10 +239,10 @@ mod tests {
 
     impl Case {
         fn new(known: Known) -> Self {
-            let (sender, known) = watch::channel(Arc::new(known));
-            let reading = Reading::new(&crate::config::NodeName("one".to_owned()), false);
-            let watching = Watching::new(sender, reading, &Readiness::new());
-            Self { watching, known, objects: Objects::default(), pending: Pending::default() }
+            let Watching { known: sender, reading } = Watching::new(Some(known));
+            let (known, trouble) = (sender.subscribe(), Readiness::new().condition("api server"));
+            let watch = Watch { known: sender, reading, trouble, rights: "rights.yaml" };
+            Self { watch, known, objects: Objects::default(), pending: Pending::default() }
         }
 
         fn apply(&mut self, events: Vec<Event<DeserializeGuard<UpstreamRegistry>>>) {
@@ -231,7 +257,7 @@ mod tests {
             let end = Instant::now() + time;
             while self.pending.at.is_some_and(|at| at <= end) {
                 self.pending.wait().await;
-                self.watching.publish(&self.objects, &mut self.pending);
+                self.watch.publish(&self.objects, &mut self.pending);
             }
             tokio::time::sleep_until(end).await;
         }
@@ -270,7 +296,7 @@ mod tests {
             case.within(Duration::from_secs(1)).await;
         }
         let gone = kube::core::Status { code: 404, ..kube::core::Status::default() };
-        case.watching.failed(&watcher::Error::WatchError(Box::new(gone)), &mut case.pending);
+        case.watch.failed(&watcher::Error::WatchError(Box::new(gone)), &mut case.pending);
         case.within(Duration::from_hours(24)).await;
         assert_eq!(case.said(), 2);
         // It is made again, and an object of it.
@@ -285,7 +311,7 @@ mod tests {
         for event in list(&["a.example"]) {
             before.apply(event, &Known::default());
         }
-        // By the word of an agent before this one.
+        // By the word of a process before this one.
         let mut case = Case::new(before.known());
         case.apply(list(&[]));
         case.within(Duration::from_mins(59)).await;

@@ -1,16 +1,16 @@
 //! The registries file and the UpstreamRegistry objects, as one. Pure.
 //!
-//! What the file says of a registry counts, whole: it is there without an API server, it is what the cluster cache was given too, and endpoints and certificates
-//! of two authors mixed would be neither's. An object that says something else of it is told of, not an error.
+//! What the file says of a registry counts, whole: it is there without an API server, and endpoints and certificates of two authors mixed would be
+//! neither's. An object that says something else of it is told of, not an error.
 
-use super::Known;
+use crate::Known;
 use larder_proxy::settings::{LARGEST, RegistrySettings, Settings};
 
 /// What the proxy reads is bounded; this much of it is left to what the engine's own files say of registries.
 const LEFT_FREE: usize = 128 * 1024;
 
 /// Both, and what a person should know.
-pub(crate) fn merged(file: &Settings, known: &Known) -> (Settings, Vec<String>) {
+pub fn merged(file: &Settings, known: &Known) -> (Settings, Vec<String>) {
     let mut settings = file.clone();
     let mut told = known.left_out.clone();
     let most = usize::try_from(LARGEST).unwrap_or(usize::MAX).saturating_sub(LEFT_FREE);
@@ -50,7 +50,7 @@ pub(crate) fn merged(file: &Settings, known: &Known) -> (Settings, Vec<String>) 
 }
 
 /// As one condition.
-pub(crate) fn condition(told: &[String]) -> Option<String> {
+pub fn condition(told: &[String]) -> Option<String> {
     const NAMED: usize = 5;
     let named: Vec<&str> = told.iter().take(NAMED).map(String::as_str).collect();
     let more = told.len().saturating_sub(NAMED);
@@ -61,7 +61,7 @@ pub(crate) fn condition(told: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::said::OfRegistry;
+    use crate::OfRegistry;
     use larder_oci::Registry;
     use larder_proxy::settings::Pattern;
 

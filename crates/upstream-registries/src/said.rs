@@ -10,7 +10,7 @@ const LONGEST_CA: usize = 131_072;
 
 /// What it means for pulls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Words {
+pub(crate) enum Words {
     /// Nothing: the registry is known, and pulled from by the defaults. An object that the controller made of a Pod's image is so, and must
     /// not count as a word of the administrator's (who names a registry lets it be at a private address).
     Nothing,
@@ -21,20 +21,21 @@ pub(super) enum Words {
 
 /// What is said of one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct OfRegistry {
-    pub(crate) settings: RegistrySettings,
+pub struct OfRegistry {
+    /// Of the whole registry.
+    pub settings: RegistrySettings,
     /// Parts of it that are left to the engine: the patterns of `deny`, which refuse as `skip` does.
-    pub(crate) skipped: Vec<Pattern>,
+    pub skipped: Vec<Pattern>,
 }
 
 impl OfRegistry {
     /// As if there were no Larder.
-    pub(super) fn left_to_the_engine() -> Self {
+    pub fn left_to_the_engine() -> Self {
         Self { settings: RegistrySettings { skip: true, ..RegistrySettings::default() }, skipped: Vec::new() }
     }
 }
 
-pub(super) fn of(registry: &Registry, spec: &UpstreamRegistrySpec) -> Words {
+pub(crate) fn of(registry: &Registry, spec: &UpstreamRegistrySpec) -> Words {
     if spec.endpoints.len() > MOST_ENDPOINTS {
         return Words::Wrong(format!("endpoints: there are {}, name {MOST_ENDPOINTS} at most", spec.endpoints.len()));
     }
@@ -83,8 +84,8 @@ fn skipped(registry: &Registry, spec: &UpstreamRegistrySpec) -> Result<Vec<Patte
     spec.prefixes.iter().filter(|prefix| prefix.skip == Some(true)).map(pattern).collect()
 }
 
-/// What is said and is not so on a node: a part below one that is skipped is skipped with it, for `deny` knows no exceptions.
-pub(super) fn passed_over(spec: &UpstreamRegistrySpec) -> Option<String> {
+/// What is said and is not so where images are pulled: a part below one that is skipped is skipped with it, for `deny` knows no exceptions.
+pub(crate) fn passed_over(spec: &UpstreamRegistrySpec) -> Option<String> {
     let is_below = |prefix: &api::Prefix| {
         spec.prefixes.iter().any(|above| above.skip == Some(true) && above.matches(&prefix.prefix))
     };
