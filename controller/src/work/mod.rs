@@ -5,14 +5,16 @@
 //! finally counts: it puts what is missing, deletes what nobody wants (held back by the [`brake`](crate::decide::brake)), and declares the set complete.
 //!
 //! `objects` makes and tells objects, `expire` deletes them, `pinning` and `pass` are the cache's side, `monitoring` asks registries, of which `registries` has the objects;
-//! `telling`, `registry_status` and `budget` decide what is written when.
+//! `telling`, `registry_status` and `budget` decide what is written when; `jobs` is how others are asked.
 
 mod beside;
 mod bounding;
 mod budget;
 mod burst;
+mod conditions;
 mod expire;
 mod held;
+mod jobs;
 mod listing;
 mod looks;
 mod monitoring;
@@ -23,27 +25,26 @@ mod refusals;
 mod registries;
 mod registry_status;
 mod report;
+mod shared;
 mod sizes;
 mod telling;
 mod trouble;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use kube::{Api, Client};
+use kube::Api;
 use larder_api::CachedImage;
 use larder_oci::ImageReference;
-use larder_process::readiness::{Condition, Readiness};
 use tokio::time::{Instant, sleep_until};
 
-use crate::api_server::Heard;
-use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, Planned, Revalidation};
+use crate::cluster_cache::{CacheError, Pin};
 use crate::decide::backoff::Backoff;
-use crate::decide::bounds::{Bounds, Ledger};
+use crate::decide::bounds::Ledger;
 use crate::decide::brake::Brake;
 use crate::decide::expiring::Expiring;
 use crate::decide::expiry::Rules;
@@ -51,17 +52,18 @@ use crate::decide::rounds::Rounds;
 use crate::decide::turns::Turns;
 use crate::decide::{Image, Moment};
 use crate::events::Events;
-use crate::leader::{Leadership, NotLeading, Note};
-use crate::metrics::Metrics;
-use crate::world::{World, now};
+use crate::leader::{Leadership, NotLeading};
+use crate::world::now;
 
 use beside::Beside;
 use budget::Budget;
-use expire::Expired;
+use conditions::Conditions;
+use jobs::{Done, Told};
 use listing::Unlisted;
 use looks::Looks;
 use refusals::Refusals;
 use registries::Registries;
+pub use shared::{Settings, Shared};
 use trouble::Trouble;
 use upstreams::Upstreams;
 
@@ -98,49 +100,6 @@ const LOOKS: usize = 256;
 /// For one answer of the API server.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// What a person decided.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Nothing is changed, in the cache nor in the API server.
-    pub observe: bool,
-    /// How long images are kept without a Pod.
-    pub rules: Rules,
-    /// How much one namespace may have.
-    pub bounds: Bounds,
-    /// How often a registry is asked what a tag means.
-    pub monitoring: Duration,
-    /// Images that are fetched at a time.
-    pub concurrency: usize,
-    /// How a person answers the brake.
-    pub how_to_release: String,
-}
-
-/// What works on it, whoever leads.
-pub struct Shared {
-    /// What is known.
-    pub world: Arc<World>,
-    /// The API server.
-    pub client: Client,
-    /// What its answers say beside.
-    pub heard: Heard,
-    /// The cluster cache.
-    pub cache: ClusterCache,
-    /// What a person decided.
-    pub settings: Settings,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
-    /// What is wrong.
-    pub readiness: Readiness,
-    /// What a person has said to the brake.
-    pub word: Mutex<Option<String>>,
-    /// What the next leader has to know.
-    pub note: Note,
-    /// The page `/report`, as the work made it last.
-    pub report: Arc<Mutex<String>>,
-    /// This process, for events and jitter.
-    pub identity: String,
-}
-
 /// Works until it is dropped.
 pub async fn work(shared: Arc<Shared>, leadership: Leadership) -> anyhow::Result<()> {
     let mut work = Work::new(shared, leadership);
@@ -149,38 +108,6 @@ pub async fn work(shared: Arc<Shared>, leadership: Leadership) -> anyhow::Result
         Err(NotLeading) => std::future::pending().await,
         Ok(never) => match never {},
     }
-}
-
-/// How something ended that was asked of others.
-enum Done {
-    /// An object was made or written.
-    Written { image: Image, told: Option<Told>, result: Box<Result<CachedImage, kube::Error>> },
-    /// A pin went as far as it does for now.
-    Fetched { image: Image, result: Result<Pin, CacheError> },
-    /// How far it is meanwhile.
-    Progress { image: Image, pin: Pin },
-    /// All pins were listed.
-    Listed { result: Result<(Option<AsOf>, Vec<Pin>), CacheError> },
-    /// A pin was deleted.
-    Unpinned { image: Image, result: Result<(), CacheError> },
-    /// The set was declared.
-    Declared { result: Result<(), CacheError> },
-    /// A registry was asked.
-    Checked { image: Image, result: Result<Revalidation, CacheError> },
-    /// Something of registries.
-    Registries(registries::Ended),
-    /// What is to expire was looked at.
-    Expired { result: Expired },
-    /// The size of an image was asked for.
-    Sized { image: Image, result: Result<Planned, CacheError> },
-    /// The lead was lost on the way.
-    NotLeading,
-}
-
-/// An object whose status was written.
-struct Told {
-    name: String,
-    uid: String,
 }
 
 /// What happens to the pins.
@@ -266,25 +193,10 @@ struct Work {
     conditions: Conditions,
 }
 
-/// What `/readyz` says of the work.
-struct Conditions {
-    cache: Condition,
-    brake: Condition,
-    expiry: Condition,
-    clock: Condition,
-    unreadable: Condition,
-    api: Condition,
-    declared: Condition,
-    lists: Condition,
-}
-
 /// Whoever does not lead any more says nothing of what only a leader knows.
 impl Drop for Work {
     fn drop(&mut self) {
-        let Conditions { cache, brake, expiry, clock, unreadable, api, declared, lists } = &self.conditions;
-        for condition in [cache, brake, expiry, clock, unreadable, api, declared, lists] {
-            condition.clear();
-        }
+        self.conditions.clear();
         self.shared.note.say_nothing();
         self.shared.metrics.held(0);
         self.shared.metrics.forget_images();
@@ -304,16 +216,6 @@ impl Work {
         let begin = Instant::now();
         shared.world.is_worked_on(true);
         let found = held::Held::read(&shared.note.found());
-        let conditions = Conditions {
-            cache: shared.readiness.condition("cluster cache"),
-            brake: shared.readiness.condition("brake"),
-            expiry: shared.readiness.condition("expiry"),
-            clock: shared.readiness.condition("clock"),
-            unreadable: shared.readiness.condition("unreadable"),
-            api: shared.readiness.condition("API server"),
-            declared: shared.readiness.condition("declaration"),
-            lists: shared.readiness.condition("lists"),
-        };
         Self {
             api: Api::all(client.clone()),
             events: Events::new(client.clone(), &shared.identity, Arc::clone(&shared.metrics)),
@@ -355,7 +257,7 @@ impl Work {
             next_size: begin,
             squatted: BTreeSet::new(),
             last_word: None,
-            conditions,
+            conditions: Conditions::of(&shared.readiness),
             shared,
         }
     }
@@ -383,24 +285,6 @@ impl Work {
                 () = sleep_until(wake) => {}
             }
         }
-    }
-
-    fn take(&mut self, done: Done) -> Result<(), NotLeading> {
-        match done {
-            Done::Written { image, told, result } => self.written(&image, told, *result),
-            Done::Fetched { image, result } => self.fetched(&image, result),
-            Done::Progress { image, pin } => self.progressed(&image, pin),
-            // With 100,000 images it takes seconds, in which the lease is to be renewed: nothing else waits behind it on this thread.
-            Done::Listed { result } => tokio::task::block_in_place(|| self.listed(result)),
-            Done::Unpinned { image, result } => self.unpinned(&image, result),
-            Done::Declared { result } => self.declared(result),
-            Done::Checked { image, result } => self.checked(&image, result),
-            Done::Expired { result } => self.expired(result),
-            Done::Sized { image, result } => self.sized(&image, &result),
-            Done::Registries(ended) => self.registries_ended(ended),
-            Done::NotLeading => return Err(NotLeading),
-        }
-        Ok(())
     }
 
     /// Whatever became known while another one led.
@@ -487,21 +371,6 @@ impl Work {
         let latest = Instant::now() + PASS;
         // Never in a circle without a pause.
         soonest.into_iter().flatten().min().unwrap_or(latest).clamp(Instant::now() + Duration::from_millis(5), latest)
-    }
-
-    /// What is to be written is not begun without the lead, and given up with it.
-    fn write<T: Send + 'static>(
-        &mut self,
-        write: impl Future<Output = T> + Send + 'static,
-        done: impl FnOnce(T) -> Done + Send + 'static,
-    ) {
-        let leadership = self.leadership.clone();
-        self.jobs.push(Box::pin(async move {
-            match leadership.writing(write).await {
-                Ok(value) => done(value),
-                Err(NotLeading) => Done::NotLeading,
-            }
-        }));
     }
 
     fn cache_said(&mut self, error: Option<&CacheError>) {
