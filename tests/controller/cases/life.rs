@@ -1,5 +1,7 @@
 //! The life of an image: a Pod wants it, it is cached, nobody wants it any more, it goes.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
 use larder_test_controller::{Cluster, until};
 use serde_json::{Value, json};
@@ -80,6 +82,42 @@ pub(crate) fn from_pod_to_expiry() -> Result<()> {
     ensure!(pins(&cluster)?.len() == 3);
     let object = cluster.object(&kept)?;
     ensure!(object.pointer("/metadata/finalizers").is_none(), "{object}");
+    controller.terminate()
+}
+
+/// What the tag means and what a Pod runs are two pins of one content.
+pub(crate) fn what_a_pod_runs_is_pinned_and_fetched_once() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, content) = cluster.push("team/app", 1);
+    let (name, _) = image.rsplit_once(':').context("a tag")?;
+    let running = format!("{name}@{}", content.index);
+    cluster.run("web", &image)?;
+    let status = json!({ "status": { "phase": "Running", "containerStatuses": [{
+        "name": "main", "image": image, "imageID": running, "ready": true, "restartCount": 0,
+        "state": { "running": { "startedAt": "2020-01-01T00:00:00Z" } },
+    }] } });
+    let words = ["patch", "pod", "web", "--namespace=default", "--subresource=status", "--patch", &status.to_string()];
+    cluster.plane.kubectl(&words, "")?;
+    let controller = cluster.controller(&[])?;
+    let both = until("both are pinned", || {
+        let object = cluster.object(&image)?;
+        let digests = object.pointer("/status/digests").and_then(Value::as_array).cloned().unwrap_or_default();
+        let is_safe = |digest: &Value| {
+            digest.pointer("/cached") == Some(&json!(true)) && digest.pointer("/pods") == Some(&json!(1))
+        };
+        ensure!(digests.iter().any(is_safe), "{object:#} {}", controller.log());
+        let pins = pins(&cluster)?;
+        ensure!(pins.len() == 2, "{pins:?}");
+        Ok(pins)
+    })?;
+    ensure!(both == [image.clone(), running.clone()], "{both:?}");
+    // By its tag or by its digest, it is one.
+    let index = |path: &str| path.strip_suffix("v1").map(|before| format!("{before}{}", content.index));
+    let mut fetched = BTreeMap::<String, usize>::new();
+    for access in cluster.origin.log().iter().filter(|access| access.is_manifest_get() || access.is_blob_get()) {
+        *fetched.entry(index(&access.path).unwrap_or_else(|| access.path.clone())).or_default() += 1;
+    }
+    ensure!(!fetched.is_empty() && fetched.values().all(|times| *times == 1), "{fetched:#?}");
     controller.terminate()
 }
 

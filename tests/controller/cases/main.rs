@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         ("cache_side::endpoints_and_authority_are_what_an_object_says", cache_side::endpoints_and_authority),
         ("leader::never_two_write_and_a_partition_ends_the_work", leader::never_two_write),
         ("life::a_pods_image_is_cached_and_goes_when_nobody_uses_it", life::from_pod_to_expiry),
+        ("life::what_a_pod_runs_is_pinned_and_fetched_once", life::what_a_pod_runs_is_pinned_and_fetched_once),
         ("life::deleted_by_hand_it_is_unpinned_and_comes_back_while_a_pod_wants_it", life::deleted_by_hand),
         ("life::observing_changes_nothing", life::observing),
         ("life::a_hand_over_changes_no_status", life::a_hand_over_changes_no_status),
