@@ -85,7 +85,9 @@ pub struct Quota {
 impl Quota {
     /// When all of it is there again, at the latest, as far as the registry says anything of it.
     pub fn resets_at(&self) -> Option<Moment> {
-        self.reset.or_else(|| Some(self.at.after(self.window?)))
+        let window = self.window.map(|window| self.at.after(window));
+        // A reset that lies behind the window is of another unit, or of another quota.
+        self.reset.into_iter().chain(window).min()
     }
 }
 

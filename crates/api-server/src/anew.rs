@@ -12,16 +12,40 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ConstantBackoff, ConstantBuilder};
 use futures_util::{Stream, StreamExt as _, stream};
 use kube::runtime::watcher::{Error, Event, Result};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+/// A list that is younger is not made anew because the watch on it is refused: an API server that lists and does not let anybody watch (it has just started, or
+/// the right to watch is missing) would be asked for everything each time.
+const YOUNG: Duration = Duration::from_mins(2);
 
 /// One watch, and how another one is begun.
 struct Watch<B, S> {
     begin: B,
     events: Pin<Box<S>>,
     silences: ConstantBackoff,
+    /// When it listed; `None`: it has not yet, or something happened since.
+    listed: Option<Instant>,
 }
 
-/// The events of the watches that `begin` begins, each of which lists first: another one after a failure to take one up, and after a silence of `silence`, and
+impl<B: Fn() -> S, S> Watch<B, S> {
+    fn begin_anew(&mut self) {
+        self.events.set((self.begin)());
+        self.listed = None;
+    }
+
+    fn heard<K>(&mut self, event: &Result<Event<K>>) {
+        match event {
+            Ok(Event::InitDone) => self.listed = Some(Instant::now()),
+            Ok(_) => self.listed = None,
+            Err(Error::WatchStartFailed(_)) if self.listed.is_none_or(|listed| listed.elapsed() >= YOUNG) => {
+                self.begin_anew();
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The events of the watches that `begin` begins, each of which lists first: another one after a failure to take one up (unless it has listed only just now), and after a silence of `silence`, and
 /// by chance up to twice that. A kind of which nothing changes for so long is silent as well, and costs a list.
 pub(crate) fn anew<K, S>(begin: impl Fn() -> S + Send, silence: Duration) -> impl Stream<Item = Result<Event<K>>> + Send
 where
@@ -29,18 +53,16 @@ where
     S: Stream<Item = Result<Event<K>>> + Send,
 {
     let silences = ConstantBuilder::default().with_delay(silence).without_max_times().with_jitter().build();
-    let watch = Watch { events: Box::pin(begin()), begin, silences };
+    let watch = Watch { events: Box::pin(begin()), begin, silences, listed: None };
     stream::unfold(watch, move |mut watch| async move {
         let event = loop {
             let within = watch.silences.next().unwrap_or(silence);
             match timeout(within, watch.events.next()).await {
                 Ok(event) => break event?,
-                Err(_) => watch.events.set((watch.begin)()),
+                Err(_) => watch.begin_anew(),
             }
         };
-        if matches!(event, Err(Error::WatchStartFailed(_))) {
-            watch.events.set((watch.begin)());
-        }
+        watch.heard(&event);
         Some((event, watch))
     })
 }
@@ -116,5 +138,13 @@ mod tests {
             _ => Vec::new(),
         };
         assert_eq!(lists(says, SILENCE).await, [Duration::ZERO, Duration::from_secs(7)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_may_watch_not_everything_is_listed_each_time() {
+        let says = || (0..1000).map(|_| (Duration::from_secs(1), Err(missing()))).collect();
+        let lists = lists(says, ALMOST).await;
+        assert!(lists.windows(2).all(|two| two[1].saturating_sub(two[0]) >= YOUNG), "{lists:?}");
+        assert_eq!(lists.len(), 5, "it is tried anew now and then: {lists:?}");
     }
 }

@@ -1,9 +1,11 @@
 //! What pins keep, for those who look for something to remove: how many pins reach a digest, without the pins.
 //!
-//! A digest is known by the first 64 bits of its hash, so that a million of them take some tens of megabytes. Two that share them are kept for each
+//! A digest is known by 64 bits that are made of it, so that a million of them take some tens of megabytes. Two that share them are kept for each
 //! other's sake, which does no harm.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
 
 use larder_oci::Digest;
 
@@ -35,9 +37,11 @@ struct Count {
     complete: u32,
 }
 
-/// By which it is known.
+/// By which it is known in this process. Keyed: whoever asks for a digest that somebody made up is not to meet one that is kept, for what a complete pin has
+/// lost is looked for in all pins.
 pub(crate) fn short(digest: &Digest) -> u64 {
-    digest.hex().get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0)
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(digest.hex())
 }
 
 impl Kept {

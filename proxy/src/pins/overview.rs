@@ -7,7 +7,7 @@ use larder_oci::Digest;
 use super::Content;
 use super::kept::short;
 
-/// Digests that are there, by the first 64 bits of their hash: a million of them take some twenty megabytes, for as long as pins are compared with it. One
+/// Digests that are there, by 64 bits that are made of each: a million of them take some twenty megabytes, for as long as pins are compared with it. One
 /// that is taken for another is found by who reads it.
 #[derive(Debug, Default)]
 pub struct Overview(HashSet<u64>);

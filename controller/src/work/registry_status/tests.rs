@@ -95,6 +95,8 @@ fn what_a_person_reads() {
     assert_eq!(well.quota.as_ref().unwrap().resets_at, Some(as_time(at(9 + 6 * 3600))));
     let told_by_it = standing::Quota { reset: Some(at(70)), ..answers().quota.unwrap() };
     assert_eq!(quota(told_by_it).unwrap().resets_at, Some(as_time(at(70))), "its own word goes before the window");
+    let months = standing::Quota { reset: Some(at(9 + 2_000_000)), ..told_by_it };
+    assert_eq!(quota(months).unwrap().resets_at, Some(as_time(at(9 + 6 * 3600))), "and not beyond it");
     assert_eq!(quota(standing::Quota { reset: None, window: None, ..told_by_it }).unwrap().resets_at, None);
     assert_eq!(well.images, Some(ImageCounts { known: 3, cached: 3, missing_upstream: 1 }));
     let down = &said[4].1;
