@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::linger::close_gently;
 use super::probe::Probe;
 use super::sniff::{LONGEST_PROBE, Opening, classify, probe_query};
-use super::strangers::Strangers;
+use super::strangers::{Stranger, Strangers};
 use crate::metrics::{Metrics, ReasonLabels};
 
 /// Connections that have not said yet what they are, or are being told that they are refused.
@@ -42,8 +42,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// For reading a probe's head and writing its answer.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// Until a stranger's connection has ended that gives way.
-const GIVING_WAY: Duration = Duration::from_secs(1);
+/// Until a stranger's connection has ended that gives way: on a busy machine the runtime takes its time for that.
+pub(super) const GIVING_WAY: Duration = Duration::from_secs(5);
 
 const TLS_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// As Go's servers say it.
@@ -55,6 +55,8 @@ const BUSY: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnectio
 pub(super) struct Accepted {
     pub(super) stream: std::net::TcpStream,
     pub(super) place: OwnedSemaphorePermit,
+    /// Nobody has been let in on it yet, where that has to be.
+    pub(super) stranger: Option<Arc<Stranger>>,
     /// It begins with a TLS handshake.
     pub(super) tls: bool,
 }
@@ -81,8 +83,8 @@ pub(super) struct Front {
     pub(super) places: Arc<Semaphore>,
     pub(super) accepted: mpsc::UnboundedSender<Accepted>,
     pub(super) speech: Speech,
-    /// Who gives way when all places are taken.
-    pub(super) strangers: Arc<Strangers>,
+    /// How long one that comes waits for another that gives way, [`GIVING_WAY`].
+    pub(super) giving_way: Duration,
     pub(super) stop: CancellationToken,
 }
 
@@ -102,9 +104,9 @@ impl Front {
     }
 
     async fn serve(self) -> io::Result<()> {
-        let Self { listeners, probe, metrics, waiting, places, accepted, speech, strangers, stop } = self;
-        let waiting = Waiting::new(waiting);
-        let desk = Arc::new(Desk { probe, metrics, places, waiting, speech, strangers, accepted });
+        let Self { listeners, probe, metrics, waiting, places, accepted, speech, giving_way, stop } = self;
+        let (waiting, strangers) = (Waiting::new(waiting), Strangers::default());
+        let desk = Arc::new(Desk { probe, metrics, places, waiting, speech, strangers, giving_way, accepted });
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -124,7 +126,9 @@ struct Desk {
     places: Arc<Semaphore>,
     waiting: Waiting,
     speech: Speech,
-    strangers: Arc<Strangers>,
+    /// Who gives way when all places are taken.
+    strangers: Strangers,
+    giving_way: Duration,
     accepted: mpsc::UnboundedSender<Accepted>,
 }
 
@@ -202,27 +206,49 @@ impl Desk {
     }
 
     async fn hand_over(&self, stream: TcpStream, tls: bool) {
-        let Some(place) = self.place().await else {
-            self.refused("bound");
+        let Some((place, stranger)) = self.place().await else {
             answer(stream, BUSY).await;
             return;
         };
         match stream.into_std() {
             // A receiver that is gone means that the runtime stopped serving: the closed socket says so.
-            Ok(stream) => drop(self.accepted.send(Accepted { stream, place, tls })),
+            Ok(stream) => drop(self.accepted.send(Accepted { stream, place, stranger, tls })),
             Err(error) => tracing::warn!(%error, "connection lost before it was served"),
         }
     }
 
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    /// A place, and who takes it. Whoever waits for one is a stranger already, and gives way to those that come after him: otherwise all who come before the first
+    /// of them has ended would be refused.
+    async fn place(&self) -> Option<(OwnedSemaphorePermit, Option<Arc<Stranger>>)> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+            return Some((place, self.stranger()));
         }
+        self.refused("bound");
         if !self.strangers.send_one_away() {
             return None;
         }
-        self.refused("bound");
-        timeout(GIVING_WAY, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
+        let stranger = self.stranger();
+        let sent_away = async {
+            match &stranger {
+                Some(stranger) => stranger.sent_away().await,
+                None => std::future::pending().await,
+            }
+        };
+        let place = tokio::select! {
+            biased;
+            () = sent_away => return None,
+            place = timeout(self.giving_way, Arc::clone(&self.places).acquire_owned()) => place,
+        };
+        let Ok(Ok(place)) = place else {
+            self.refused("bound");
+            return None;
+        };
+        Some((place, stranger))
+    }
+
+    /// One more of them, where anybody has to be let in.
+    fn stranger(&self) -> Option<Arc<Stranger>> {
+        (self.speech != Speech::Node).then(|| self.strangers.add())
     }
 
     async fn answer_probe(&self, mut stream: TcpStream) {

@@ -46,7 +46,6 @@ use self::front::{Accepted, Front, Speech};
 use self::gate::Gate;
 use self::handler::Handler;
 use self::probe::Probe;
-use self::strangers::Strangers;
 use self::stream::Stream;
 use crate::metrics::Metrics;
 
@@ -116,7 +115,6 @@ impl Server {
         let closing = CancellationToken::new();
         // Also when this future is dropped: the front thread must not outlive it.
         let _closed = closing.clone().drop_guard();
-        let strangers = Arc::new(Strangers::default());
         let front = Front {
             listeners: self.listeners,
             probe: Arc::clone(&probe),
@@ -125,7 +123,7 @@ impl Server {
             places: Arc::new(Semaphore::new(connections)),
             accepted,
             speech,
-            strangers: Arc::clone(&strangers),
+            giving_way: front::GIVING_WAY,
             stop: closing.clone(),
         };
         let ending = Ending { drain: closing.clone(), now: CancellationToken::new() };
@@ -141,7 +139,7 @@ impl Server {
         let result = loop {
             tokio::select! {
                 next = incoming.recv() => match next {
-                    Some(connection) => spawn(&tracker, connection, tls.as_ref(), &strangers, &handler, &metrics, &ending),
+                    Some(connection) => spawn(&tracker, connection, tls.as_ref(), &handler, &metrics, &ending),
                     None => break (&mut front_end).await.unwrap_or_else(|_| Err(io::Error::other("the front thread panicked"))),
                 },
                 end = &mut finished => {
@@ -153,7 +151,7 @@ impl Server {
         closing.cancel();
         // What the front thread handed over before it stopped is served, too.
         while let Some(connection) = incoming.recv().await {
-            spawn(&tracker, connection, tls.as_ref(), &strangers, &handler, &metrics, &ending);
+            spawn(&tracker, connection, tls.as_ref(), &handler, &metrics, &ending);
         }
         tracker.close();
         let until = until.unwrap_or_else(|| Instant::now() + drain);
@@ -181,12 +179,11 @@ fn spawn(
     tracker: &TaskTracker,
     connection: Accepted,
     tls: Option<&TlsAcceptor>,
-    strangers: &Strangers,
     handler: &Arc<Handler>,
     metrics: &Arc<Metrics>,
     ending: &Ending,
 ) {
-    let Accepted { stream, place, tls: begins_tls } = connection;
+    let Accepted { stream, place, stranger, tls: begins_tls } = connection;
     let tls = tls.filter(|_| begins_tls).cloned();
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
@@ -196,7 +193,6 @@ fn spawn(
         }
     };
     let (handler, ending, open) = (Arc::clone(handler), ending.clone(), Open::new(metrics));
-    let stranger = handler.gate.is_some().then(|| strangers.add());
     tracker.spawn(async move {
         let peer = stream.peer_addr().ok().map(|peer| peer.ip());
         let serving = async {

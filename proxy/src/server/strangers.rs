@@ -2,7 +2,7 @@
 //!
 //! Anybody who reaches the port may open connections and say little on them. They count among the bounded number of those that are
 //! served, so when it is reached the oldest of them gives way to the one that comes: whoever has a token says so within milliseconds. A
-//! connection on which somebody was let in stays.
+//! connection on which somebody was let in stays. Those that wait for the place of one that gives way are among them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
