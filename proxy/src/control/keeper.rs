@@ -80,7 +80,7 @@ struct Entry {
     failed: Option<Platforms>,
     /// It was put again while it was worked at.
     again: bool,
-    /// It was complete, and lost something: it is to be what it was, not what its tag means by now.
+    /// What it is was known before anybody here began with it (it lost something, or a fetch was broken off): it is to be that, not what its tag means by now.
     as_it_was: bool,
     /// Nobody wants it any more.
     gone: CancellationToken,
@@ -126,7 +126,7 @@ impl Keeper {
         self.enqueue_for(name, false)
     }
 
-    /// The same of one that was complete and lost something.
+    /// The same of one of which it is known what it is to be.
     fn enqueue_as_it_was(&self, name: &PinName) -> bool {
         self.enqueue_for(name, true)
     }
@@ -238,7 +238,7 @@ impl Keeper {
                     Ok(page) => {
                         for kept in page.pins.iter().filter(|kept| !kept.pin.name.holder.is_pull()) {
                             let is_new = !self.entries().contains_key(&kept.pin.name.place());
-                            if is_new && !self.enqueue_for(&kept.pin.name, kept.has_lost_something()) {
+                            if is_new && !self.enqueue_for(&kept.pin.name, kept.goes_on_as_planned()) {
                                 break;
                             }
                         }
@@ -280,7 +280,7 @@ impl Keeper {
                     let (Unkept::Refused(reason) | Unkept::Later(reason)) = &unkept;
                     // Where it was the store that failed nobody knows what there is of it.
                     entry.failed = tried.filter(|_| reason.code != Code::Store);
-                    // What it was can be had no more: the next time its tag is asked for.
+                    // A blob of what it was is gone at its registry: the next time its tag is asked for.
                     entry.as_it_was &= !reason.code.is_absence();
                     // Whoever asked meanwhile may have wished for something else.
                     if is_asked_again {

@@ -175,7 +175,9 @@ pub(crate) async fn an_older_one_stays_until_its_successor_is_complete((pins, st
     assert_eq!(pins.put(old.clone()).await.unwrap(), Put::Complete);
     let wish = Pin { content: None, ..pin(&name, at(1), &[&blobs[1]]) };
     assert_eq!(pins.put(wish).await.unwrap(), Put::Incomplete([].into()));
-    assert_eq!(pins.get(&name).await.unwrap().unwrap().older, old.content);
+    let kept = pins.get(&name).await.unwrap().unwrap();
+    assert!(!kept.goes_on_as_planned(), "nobody knows yet what it is");
+    assert_eq!(kept.older, old.content);
     let new = pin(&name, at(1), &[&blobs[1]]);
     assert_eq!(pins.put(new.clone()).await.unwrap(), Put::Incomplete([sha256(&blobs[1])].into()));
     // And the next one, before that was ever complete.
@@ -361,6 +363,7 @@ pub(crate) async fn what_is_complete_is_looked_at_again((pins, store): Kept) {
     }
     assert_eq!(pins.look_again(&name).await.unwrap(), Some(Put::Incomplete([lost].into())));
     let kept = pins.get(&name).await.unwrap().unwrap();
+    assert!(kept.goes_on_as_planned(), "whoever brings it asks for what it was");
     assert_eq!((kept.pin, kept.complete), (wish.clone(), false));
     let page = pins.incomplete(None, 10).await.unwrap();
     assert_eq!(page.pins.iter().map(|kept| &kept.pin.name).collect::<Vec<_>>(), [&name]);

@@ -123,9 +123,10 @@ fn whole(pin: Pin) -> Pin {
 }
 
 impl KeptPin {
-    /// Whether it was complete as it is, and is not any more: what stays until then is itself. Not every store remembers that.
-    pub(crate) fn has_lost_something(&self) -> bool {
-        self.older.is_some() && self.older == self.pin.content
+    /// Whether what it is was found out before, and is to be made whole: it has lost something, or was never fetched to its end. A new wish does not say
+    /// what it is, and one that follows something else that is complete may ask anew.
+    pub(crate) fn goes_on_as_planned(&self) -> bool {
+        self.pin.content.as_ref().is_some_and(|content| self.older.as_ref().is_none_or(|older| older == content))
     }
 
     /// The same once all that it reaches was found.

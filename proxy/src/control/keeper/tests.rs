@@ -80,6 +80,7 @@ impl Pins for Slow {
 }
 
 struct Stage {
+    source: Arc<ScriptedSource>,
     keeper: Arc<Keeper>,
     goes_on: Arc<Semaphore>,
     began: Arc<Semaphore>,
@@ -94,8 +95,8 @@ impl Stage {
         let slow = Slow { pins: Arc::clone(&pins), goes_on: Arc::clone(&goes_on), began: Arc::clone(&began) };
         let (source, metrics) = (Arc::new(ScriptedSource::default()), Arc::new(Metrics::new()));
         let limits = Limits { fetch: limits(), ..Limits::default() };
-        let puller = Puller::new(pins, source, Settings::default().shared(), metrics, limits);
-        Self { keeper: Keeper::new(Arc::new(slow), puller), goes_on, began }
+        let puller = Puller::new(pins, source.clone(), Settings::default().shared(), metrics, limits);
+        Self { source, keeper: Keeper::new(Arc::new(slow), puller), goes_on, began }
     }
 
     /// Wishes for an image, and begins to write what it is, which takes its time.
@@ -209,4 +210,31 @@ async fn what_has_failed_once_is_known_to_have_however_often_it_is_tried_again()
     stage.keeper.delete(&failing).await.unwrap();
     stage.keeper.wish(&failing, Platforms::All).await.unwrap();
     assert_eq!(stage.keeper.failed(&me), none);
+}
+
+/// As after a restart, or for another replica on the same bucket: nobody remembers how it came to be incomplete.
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_on_with_what_another_began_asks_no_tag_unless_it_is_wished_for_again() {
+    let stage = Stage::new();
+    stage.goes_on.add_permits(100);
+    let (pinned, pins) = (name("reg.example.com/team/app:1"), stage.keeper.pins());
+    let at = Name { registry: pinned.image.registry.clone(), repository: pinned.image.repository.clone() };
+    let (planned, _) = stage.source.tag(&at, "1", "planned");
+    let content = Content { root: planned.clone(), digests: [planned.clone()].into(), bytes: 0 };
+    let (platforms, put_at) = (Platforms::All, SystemTime::now());
+    let pin = Pin { name: pinned.clone(), platforms, put_at, content: Some(content) };
+    assert_eq!(pins.put(pin).await.unwrap(), Put::Incomplete([planned.clone()].into()));
+    let (moved, _) = stage.source.tag(&at, "1", "moved");
+    let works = async || {
+        assert_eq!(stage.keeper.next(), Some(pinned.clone()));
+        stage.keeper.work(&pinned).await;
+        let kept = stage.keeper.pins().get(&pinned).await.unwrap().unwrap();
+        assert!(kept.complete, "{kept:?}");
+        kept.pin.content.unwrap().root
+    };
+    timeout(Duration::from_secs(1), stage.keeper.look()).await.expect_err("it looks again and again");
+    assert_eq!(works().await, planned);
+    stage.keeper.wish(&pinned, Platforms::All).await.unwrap();
+    assert!(stage.keeper.enqueue(&pinned));
+    assert_eq!(works().await, moved);
 }
