@@ -212,7 +212,7 @@ impl Shared {
     }
 
     /// An upload's bytes are not those of the digest. It is not read again by this process, and condemned, so that nobody relies on it; what takes it
-    /// from the bucket is a collector.
+    /// from the bucket is a collector. It is said to whoever looks after pins whether one reaches it or not: here nobody counts them in memory, and damage is rare.
     pub(super) fn distrust(self: &Arc<Self>, digest: &Digest, generation: &Generation) {
         tracing::warn!(%digest, generation = generation.as_str(), bucket = self.client.place,
             "store: an object in the bucket does not have the bytes of its digest; it is not read any more");
@@ -247,8 +247,12 @@ impl Shared {
         }
         let _turn = self.turns.take(digest).await;
         // In this order: a fill that is done is here before it leaves the list.
-        if let Some(fill) = lock(&self.fills).get(digest).and_then(Weak::upgrade) {
-            return Ok((!fill.withholds()).then(|| fill.blob()));
+        let under_way = lock(&self.fills).get(digest).and_then(Weak::upgrade);
+        match under_way {
+            // Done, it may be on the list yet.
+            Some(fill) if fill.withholds() => return Ok(self.here(digest).await),
+            Some(fill) => return Ok(Some(fill.blob())),
+            None => {}
         }
         if let Some(blob) = self.here(digest).await {
             return Ok(Some(blob));

@@ -55,7 +55,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whose condition fails may be ahead of the one who writes.
+    /// A server may refuse our write because of another replica's that cannot be read yet.
     async fn read_written_version(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let mut pause = SEEN_AFTER;
         loop {
