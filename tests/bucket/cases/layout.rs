@@ -53,8 +53,7 @@ async fn objects(world: World) {
 
 async fn no_checksums(world: World) {
     let world = world.fresh();
-    // Thrice as long on its way as a reader waits.
-    let bytes = content(210, 12 << 20);
+    let bytes = content(210, 6 << 20);
     let digest = sha256(&bytes);
     let writer = world.replica().await;
     writer.put(&bytes).await;
@@ -63,11 +62,20 @@ async fn no_checksums(world: World) {
     let checksums = world.server().objects().join(world.prefix()).join("checksums");
     std::fs::remove_dir_all(checksums).unwrap();
     let faults = world.faults();
-    let reader = world.replica_behind(&faults).await;
-    faults.set(Fault::Slow(2 << 20));
+    let reader = world.replica_with(|config| {
+        config.endpoint = Some(world.behind(&faults));
+        // However slowly it comes, nobody gives it up.
+        config.first_bytes_within = Duration::from_mins(1);
+        config.silence = Duration::from_mins(1);
+    });
+    let reader = reader.await;
+    // It cannot arrive before we say so.
+    faults.set(Fault::Slow(64 << 10));
     assert!(reader.get(&digest).await.is_none(), "whoever cannot wait turns elsewhere");
     // It is still coming: nobody else is to wait for it in vain, at the origin's expense.
-    assert!(reader.store.blob(&digest).await.unwrap().is_none());
+    let is_left_out = async || reader.store.blob(&digest).await.unwrap().is_none();
+    assert!(until(Duration::from_mins(1), is_left_out).await, "waited in vain: it is seen that it has no checksums");
+    faults.set(Fault::None);
     assert!(
         until(Duration::from_mins(1), async || reader.whole(&digest).await.is_some_and(|got| got == bytes)).await,
         "waited in vain: the reader finds it"
