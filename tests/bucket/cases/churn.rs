@@ -306,12 +306,15 @@ fn said(journal: &Path) -> Said {
     said
 }
 
-/// What is asked of each, and of all, whatever the seed.
-fn has_done_its_part(workers: &[Worker]) -> bool {
-    let said: Vec<Said> = workers.iter().map(|worker| said(&worker.journal)).collect();
+/// What is asked of each, and of all, whatever the seed: what was never removed cannot have been missed.
+fn have_done_their_part(said: &[Said]) -> bool {
     said.iter().all(|said| said.declared > 0)
         && said.iter().any(|said| said.condemned > 0)
         && said.iter().any(|said| said.removed > 0)
+}
+
+fn said_by_all(workers: &[Worker]) -> Vec<Said> {
+    workers.iter().map(|worker| said(&worker.journal)).collect()
 }
 
 struct Worker {
@@ -358,7 +361,7 @@ async fn churn(world: World) {
     let (until_when, mut kills, mut pauses) = (Instant::now() + span, 0, 0);
     // A machine that is busy with something else gets little done in that time: nobody who declared is no finding, and neither is nothing removed.
     let at_most = until_when + Duration::from_mins(2);
-    while Instant::now() < until_when || (Instant::now() < at_most && !has_done_its_part(&workers)) {
+    while Instant::now() < until_when || (Instant::now() < at_most && !have_done_their_part(&said_by_all(&workers))) {
         tokio::time::sleep(Duration::from_millis(500 + random.below(4500))).await;
         let worker = random.one_of(&mut workers).unwrap();
         let status = worker.child.try_wait().unwrap();
@@ -376,22 +379,18 @@ async fn churn(world: World) {
         kills += 1;
         worker.child = start(&world, worker.id, &worker.journal, random.below(1 << 32));
     }
-    let (mut removed, mut condemned) = (0, 0);
     for worker in &mut workers {
         worker.child.kill().unwrap();
         worker.child.wait().unwrap();
-        let said = said(&worker.journal);
-        assert!(said.wrong.is_empty(), "seed {seed}, cluster {}: {:?}", worker.id, said.wrong);
-        assert!(said.declared > 0, "seed {seed}, cluster {}: it never declared", worker.id);
-        removed += said.removed;
-        condemned += said.condemned;
     }
-    assert!(
-        condemned > 0 && removed > 0,
-        "seed {seed}: what was never removed cannot have been missed: {condemned}, {removed}"
-    );
+    let said = said_by_all(&workers);
+    for (worker, said) in workers.iter().zip(&said) {
+        assert!(said.wrong.is_empty(), "seed {seed}, cluster {}: {:?}", worker.id, said.wrong);
+    }
+    let numbers: Vec<_> = said.iter().map(|said| (said.declared, said.condemned, said.removed)).collect();
+    assert!(have_done_their_part(&said), "seed {seed}: each declared, condemned and removed so often: {numbers:?}");
     println!(
-        "{kills} times killed, {pauses} times paused; those who said so condemned {condemned} and removed {removed}"
+        "{kills} times killed, {pauses} times paused; each said that it declared, condemned and removed so often: {numbers:?}"
     );
     settle(&world, &workers, seed).await;
 }
