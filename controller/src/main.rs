@@ -139,7 +139,8 @@ impl Witness for Told {
         let word = word.map(str::to_owned);
         let before = std::mem::replace(&mut *self.0.word.lock().unwrap_or_else(PoisonError::into_inner), word.clone());
         if before != word {
-            self.0.world.change(|_| ());
+            // Not by a lock that a pass may have: the lease is renewed behind this.
+            self.0.world.wake();
         }
     }
 }

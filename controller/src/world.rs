@@ -7,14 +7,14 @@ mod gone;
 mod names;
 mod objects;
 mod registries;
+mod shared;
 mod tallies;
 #[cfg(test)]
 mod tests;
 mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
@@ -22,7 +22,6 @@ use kube::ResourceExt as _;
 use larder_api::cached_image::{Cached, UpstreamAvailable};
 use larder_api::condition::{get, is_true};
 use larder_api::{CachedImage, CachedImageSpec, CachedImageStatus, Time};
-use tokio::sync::Notify;
 
 use crate::FIELD_MANAGER;
 use crate::decide::expiry::MadeBy;
@@ -35,6 +34,7 @@ use crate::registries::Registries;
 pub(crate) use gone::{Gone, State};
 pub use names::Names;
 pub use objects::Objects;
+pub use shared::World;
 pub use tallies::{Counted, Tallies, Tally};
 pub use unreadable::Unreadable;
 
@@ -184,6 +184,27 @@ pub struct Known {
 }
 
 impl Known {
+    /// Nothing yet.
+    fn nothing(filters: Filters) -> Self {
+        Self {
+            index: Index::new(filters),
+            nodes: BTreeMap::new(),
+            platforms: BTreeMap::new(),
+            objects: Objects::default(),
+            by_image: BTreeMap::new(),
+            registries: Registries::default(),
+            registries_changed: BTreeSet::new(),
+            tallies: Tallies::default(),
+            listed: Listed::default(),
+            changed: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            is_deleted_anew: false,
+            remembered: Remembered::default(),
+            unreadable: Unreadable::default(),
+            gone: Gone::default(),
+        }
+    }
+
     /// The platforms of all nodes, and those of nodes that went within the last days.
     pub fn platforms(&self, now: Instant) -> BTreeSet<Platform> {
         self.remembered.and(self.platforms.keys().cloned().collect(), now)
@@ -323,68 +344,6 @@ impl Known {
         if self.by_image.get_mut(image).is_some_and(|names| names.remove(name)) {
             self.by_image.remove(image);
         }
-    }
-}
-
-/// [`Known`], shared.
-#[derive(Debug)]
-pub struct World {
-    known: Mutex<Known>,
-    changed: Notify,
-    is_worked_on: AtomicBool,
-}
-
-impl World {
-    /// Nothing is known yet.
-    pub fn new(filters: Filters) -> Self {
-        let known = Known {
-            index: Index::new(filters),
-            nodes: BTreeMap::new(),
-            platforms: BTreeMap::new(),
-            objects: Objects::default(),
-            by_image: BTreeMap::new(),
-            registries: Registries::default(),
-            registries_changed: BTreeSet::new(),
-            tallies: Tallies::default(),
-            listed: Listed::default(),
-            changed: BTreeSet::new(),
-            deleted: BTreeSet::new(),
-            is_deleted_anew: false,
-            remembered: Remembered::default(),
-            unreadable: Unreadable::default(),
-            gone: Gone::default(),
-        };
-        Self { known: Mutex::new(known), changed: Notify::new(), is_worked_on: AtomicBool::new(false) }
-    }
-
-    /// Whether somebody acts on changes. Whoever begins to looks at everything, so nothing is gathered for nobody, for months.
-    pub fn is_worked_on(&self, is: bool) {
-        self.is_worked_on.store(is, Ordering::SeqCst);
-    }
-
-    /// To look at it.
-    pub fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// To change it; whoever waits is told.
-    pub fn change(&self, change: impl FnOnce(&mut Known)) {
-        {
-            let mut known = self.known();
-            change(&mut known);
-            if !self.is_worked_on.load(Ordering::SeqCst) {
-                known.changed.clear();
-                known.deleted.clear();
-                known.is_deleted_anew = false;
-                known.registries_changed.clear();
-            }
-        }
-        self.changed.notify_one();
-    }
-
-    /// Until something changed.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
     }
 }
 

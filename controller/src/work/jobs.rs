@@ -48,7 +48,8 @@ impl Work {
             Done::Written { image, told, result } => self.written(&image, told, *result),
             Done::Fetched { image, result } => self.fetched(&image, result),
             Done::Progress { image, pin } => self.progressed(&image, pin),
-            // With 100,000 images it takes seconds, in which the lease is to be renewed: nothing else waits behind it on this thread.
+            // With 100,000 images it takes seconds, in which the lease is to be renewed: nothing else waits behind it on this thread, nor behind whoever waits
+            // for what is known of the world ([`World::known`](crate::world::World::known)).
             Done::Listed { result } => tokio::task::block_in_place(|| self.listed(result)),
             Done::Unpinned { image, result } => self.unpinned(&image, result),
             Done::Declared { result } => self.declared(result),

@@ -176,3 +176,25 @@ fn what_is_said_of_a_registry_costs_its_own_images_and_nothing_costs_nothing() {
     assert_eq!(say("r1.example.com", "3", false), (10, 1));
     assert!(known.tallies.of("r1.example.com").is_some_and(|tally| tally.known == 10));
 }
+
+/// A pass over many images has it for seconds, in which a lease is to be renewed.
+#[test]
+fn who_waits_for_it_stands_in_no_other_tasks_way() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let world = Arc::new(world());
+    let known = world.known();
+    let waiting = Arc::clone(&world);
+    let changed = runtime.spawn(async move { waiting.change(|known| known.listed.pods = true) });
+    let waiting = Arc::clone(&world);
+    let looked = runtime.spawn(async move { waiting.known().listed.nodes });
+    let (sender, others) = std::sync::mpsc::channel();
+    runtime.spawn(async move { sender.send(()) });
+    let goes_on = others.recv_timeout(std::time::Duration::from_secs(30));
+    drop(known);
+    goes_on.expect("another task goes on");
+    runtime.block_on(async {
+        changed.await.unwrap();
+        looked.await.unwrap();
+    });
+    assert!(world.known().listed.pods);
+}
