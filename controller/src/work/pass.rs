@@ -93,7 +93,7 @@ impl Work {
             let image = pin.image.clone();
             let known = self.pins.known.get(&image);
             if !watched.contains(&image) && known != Some(&pin) {
-                if is_news(known, &pin) {
+                if telling::is_news(known, &pin) {
                     changed.push(image.clone());
                 }
                 self.pins.known.insert(image, pin);
@@ -364,12 +364,6 @@ impl Work {
             self.shared.metrics.images(condition, reason, count);
         }
     }
-}
-
-/// Whether something of a pin is worth a look at its image: that it was pulled once more is seen by the look of the hour.
-fn is_news(known: Option<&Pin>, pin: &Pin) -> bool {
-    let Some(known) = known.filter(|known| known.last_pull.is_some() && pin.last_pull.is_some()) else { return true };
-    Pin { last_pull: pin.last_pull, ..known.clone() } != *pin
 }
 
 /// How many have a reason of a condition.

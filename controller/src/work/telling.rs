@@ -254,6 +254,17 @@ fn said_of(pin: &Pin) -> conditions::Pin {
     }
 }
 
+/// Whether something of a pin is worth a look at its image. That it was pulled once more is seen by the look of the hour; that a cache does not know any more
+/// when, for it was started anew, is nothing: all of them would be looked at.
+pub(super) fn is_news(known: Option<&Pin>, pin: &Pin) -> bool {
+    let Some(known) = known else { return true };
+    let is_first = known.last_pull.is_none() && pin.last_pull.is_some();
+    is_first || Pin { last_pull: pin.last_pull, ..known.clone() } != *pin
+}
+
+/// On the way to the cache every reason is only passed through.
+const PASSING: [Cached; 4] = [Cached::Pending, Cached::QuotaKept, Cached::Queued, Cached::Fetching];
+
 /// How soon a difference is worth a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
@@ -271,23 +282,21 @@ pub(super) fn worth(before: &CachedImageStatus, after: &CachedImageStatus, inter
         return Worth::Nothing;
     }
     let truths = |status: &CachedImageStatus| -> Vec<(String, String, bool)> {
-        // On the way to the cache every reason is only passed through.
-        let passing = |reason: &str| matches!(reason, "Pending" | "QuotaKept" | "Queued" | "Fetching");
+        let passing = |reason: &str| PASSING.iter().any(|passing| passing.as_str() == reason);
         let one = |c: &larder_api::Condition| (c.type_.clone(), c.status.clone(), passing(&c.reason));
         status.conditions.iter().map(one).collect()
     };
     let is_on_the_way = |status: &CachedImageStatus, reasons: &[Cached]| {
         get::<Cached>(&status.conditions).is_some_and(|reason| reasons.contains(&reason))
     };
-    let passing = [Cached::Pending, Cached::QuotaKept, Cached::Queued, Cached::Fetching];
     if before.conditions.is_empty() {
         // Its object was written only just now, which leaves one write for a minute: whatever is on the way would take the place of the word that it is there.
         // That Pods run a digest which comes right behind the tag is on the way as well.
-        let waits = is_on_the_way(after, &passing) || is_on_the_way(after, &[Cached::Incomplete]);
+        let waits = is_on_the_way(after, &PASSING) || is_on_the_way(after, &[Cached::Incomplete]);
         return if waits { Worth::Detail } else { Worth::News };
     }
     // Nor does what its registry says meanwhile take that place.
-    if is_on_the_way(before, &passing) && is_on_the_way(after, &passing) {
+    if is_on_the_way(before, &PASSING) && is_on_the_way(after, &PASSING) {
         return Worth::Detail;
     }
     if truths(before) != truths(after) || before.digest != after.digest { Worth::News } else { Worth::Detail }

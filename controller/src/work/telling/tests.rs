@@ -226,3 +226,21 @@ fn the_last_pull_goes_forward_only_and_is_written_once_an_hour() {
     let ahead = of(&first, Some(begin.after(day * 9_000)), begin.after(day));
     assert_eq!(ahead.last_pull, Some(as_time(begin.after(day))), "a clock that is ahead");
 }
+
+#[test]
+fn a_pin_is_news_when_it_is_other_than_before_and_not_for_when_it_was_pulled() {
+    let (before, after) = (Some(Moment::from_seconds(1_700_000_000)), Some(Moment::from_seconds(1_700_000_060)));
+    let pulled = |last_pull| Pin { last_pull, ..pin(PinState::Complete, None) };
+    let cases = [
+        ("unknown", None, pulled(None), true),
+        ("the same", Some(pulled(before)), pulled(before), false),
+        ("for the first time", Some(pulled(None)), pulled(before), true),
+        ("once more", Some(pulled(before)), pulled(after), false),
+        ("forgotten", Some(pulled(before)), pulled(None), false),
+        ("lost meanwhile", Some(pulled(before)), Pin { last_pull: after, ..pin(PinState::Waiting, None) }, true),
+        ("lost and forgotten", Some(pulled(before)), pin(PinState::Waiting, None), true),
+    ];
+    for (name, known, now, is) in cases {
+        assert_eq!(is_news(known.as_ref(), &now), is, "{name}");
+    }
+}
