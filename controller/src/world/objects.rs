@@ -71,10 +71,10 @@ impl Objects {
     }
 }
 
-/// What nearly every object says: whatever stands here costs each of them a few bytes. Nothing depends on it but memory, so it may be other than what is
-/// said nowadays; that it is not too much so, a test sees.
+/// What nearly every object says: whatever stands here costs each of them a few bytes. Nothing depends on it but memory. That conditions are what is said
+/// nowadays, a test sees.
 const USUAL: &str = concat!(
-    r#"{"lastTransitionTime":"2026-","message":"the cluster cache has not been asked for it yet: others are first","observedGeneration":1,"reason":"Pending","status":"False","type":"Cached"}"#,
+    r#"{"lastTransitionTime":"2026-","message":"the cluster cache has not been asked for it yet: others are first","observedGeneration":1,"reason":"Pending","status":"Unknown","type":"Cached"}"#,
     r#""progress":{"bytesKnown":,"bytesFetched":,"blobsKnown":,"blobsFetched":}"expiresAt":"2026-"lastPull":"2026-"#,
     r#"{"lastTransitionTime":"2026-","message":"nobody has asked its registry yet: its turn comes within the interval","observedGeneration":1,"reason":"NotChecked","status":"Unknown","type":"UpstreamAvailable"}"#,
     r#"{"lastTransitionTime":"2026-","message":"its registry does not say what the tag means now: see the condition UpstreamAvailable","observedGeneration":1,"reason":"NotChecked","status":"Unknown","type":"UpToDate"}"#,
@@ -150,25 +150,69 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use larder_api::cached_image::{Cached, HeldDigest, UpToDate, UpstreamAvailable, UsedBy};
+    use larder_api::cached_image::{HeldDigest, UsedBy};
     use larder_api::condition::set;
-    use larder_api::{CachedImage, Time};
+    use larder_api::{CachedImage, Condition, Time};
+    use larder_oci::{Algorithm, Digest};
 
     use super::*;
+    use crate::decide::conditions::{self, Beside, Upstream, cached, up_to_date, upstream_available};
+    use crate::decide::health::Reachable;
+
+    fn time() -> Time {
+        Time(k8s_openapi::jiff::Timestamp::from_second(1_700_000_000).unwrap())
+    }
+
+    fn digest() -> Digest {
+        Digest::of(Algorithm::Sha256, b"app")
+    }
+
+    /// In the words of the controller.
+    fn said(image: &Image, pin: &conditions::Pin, kept: Option<&Digest>, upstream: &Upstream) -> Vec<Condition> {
+        let mut all = Vec::new();
+        let said = cached(pin, &Beside::default(), None);
+        set(&mut all, said.reason, &said.message, Some(1), &time());
+        let said = upstream_available(image, upstream, Reachable::default(), kept.is_some(), true);
+        set(&mut all, said.reason, &said.message, Some(1), &time());
+        let said = up_to_date(image, kept, upstream, false);
+        set(&mut all, said.reason, &said.message, Some(1), &time());
+        all
+    }
+
+    #[test]
+    fn what_nearly_every_object_says_is_what_is_said_nowadays() {
+        use conditions::Pin::{Complete, None as NoPin};
+        let (tag, by_digest) = ("docker.io/library/app:v1".to_owned(), format!("docker.io/library/app@{}", digest()));
+        let (digest, has) = (digest(), Upstream::Has(digest()));
+        let cases = [
+            (&tag, NoPin, &Upstream::NotAsked),
+            (&tag, Complete(12 << 20), &Upstream::NotAsked),
+            (&tag, Complete(12 << 20), &has),
+            (&by_digest, Complete(12 << 20), &has),
+        ];
+        for (image, pin, upstream) in cases {
+            for condition in said(&Image::parse(image).unwrap(), &pin, Some(&digest), upstream) {
+                let text = serde_json::to_string(&condition).unwrap();
+                let (_, text) = text.split_once("\"message\":\"").unwrap();
+                let text = text.trim_start_matches("12.0");
+                assert!(USUAL.contains(text), "{text} is not in what is taken for usual");
+            }
+        }
+    }
 
     #[test]
     fn one_comes_back_as_it_was_and_takes_less_room() {
-        let time = Time(k8s_openapi::jiff::Timestamp::from_second(1_700_000_000).unwrap());
+        let time = time();
         let mut object = CachedImage::of(&larder_oci::ImageReference::parse("ghcr.io/team/app:v1").unwrap());
         object.metadata.uid = Some("c687af60-4373-4417-9d16-64a8f4c14ae5".to_owned());
         object.metadata.resource_version = Some("12".to_owned());
-        let digest = larder_oci::Digest::of(larder_oci::Algorithm::Sha256, b"app").to_string();
+        let digest = digest();
         let mut status = CachedImageStatus {
             observed_generation: Some(1),
-            digest: Some(digest.clone()),
-            upstream_digest: Some(digest.clone()),
+            digest: Some(digest.to_string()),
+            upstream_digest: Some(digest.to_string()),
             upstream_checked: Some(time.clone()),
-            digests: vec![HeldDigest { digest, upstream: true, pods: 3, cached: true }],
+            digests: vec![HeldDigest { digest: digest.to_string(), upstream: true, pods: 3, cached: true }],
             platforms: vec!["linux/amd64".to_owned()],
             used_by: Some(UsedBy { count: 3, pods: vec!["shop/web".to_owned()] }),
             namespaces: vec!["shop".to_owned()],
@@ -176,10 +220,9 @@ mod tests {
             last_used: Some(time.clone()),
             ..CachedImageStatus::default()
         };
-        set(&mut status.conditions, Cached::Complete, "12 MiB are kept, verified", Some(1), &time);
-        set(&mut status.conditions, UpstreamAvailable::Present, "ghcr.io has it", Some(1), &time);
-        let same = "the tag means at its registry what is cached";
-        set(&mut status.conditions, UpToDate::Same, same, Some(1), &time);
+        let image = Image::parse("ghcr.io/team/app:v1").unwrap();
+        let said = said(&image, &conditions::Pin::Complete(12 << 20), Some(&digest), &Upstream::Has(digest.clone()));
+        status.conditions = said;
         object.status = Some(status);
         let object = Object::of(object).unwrap();
         let name = object.name.clone();
