@@ -107,8 +107,7 @@ pub(crate) fn a_quota_is_kept() -> Result<()> {
         "spec": {"registry": cluster.origin.registry().to_string(), "insecure": true, "pacing": {"keepQuotaPercent": 50}},
     });
     cluster.plane.apply(&said.to_string())?;
-    for header in ["ratelimit-limit", "ratelimit-remaining"] {
-        let value = if header == "ratelimit-limit" { "100;w=21600" } else { "40;w=21600" };
+    for (header, value) in [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "40;w=21600")] {
         cluster.origin.behave(Matcher::all(), Behaviour::With(header, value.to_owned()));
     }
     cluster.run("web", &image)?;

@@ -140,7 +140,7 @@ pub(crate) fn a_definition_that_is_deleted() -> Result<()> {
         Ok(())
     };
     are_held(&controller)?;
-    // By the next controller as well, which finds a few too many pins and no more than that. What it is told costs the API server no write of its own.
+    // By the next controller as well, which finds a few too many pins and no more than that.
     let lease =
         || cluster.plane.kubectl(&["get", "lease", "larder-controller", "--namespace=larder", "--output=json"], "");
     until("it is left for the next one", || {

@@ -58,7 +58,11 @@ pub(crate) fn compacted() -> Result<()> {
     controller.until_it_says_no_more("not watched")?;
     // Nobody saw it go: it was in no list any more. It is one of two, and is let go.
     pass(&cluster, "other")?;
-    ensure!(pins(&cluster)? == [second], "{:?}", pins(&cluster)?);
+    until("it is unpinned", || {
+        let pins = pins(&cluster)?;
+        ensure!(pins == [second.as_str()], "{pins:?}: {}", controller.log());
+        Ok(())
+    })?;
     controller.terminate()
 }
 
@@ -84,7 +88,11 @@ pub(crate) fn put_back() -> Result<()> {
     cluster.until_reason(&images[3], "Cached", "Complete")?;
     // What is not there any more is known, too.
     pass(&cluster, "other")?;
-    ensure!(pins(&cluster)? == [images[0].clone(), images[3].clone()], "{:?}: {}", pins(&cluster)?, controller.log());
+    until("both are unpinned", || {
+        let pins = pins(&cluster)?;
+        ensure!(pins == [images[0].as_str(), images[3].as_str()], "{pins:?}: {}", controller.log());
+        Ok(())
+    })?;
     controller.terminate()
 }
 
