@@ -17,14 +17,14 @@ const MINUTE: u64 = 60_000;
 
 /// What is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptQuota {
     /// So many percent of the quota.
     pub percent: u64,
     /// When all of the quota is there again, if nobody takes of it.
     pub until: Moment,
 }
 
-impl Kept {
+impl KeptQuota {
     /// To a person, who can do something about it.
     pub fn words(self, registry: &str) -> String {
         let Self { percent, until } = self;
@@ -38,21 +38,21 @@ impl Kept {
 
 /// What is said of one registry.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Hold {
-    said: Option<Kept>,
+pub struct QuotaHold {
+    said: Option<KeptQuota>,
     /// When it was held back last.
     last: Moment,
 }
 
-impl Hold {
-    /// Whether it is held back now. Whether that it is, or is not, is news.
-    pub fn learn(&mut self, kept: Option<Kept>, now: Moment) -> bool {
+impl QuotaHold {
+    /// Takes in whether it is held back now; returns whether that is news (a new time is none).
+    pub fn learn(&mut self, kept: Option<KeptQuota>, now: Moment) -> bool {
         let before = self.said(now);
         match kept {
-            Some(Kept { percent, until }) => {
+            Some(KeptQuota { percent, until }) => {
                 let until = Moment::from_millis(until.millis().div_ceil(MINUTE).saturating_mul(MINUTE));
                 let until = before.map_or(until, |before| before.until.min(until));
-                self.said = Some(Kept { percent, until });
+                self.said = Some(KeptQuota { percent, until });
                 self.last = now;
             }
             // Also where the clock was set back.
@@ -63,7 +63,7 @@ impl Hold {
     }
 
     /// What is said, if anything is.
-    pub fn said(&self, now: Moment) -> Option<Kept> {
+    pub fn said(&self, now: Moment) -> Option<KeptQuota> {
         self.said.filter(|kept| kept.until > now)
     }
 }
@@ -77,13 +77,13 @@ mod tests {
         Moment::from_seconds(1_790_000_040 + seconds)
     }
 
-    fn kept(until: i64) -> Kept {
-        Kept { percent: 50, until: at(until) }
+    fn kept(until: i64) -> KeptQuota {
+        KeptQuota { percent: 50, until: at(until) }
     }
 
     #[test]
     fn what_is_said_stays_while_the_quota_wiggles() {
-        let mut hold = Hold::default();
+        let mut hold = QuotaHold::default();
         assert!(!hold.learn(None, at(0)) && hold.said(at(0)).is_none());
         assert!(hold.learn(Some(kept(3_590)), at(1)));
         assert_eq!(hold.said(at(1)), Some(kept(3_600)));
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_time_that_is_over_is_said_no_more_and_another_one_is() {
-        let mut hold = Hold::default();
+        let mut hold = QuotaHold::default();
         hold.learn(Some(kept(60)), at(0));
         assert_eq!(hold.said(at(60)), None);
         assert!(hold.learn(Some(kept(120)), at(61)));
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn no_time_is_beyond_what_can_be_said() {
-        let mut hold = Hold::default();
-        hold.learn(Some(Kept { percent: 1, until: Moment::END }), at(0));
+        let mut hold = QuotaHold::default();
+        hold.learn(Some(KeptQuota { percent: 1, until: Moment::END }), at(0));
         assert!(hold.said(at(0)).unwrap().words("ghcr.io").contains("keepQuotaPercent"));
     }
 }

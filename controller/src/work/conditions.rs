@@ -2,6 +2,8 @@
 
 use larder_process::readiness::{Condition, Readiness};
 
+use super::held;
+
 /// Each is said and taken back where it is noticed.
 pub(super) struct Conditions {
     pub(super) cache: Condition,
@@ -18,8 +20,8 @@ impl Conditions {
     pub(super) fn of(readiness: &Readiness) -> Self {
         Self {
             cache: readiness.condition("cluster cache"),
-            brake: readiness.condition("brake"),
-            expiry: readiness.condition("expiry"),
+            brake: readiness.condition(held::PINS),
+            expiry: readiness.condition(held::OBJECTS),
             clock: readiness.condition("clock"),
             unreadable: readiness.condition("unreadable"),
             api: readiness.condition("API server"),

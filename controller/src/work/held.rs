@@ -8,10 +8,10 @@ use crate::decide::brake::Brake;
 use crate::decide::expiring::Expiring;
 
 /// As `/readyz` calls it: the brake of pins.
-const PINS: &str = "brake";
+pub(super) const PINS: &str = "brake";
 
 /// The brake of objects.
-const OBJECTS: &str = "expiry";
+pub(super) const OBJECTS: &str = "expiry";
 
 /// Which of them hold something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use super::budget::{Budget, OF_A_REGISTRY};
 use super::{Done, QUESTIONS_AT_ALL, Told, Work};
 use crate::cluster_cache::{CacheError, Heard};
 use crate::decide::health::Reachable;
-use crate::decide::quota::{Hold, Kept};
+use crate::decide::quota::{KeptQuota, QuotaHold};
 use crate::decide::registry::{Asked, to_ask};
 use crate::decide::rounds::Quota;
 use crate::decide::standing::{Standing, ask_at};
@@ -52,7 +52,7 @@ pub(super) struct Registries {
     marks: BTreeMap<SocketAddr, String>,
     standings: BTreeMap<Box<str>, Standing>,
     /// What is said of those whose quota is kept for pulls.
-    holds: BTreeMap<Box<str>, Hold>,
+    holds: BTreeMap<Box<str>, QuotaHold>,
     budget: Budget<Box<str>>,
     writing: BTreeSet<Box<str>>,
     /// What could not be written is not written before that.
@@ -96,9 +96,7 @@ impl Registries {
     pub(super) fn reachable(&self, registry: &str) -> Reachable {
         self.standings.get(registry).map(Standing::reachable).unwrap_or_default()
     }
-}
 
-impl Registries {
     /// What is said of an image that waits because what is left of its registry's quota is kept for pulls.
     pub(super) fn kept_for_pulls(&self, registry: &str, now: Moment) -> Option<String> {
         Some(self.holds.get(registry)?.said(now)?.words(registry))
@@ -214,7 +212,7 @@ impl Work {
             let refill = quota.window.zip(quota.limit.and_then(per_window)).map(|(window, limit)| window / limit);
             self.rounds.quota(registry, Quota { remaining, reset, refill }, keep);
             limit.not_before = keep.filter(|keep| remaining <= *keep).map(|_| reset).filter(|reset| *reset > now);
-            kept = said.keep_quota.zip(limit.not_before).map(|(percent, until)| Kept { percent, until });
+            kept = said.keep_quota.zip(limit.not_before).map(|(percent, until)| KeptQuota { percent, until });
         }
         if let Some(until) = standing.and_then(|standing| standing.peace).filter(|until| *until > now) {
             self.rounds.rest(registry, until);

@@ -3,7 +3,7 @@ use larder_oci::Algorithm;
 
 use super::*;
 use crate::decide::Moment;
-use crate::decide::quota::Kept;
+use crate::decide::quota::KeptQuota;
 
 fn image() -> Image {
     Image::parse("ghcr.io/team/app:1").unwrap()
@@ -22,7 +22,7 @@ fn over(full: Full) -> NotPinned {
 }
 
 fn kept_for_pulls() -> NotPinned {
-    let kept = Kept { percent: 50, until: Moment::from_seconds(1_790_000_040) };
+    let kept = KeptQuota { percent: 50, until: Moment::from_seconds(1_790_000_040) };
     NotPinned::QuotaKept(kept.words("ghcr.io"))
 }
 

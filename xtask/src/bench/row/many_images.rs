@@ -62,7 +62,7 @@ fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) ->
     cluster.cache.keep_like(model, others)?;
     eprintln!("controller: making {objects} CachedImages");
     crowd.objects(others)?;
-    let telling = start(bench, &cluster, &[])?;
+    let first = start(bench, &cluster, &[])?;
     let began = Instant::now();
     wait::until("each says that it is cached", PATIENCE, || {
         bench.stop.check()?;
@@ -73,18 +73,18 @@ fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) ->
     })?;
     sheet.note(TOLD, name, began.elapsed().as_secs_f64());
     eprintln!("controller: {objects} said that they are cached after {:.1} s", began.elapsed().as_secs_f64());
-    let memory = peak_mebibytes(telling.pid())?;
+    let memory = peak_mebibytes(first.pid())?;
     eprintln!("controller: it has had {memory:.0} MiB");
     sheet.note(TELLING_MEMORY, name, memory);
-    telling.terminate()?;
+    first.terminate()?;
     let before = pages(&cluster)?;
     let began = Instant::now();
-    let finding = start(bench, &cluster, &[])?;
+    let restarted = start(bench, &cluster, &[])?;
     wait::until("it knows all of them and leads", PATIENCE, || {
         bench.stop.check()?;
-        let page = finding.page("/metrics")?;
+        let page = restarted.page("/metrics")?;
         let known = metric(&page, "larder_controller_known{kind=\"images\"}")?;
-        ensure!(known >= float(objects as u64) && finding.leads(), "{known} known");
+        ensure!(known >= float(objects as u64) && restarted.leads(), "{known} known");
         Ok(())
     })?;
     sheet.note(LISTED, name, began.elapsed().as_secs_f64());
@@ -98,14 +98,14 @@ fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) ->
     // Passes are what takes the most.
     wait::until("it has gone through all of them twice more", PATIENCE, || {
         bench.stop.check()?;
-        let passes = metric(&finding.page("/metrics")?, "larder_controller_passes_total")?;
+        let passes = metric(&restarted.page("/metrics")?, "larder_controller_passes_total")?;
         ensure!(passes >= 3.0, "{passes} passes");
         Ok(())
     })?;
-    let memory = peak_mebibytes(finding.pid())?;
+    let memory = peak_mebibytes(restarted.pid())?;
     eprintln!("controller: the one that found them has had {memory:.0} MiB");
     sheet.note(MEMORY, name, memory);
-    finding.terminate()
+    restarted.terminate()
 }
 
 /// Lists of `CachedImages` that the API server has answered.
