@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use args::{Command, RunArgs, Typed};
 use config::Config;
 
-/// One decides, and the others read what was answered: more are of no use, and each takes memory of its own, however many processors a node has.
+/// One does the work, and the others run the watches, the lease and the admin server: more are of no use, and each takes memory (an arena of the allocator's),
+/// however many processors a node has.
 const THREADS: usize = 4;
 
 /// After a stop: to give the lease back, which has a shorter limit of its own.

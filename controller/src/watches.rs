@@ -38,8 +38,8 @@ const PAGE: u32 = 500;
 /// At the latest, and by chance up to twice that.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// What says nothing for so long is listed, and by chance not before twice that. What there is much of is never as quiet: a node says something every five
-/// minutes, each `CachedImage` once an hour.
+/// What says nothing for so long is listed, and by chance not before twice that. Nodes say something every five minutes, `CachedImages`
+/// in use once an hour each. Pods may stand still for longer: thousands of them, in pages, every ten to twenty minutes are what that costs.
 const SILENCE: Duration = Duration::from_mins(10);
 
 /// Starts all of them.

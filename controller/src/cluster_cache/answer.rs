@@ -105,7 +105,7 @@ pub struct Amount {
 pub struct Pin {
     /// What is kept.
     pub image: Image,
-    /// On which platforms. What is none that anybody here would ask for is left out.
+    /// On which platforms. What is none that anybody here would ask for is left out; where none is left, that is all platforms.
     pub platforms: Platforms,
     /// Where it is.
     pub state: PinState,
@@ -123,7 +123,7 @@ pub struct Pin {
     pub blobs: Amount,
     /// Seconds since 1970.
     pub put_at: u64,
-    /// When a client of the cache last used it, as far as the cache knows since it runs.
+    /// When a client of the cache last used it, as far as the replica that was asked knows.
     pub last_pull: Option<Moment>,
 }
 

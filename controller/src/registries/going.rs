@@ -2,7 +2,7 @@
 //!
 //! Deleting the definition deletes its objects first, one by one, and then the kind is gone. Nobody meant by that to fetch what was skipped, or to keep shorter
 //! what was kept for long. So what goes is believed when nothing more has gone for a while, and where the kind itself went, once it has been there again for
-//! an hour without it. Nodes go by much the same (`daemonset/src/kubernetes/watching.rs`).
+//! an hour without it. Nodes go by much the same (`crates/upstream-registries/src/watching.rs`).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -34,7 +34,8 @@ pub(crate) struct State<'a> {
 }
 
 impl Gone {
-    /// Whether a state says what is not known yet, or is of before; `known` is the one of that name.
+    /// Whether a state is newer than what is known, `known` being the one of that name; `false`: it is of before. No mere question: where that one is another
+    /// object, it is remembered as gone.
     pub(crate) fn is_news(&mut self, state: State<'_>, known: Option<State<'_>>, source: Source, now: Instant) -> bool {
         match source {
             Source::List => self.forget(state.uid),

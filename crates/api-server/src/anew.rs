@@ -2,8 +2,8 @@
 //!
 //! The library goes on at the version that it saw last, however long that takes. Where an etcd was put back to what it was before, that version is yet to come:
 //! the API server answers such a watch as any other and says nothing on it, no bookmark either, until the version has passed; and of what happened before
-//! that nobody is ever told. It cannot be asked which etcd it has. So whatever could not be taken up again is listed: for that an etcd is put back the API
-//! server is stopped, and one that was only started anew has forgotten what it would take to go on, and has most of its watches list in any case. What got by
+//! that nobody is ever told. It cannot be asked which etcd it has. So whatever could not be taken up again is listed: to put an etcd back, the API server
+//! is stopped first, so its watches are refused once, and one that was only started anew has forgotten what it would take to go on, and has most of its watches list in any case. What got by
 //! that, or is silent for another reason, is listed when it has been silent for long.
 
 use std::pin::Pin;

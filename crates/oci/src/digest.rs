@@ -31,7 +31,7 @@ impl Algorithm {
     }
 }
 
-/// `algorithm:hex`, lower-case. Cheap to clone: who keeps 100,000 images compares the digests of all of them at once.
+/// `algorithm:hex`, lower-case. Cheap to clone: the digests of 100,000 images are in memory several times over while a controller compares all of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
