@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ProxyAloneArgs) -> anyhow::Result<()> {
         store: store(&args.proxy.store, user)?,
         run_folder: run_path.clone(),
         registries: args.registries.registries.clone(),
-        more_settings: None,
+        settings_beside: None,
         proxies: larder_proxy::origin::ProxyVariables::of_environment(),
         upstream_ca: args.proxy.upstream_ca.clone(),
         cluster_cache: cluster_cache.map(|config| ClusterCacheConfig { copies: run_path, ..config }),

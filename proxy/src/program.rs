@@ -151,7 +151,7 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
         store,
         run_folder,
         registries,
-        more_settings,
+        settings_beside,
         proxies,
         upstream_ca,
         cluster_cache,
@@ -164,7 +164,7 @@ pub fn open(config: ProxyConfig) -> Result<Opened, OpenError> {
         (None, Some(folder)) => Some(SettingsFile::open_or_wait(&folder.join(REGISTRIES))?),
         (None, None) => None,
     };
-    let joined = more_settings.map(|more| Joined::new(settings.as_ref(), more));
+    let joined = settings_beside.map(|beside| Joined::new(settings.as_ref(), beside));
     let key = match &run_folder {
         Some(folder) => ProbeKey::read(&folder.join(KEY))?,
         None => ProbeKey::random()?,

@@ -20,6 +20,6 @@ mod watching;
 pub use kept::{LARGEST_TEXT, NotKept};
 pub use merging::{condition, merged};
 pub use objects::Known;
-pub use reading::{Reading, Source};
+pub use reading::{KnownFrom, Reading};
 pub use said::OfRegistry;
 pub use watching::Watching;

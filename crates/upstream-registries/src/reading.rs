@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 /// Where what is known is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum KnownFrom {
     /// The API server has not answered yet, and nobody before this process kept anything.
     Nothing,
     /// A process before this one read it.
@@ -14,7 +14,7 @@ pub enum Source {
     ApiServer,
 }
 
-impl Source {
+impl KnownFrom {
     /// As it is written in a status.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -27,17 +27,17 @@ impl Source {
 
 /// Of one process. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Reading(Arc<Mutex<(Source, Option<SystemTime>)>>);
+pub struct Reading(Arc<Mutex<(KnownFrom, Option<SystemTime>)>>);
 
 impl Reading {
     /// Nobody was heard yet.
     pub(crate) fn new(from_disk: bool) -> Self {
-        let source = if from_disk { Source::Disk } else { Source::Nothing };
-        Self(Arc::new(Mutex::new((source, None))))
+        let from = if from_disk { KnownFrom::Disk } else { KnownFrom::Nothing };
+        Self(Arc::new(Mutex::new((from, None))))
     }
 
     /// Where what is known is from.
-    pub fn source(&self) -> Source {
+    pub fn known_from(&self) -> KnownFrom {
         self.lock().0
     }
 
@@ -48,15 +48,15 @@ impl Reading {
 
     /// Whether it ever did: what comes from the disk need not be written there again.
     pub fn has_read(&self) -> bool {
-        self.source() == Source::ApiServer
+        self.known_from() == KnownFrom::ApiServer
     }
 
     /// It has just said something.
     pub(crate) fn read(&self) {
-        *self.lock() = (Source::ApiServer, Some(SystemTime::now()));
+        *self.lock() = (KnownFrom::ApiServer, Some(SystemTime::now()));
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Source, Option<SystemTime>)> {
+    fn lock(&self) -> MutexGuard<'_, (KnownFrom, Option<SystemTime>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -87,7 +87,7 @@ impl Kubernetes {
     pub(crate) fn status(&self, left_out: Vec<String>) -> KubernetesStatus {
         KubernetesStatus {
             node: self.node.0.clone(),
-            source: self.reading.source().as_str().to_owned(),
+            source: self.reading.known_from().as_str().to_owned(),
             read_at: self.reading.at().map(seconds),
             objects: self.known.borrow().objects,
             left_out,

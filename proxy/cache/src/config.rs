@@ -71,7 +71,7 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
         store,
         run_folder: None,
         registries: args.registries.clone(),
-        more_settings: None,
+        settings_beside: None,
         proxies: ProxyVariables::of_environment(),
         upstream_ca: args.upstream_ca.clone(),
         cluster_cache: None,

@@ -75,7 +75,7 @@ fn run(args: &RunArgs) -> anyhow::Result<()> {
         }
         service.tls = service.tls.take().or(kubernetes.certificate().map(CertificateConfig::Held));
     }
-    proxy.more_settings = kubernetes.as_ref().and_then(Kubernetes::more_settings);
+    proxy.settings_beside = kubernetes.as_ref().and_then(Kubernetes::settings_beside);
     let opened = program::open(proxy)?;
     let shutdown = CancellationToken::new();
     runtime.block_on(async {

@@ -12,7 +12,7 @@ use crate::origin::{Limits as OriginLimits, ProxyVariables};
 use crate::pull::Limits as PullLimits;
 use crate::server::gate::Callers;
 use crate::server_certificate::ServerCertificate;
-use crate::settings::MoreSettings;
+use crate::settings::SettingsBeside;
 use crate::store::bucket::BucketConfig;
 use crate::store::directory::DirectoryConfig;
 
@@ -31,8 +31,8 @@ pub struct ProxyConfig {
     pub run_folder: Option<PathBuf>,
     /// The registries file; without it that of the run folder; without either, the defaults.
     pub registries: Option<PathBuf>,
-    /// Whoever has more to say of registries than that file.
-    pub more_settings: Option<Arc<dyn MoreSettings>>,
+    /// Whoever says things of registries beside that file.
+    pub settings_beside: Option<Arc<dyn SettingsBeside>>,
     /// The corporate proxy, as the environment says it.
     pub proxies: ProxyVariables,
     /// Certificates (PEM) that are trusted for every registry beside the platform's: of a corporate proxy that opens TLS, mostly.

@@ -31,7 +31,7 @@ fn config(store: StoreConfig, run_folder: Option<&Path>) -> ProxyConfig {
         store,
         run_folder: run_folder.map(Path::to_owned),
         registries: None,
-        more_settings: None,
+        settings_beside: None,
         proxies: ProxyVariables::default(),
         upstream_ca: None,
         cluster_cache: None,

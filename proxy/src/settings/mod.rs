@@ -6,11 +6,11 @@
 //!
 //! `file` turns TOML into [`Settings`] and back, `said` takes the same words from elsewhere, `in_force` leaves single registries out whose certificates are damaged, `pattern` says what
 //! `allow` and `deny` match, `watch` replaces the shared value when the file changes and keeps the last good one when the new one is wrong,
-//! `more` is for whoever has something to say beside the file.
+//! `beside` is for whoever says something beside the file.
 
+mod beside;
 mod file;
 mod in_force;
-mod more;
 mod pattern;
 mod said;
 mod watch;
@@ -25,8 +25,8 @@ use url::Url;
 
 use crate::store::Name;
 
+pub use beside::{Joined, SettingsBeside};
 pub use file::{LARGEST, SettingsError};
-pub use more::{Joined, MoreSettings};
 pub use pattern::{Pattern, PatternError};
 pub use said::{Said, SaidError};
 pub use watch::{SettingsFile, SettingsFileError};

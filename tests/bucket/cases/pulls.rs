@@ -49,7 +49,7 @@ impl Proxy {
             store: StoreConfig::Bucket(bucket),
             run_folder: None,
             registries: Some(registries),
-            more_settings: None,
+            settings_beside: None,
             upstream_ca: None,
             proxies: ProxyVariables::default(),
             limits: ProxyLimits::default(),

@@ -116,7 +116,7 @@ impl Stage {
             store: StoreConfig::Memory { limit },
             run_folder: None,
             registries: Some(registries),
-            more_settings: None,
+            settings_beside: None,
             proxies: ProxyVariables::default(),
             upstream_ca: None,
             cluster_cache: Some(ClusterCacheConfig {

@@ -17,7 +17,7 @@ use larder_process::tasks::Tasks;
 use larder_proxy::metrics::{Metrics, OutcomeLabels};
 use larder_proxy::server::gate::Callers;
 use larder_proxy::server_certificate::ServerCertificate;
-use larder_proxy::settings::MoreSettings;
+use larder_proxy::settings::SettingsBeside;
 
 use self::api_server::ApiServer;
 use self::saved_folder::SavedFolder;
@@ -102,7 +102,7 @@ impl Kubernetes {
     }
 
     /// What is said of registries beside the file.
-    pub(crate) fn more_settings(&self) -> Option<Arc<dyn MoreSettings>> {
+    pub(crate) fn settings_beside(&self) -> Option<Arc<dyn SettingsBeside>> {
         self.registries.as_ref().map(UpstreamRegistries::settings)
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::Tasks;
-use larder_proxy::settings::{MoreSettings, Settings};
+use larder_proxy::settings::{Settings, SettingsBeside};
 use larder_upstream_registries::{Known, LARGEST_TEXT, Reading, Watching, condition, merged};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ impl UpstreamRegistries {
     }
 
     /// For whoever pulls by it.
-    pub(crate) fn settings(&self) -> Arc<dyn MoreSettings> {
+    pub(crate) fn settings(&self) -> Arc<dyn SettingsBeside> {
         Arc::new(OfObjects(Mutex::new(self.watching.known())))
     }
 
@@ -69,7 +69,7 @@ fn read(folder: &SavedFolder) -> Option<Known> {
 #[derive(Debug)]
 struct OfObjects(Mutex<watch::Receiver<Arc<Known>>>);
 
-impl MoreSettings for OfObjects {
+impl SettingsBeside for OfObjects {
     fn name(&self) -> &'static str {
         "upstream registries"
     }

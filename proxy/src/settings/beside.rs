@@ -1,4 +1,4 @@
-//! Whoever has more to say of registries than the file, and both as one.
+//! Whoever says things of registries beside the file, and both as one.
 //!
 //! Invariant: what is in force is always what was last made of the two, whole. How they are merged is the other's business, who knows where its words come
 //! from; here it is only seen to that a change of either is in force at once.
@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::{Settings, SettingsFile, SharedSettings};
 
 /// Somebody who says things of registries beside the file, at any time.
-pub trait MoreSettings: fmt::Debug + Send + Sync + 'static {
+pub trait SettingsBeside: fmt::Debug + Send + Sync + 'static {
     /// What they are called where it is told what is wrong with them.
     fn name(&self) -> &'static str;
 
     /// Everything, where the file says `file`; and what a person should mend.
     fn with(&self, file: &Settings) -> (Settings, Option<String>);
 
-    /// Ends when [`MoreSettings::with`] may say something else than it last did.
+    /// Ends when [`SettingsBeside::with`] may say something else than it last did.
     fn changed(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -32,26 +32,26 @@ pub struct Joined {
     file_changes: watch::Receiver<()>,
     /// Without a file nothing else keeps the channel open.
     _nothing: Option<watch::Sender<()>>,
-    more: Arc<dyn MoreSettings>,
+    beside: Arc<dyn SettingsBeside>,
     shared: SharedSettings,
 }
 
 impl Joined {
     /// As they are now. Without a file its part is the defaults.
-    pub fn new(file: Option<&SettingsFile>, more: Arc<dyn MoreSettings>) -> Self {
+    pub fn new(file: Option<&SettingsFile>, beside: Arc<dyn SettingsBeside>) -> Self {
         let (file, file_changes, nothing) = if let Some(file) = file {
             (file.shared(), file.changes(), None)
         } else {
             let (sender, receiver) = watch::channel(());
             (Settings::default().shared(), receiver, Some(sender))
         };
-        let shared = more.with(&file.load()).0.shared();
-        Self { file, file_changes, _nothing: nothing, more, shared }
+        let shared = beside.with(&file.load()).0.shared();
+        Self { file, file_changes, _nothing: nothing, beside, shared }
     }
 
     /// What they are called.
     pub fn name(&self) -> &'static str {
-        self.more.name()
+        self.beside.name()
     }
 
     /// What is in force, which [`Joined::follow`] replaces.
@@ -69,13 +69,13 @@ impl Joined {
                     // Nobody follows the file any more: the process ends.
                     return shutdown.cancelled().await;
                 },
-                () = self.more.changed() => {}
+                () = self.beside.changed() => {}
             }
         }
     }
 
     fn join(&self, condition: &Condition) {
-        let (settings, wrong) = self.more.with(&self.file.load());
+        let (settings, wrong) = self.beside.with(&self.file.load());
         if settings != **self.shared.load() {
             tracing::info!(registries = settings.registries.len(), "{} are in force", self.name());
             self.shared.store(Arc::new(settings));
@@ -107,7 +107,7 @@ mod tests {
     #[derive(Debug)]
     struct Skipping(Mutex<watch::Receiver<&'static str>>);
 
-    impl MoreSettings for Skipping {
+    impl SettingsBeside for Skipping {
         fn name(&self) -> &'static str {
             "the others' words"
         }
@@ -155,7 +155,7 @@ mod tests {
         assert!(is_skipped("a.example"), "before anybody is served");
 
         let (readiness, shutdown) = (Readiness::new(), CancellationToken::new());
-        let following = tokio::spawn(joined.follow(readiness.condition("more"), shutdown.clone()));
+        let following = tokio::spawn(joined.follow(readiness.condition("beside"), shutdown.clone()));
         let metrics = Arc::new(Metrics::new());
         let of_file = tokio::spawn(file.follow(readiness.condition("file"), metrics, shutdown.clone()));
         words.send("b.example").unwrap();
@@ -163,7 +163,7 @@ mod tests {
         std::fs::write(&path, "[registries.\"b.example\"]\ninsecure = true").unwrap();
         until("the file counts", || !is_skipped("b.example")).await;
         words.send("://").unwrap();
-        until("what is wrong shows", || readiness.report().to_string().contains("more: \"://\"")).await;
+        until("what is wrong shows", || readiness.report().to_string().contains("beside: \"://\"")).await;
         assert!(shared.load().lists(&Registry::parse("b.example").unwrap()), "the file stays in force");
         words.send("c.example").unwrap();
         until("what was mended counts", || is_skipped("c.example") && readiness.report().lines.is_empty()).await;
@@ -183,7 +183,7 @@ mod tests {
         let joined = Joined::new(None, Arc::new(Skipping(Mutex::new(receiver))));
         let shared = joined.shared();
         let shutdown = CancellationToken::new();
-        let following = tokio::spawn(joined.follow(Readiness::new().condition("more"), shutdown.clone()));
+        let following = tokio::spawn(joined.follow(Readiness::new().condition("beside"), shutdown.clone()));
         words.send("b.example").unwrap();
         until("other words count", || shared.load().lists(&Registry::parse("b.example").unwrap())).await;
         assert_eq!(shared.load().registries.len(), 1);
