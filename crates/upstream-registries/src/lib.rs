@@ -7,9 +7,10 @@
 //! over restarts too, until the API server says otherwise and means it.
 //!
 //! [`Watching`] follows the objects, `objects` keeps them, `said` checks what one of them says. What is [`Known`] is [`merged`] with the registries file, and is
-//! text for a file ([`Known::to_text`]), from which a process that starts knows it before it has heard anybody. Where that file lies, and who reads the
-//! merged settings, is the programs' business.
+//! text for a file ([`Known::to_text`]) that is written whenever it changes ([`keep`]), from which a process that starts knows it before it has heard anybody. Where that
+//! file lies, and who reads the merged settings, is the programs' business.
 
+mod keeping;
 mod kept;
 mod merging;
 mod objects;
@@ -17,6 +18,7 @@ mod reading;
 mod said;
 mod watching;
 
+pub use keeping::keep;
 pub use kept::{LARGEST_TEXT, NotKept};
 pub use merging::{condition, merged};
 pub use objects::Known;

@@ -6,7 +6,7 @@
 use crate::config::Engine as Config;
 use anyhow::Context as _;
 use larder_node_agent::host::{Attributes, Host as _, HostError, RootedHost};
-use larder_upstream_registries::{Known, LARGEST_TEXT, Reading};
+use larder_upstream_registries::{Known, LARGEST_TEXT, Reading, keep};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -75,44 +75,32 @@ impl Keeper {
         });
     }
 
-    /// Until `shutdown`. What comes from the disk is not written there again.
+    /// Until `shutdown`.
     pub(super) async fn follow(
         self,
-        mut known: watch::Receiver<Arc<Known>>,
+        known: watch::Receiver<Arc<Known>>,
         reading: Reading,
         shutdown: CancellationToken,
     ) {
-        let mut root = self.root.subscribe();
+        let Self { path, root } = self;
+        let mut root = root.subscribe();
         let follow = async {
-            let mut is_kept = true;
             loop {
-                let (now, at) = (Arc::clone(&known.borrow_and_update()), root.borrow_and_update().clone());
-                if let Some(at) = at.filter(|_| reading.has_read()) {
-                    let path = self.path.clone();
-                    let kept = tokio::task::spawn_blocking(move || {
+                let at = root.borrow_and_update().clone();
+                let keeping = async {
+                    let Some(at) = at else { return std::future::pending().await };
+                    let to = path.clone();
+                    let write = move |known: &Known| {
                         let host = RootedHost::open(&at).with_context(|| format!("open {}", at.display()))?;
-                        write_in(&host, &path, &now)
-                    });
-                    match kept.await {
-                        Ok(Ok(())) => is_kept = true,
-                        Ok(Err(error)) => {
-                            if std::mem::replace(&mut is_kept, false) {
-                                let error = format!("{error:#}");
-                                tracing::warn!(
-                                    error,
-                                    "what UpstreamRegistry objects say is known until this process ends only"
-                                );
-                            }
-                        }
-                        Err(error) => tracing::error!(%error, "what UpstreamRegistry objects say was not written down"),
-                    }
-                }
-                let gone = tokio::select! {
-                    changed = known.changed() => changed.is_err(),
-                    changed = root.changed() => changed.is_err(),
+                        write_in(&host, &to, known)
+                    };
+                    keep(known.clone(), reading.clone(), &path, write).await
                 };
-                if gone {
-                    return std::future::pending().await;
+                tokio::select! {
+                    never = keeping => match never {},
+                    changed = root.changed() => if changed.is_err() {
+                        return std::future::pending().await;
+                    },
                 }
             }
         };

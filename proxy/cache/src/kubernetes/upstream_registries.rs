@@ -3,16 +3,15 @@
 //! Invariant: nobody waits for the API server. What was last known is in the folder of `--saved-keys`, from which a start takes it at once; without that folder
 //! it is known until the process ends.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use larder_process::readiness::Readiness;
 use larder_process::tasks::Tasks;
 use larder_proxy::settings::{Settings, SettingsBeside};
-use larder_upstream_registries::{Known, LARGEST_TEXT, Reading, Watching, condition, merged};
+use larder_upstream_registries::{Known, LARGEST_TEXT, Watching, condition, keep, merged};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::saved_folder::SavedFolder;
 
@@ -21,9 +20,6 @@ const FILE: &str = "upstream-registries.json";
 
 /// Which rights it takes.
 const RIGHTS: &str = "docs/cluster-cache-rights.yaml";
-
-/// After it could not be kept.
-const KEEP_AGAIN: Duration = Duration::from_mins(1);
 
 /// What is known, before anybody was asked.
 #[derive(Debug)]
@@ -49,7 +45,13 @@ impl UpstreamRegistries {
         let Self { watching, folder } = self;
         let (known, reading) = (watching.known(), watching.reading());
         if let Some(folder) = folder {
-            tasks.spawn("last known registries", keep(folder, known, reading, tasks.shutdown().clone()));
+            let shutdown = tasks.shutdown().clone();
+            // A task of its own, for disks hang.
+            tasks.spawn("last known registries", async move {
+                let path = folder.path(FILE);
+                let keeping = keep(known, reading, &path, move |known| write(&folder, known));
+                shutdown.run_until_cancelled(keeping).await;
+            });
         }
         let trouble = readiness.condition("upstream registries watch");
         tasks.spawn("upstream registries watch", watching.follow(trouble, RIGHTS, tasks.shutdown().clone()));
@@ -92,39 +94,8 @@ impl SettingsBeside for OfObjects {
     }
 }
 
-/// Writes down what the API server said, whenever that is something new. A task of its own, for disks hang.
-async fn keep(
-    folder: SavedFolder,
-    mut known: watch::Receiver<Arc<Known>>,
-    reading: Reading,
-    shutdown: CancellationToken,
-) {
-    let keep = async {
-        let mut is_kept = true;
-        loop {
-            let now = Arc::clone(&known.borrow_and_update());
-            if reading.has_read() {
-                let folder = folder.clone();
-                let written = tokio::task::spawn_blocking(move || folder.write(FILE, &now.to_text()?)).await;
-                let error = match written {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(error) => Some(error.to_string()),
-                };
-                let was_kept = std::mem::replace(&mut is_kept, error.is_none());
-                if let Some(error) = error.filter(|_| was_kept) {
-                    tracing::warn!(error, "what UpstreamRegistry objects say is known until this process ends only");
-                }
-            }
-            tokio::select! {
-                changed = known.changed() => if changed.is_err() {
-                    return std::future::pending().await;
-                },
-                () = tokio::time::sleep(KEEP_AGAIN), if !is_kept => {}
-            }
-        }
-    };
-    shutdown.run_until_cancelled(keep).await;
+fn write(folder: &SavedFolder, known: &Known) -> io::Result<()> {
+    folder.write(FILE, &known.to_text()?)
 }
 
 #[cfg(test)]
@@ -153,7 +124,7 @@ mod tests {
         );
         let said = vec![(registry("a.example"), OfRegistry::left_to_the_engine())];
         let known = Known { said, objects: 1, ..Known::default() };
-        saved.write(FILE, &known.to_text().unwrap()).unwrap();
+        write(&saved, &known).unwrap();
         let settings = UpstreamRegistries::open(Some(saved.clone())).settings();
         let (both, wrong) = settings.with(&Settings::default());
         assert_eq!((both.registry(&registry("a.example")).skip, wrong), (true, None));
@@ -166,17 +137,5 @@ mod tests {
         saved.write(FILE, "damaged").unwrap();
         let (none, wrong) = UpstreamRegistries::open(Some(saved)).settings().with(&Settings::default());
         assert_eq!((none, wrong), (Settings::default(), None));
-    }
-
-    #[tokio::test]
-    async fn what_the_api_server_never_said_is_not_written_down() {
-        let folder = tempfile::tempdir().unwrap();
-        let saved = SavedFolder::new(folder.path());
-        let opened = UpstreamRegistries::open(Some(saved.clone()));
-        let shutdown = CancellationToken::new();
-        let kept = keep(saved.clone(), opened.watching.known(), opened.watching.reading(), shutdown.clone());
-        shutdown.cancel();
-        kept.await;
-        assert!(saved.read_large(FILE, LARGEST_TEXT).unwrap().is_none());
     }
 }
