@@ -31,8 +31,6 @@ const AGAIN: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_mins(20);
 /// Without credentials there is nobody to ask.
 const NO_CLIENT: Duration = Duration::from_secs(30);
-/// To a connection, with TLS.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// What is known, and what is about to follow the objects.
 #[derive(Debug)]
@@ -58,10 +56,17 @@ impl Watching {
         self.reading.clone()
     }
 
-    /// Follows the objects until `shutdown`; what is wrong with that is told by `trouble`. `rights` is the file that says which rights it takes.
-    pub async fn follow(self, trouble: Condition, rights: &'static str, shutdown: CancellationToken) {
+    /// Follows the objects until `shutdown`; what is wrong with that is told by `trouble`. `rights` is the file that says which rights it takes, `connect` how long a
+    /// connection to the API server may take, TLS included.
+    pub async fn follow(
+        self,
+        trouble: Condition,
+        rights: &'static str,
+        connect: Duration,
+        shutdown: CancellationToken,
+    ) {
         let Self { known, reading } = self;
-        shutdown.run_until_cancelled(Watch { known, reading, trouble, rights }.run()).await;
+        shutdown.run_until_cancelled(Watch { known, reading, trouble, rights }.run(connect)).await;
     }
 }
 
@@ -74,9 +79,9 @@ struct Watch {
 }
 
 impl Watch {
-    async fn run(self) {
+    async fn run(self, connect: Duration) {
         let client = loop {
-            match api_server::client(CONNECT).await {
+            match api_server::client(connect).await {
                 Ok(client) => break client,
                 Err(error) => {
                     self.trouble(&format!("{error:#}"));

@@ -7,7 +7,6 @@
 //! with the registries file and hands that to the proxy. Out: [`writing`] compares what the NodeMirror says
 //! with what it should ([`mirror`]) and writes it as seldom as [`often`] lets it.
 
-mod api_server;
 pub(crate) mod last_known;
 mod mirror;
 mod often;
@@ -32,6 +31,9 @@ pub(crate) use last_known::Keeper;
 
 /// Which rights it takes.
 const RIGHTS: &str = "docs/node-rights.yaml";
+
+/// To a connection to the API server, with TLS. Nothing waits for it.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// What the watch loop has of it.
 pub(crate) struct Kubernetes {
@@ -59,7 +61,7 @@ impl Kubernetes {
         let (known, reading, written, stop) =
             (watching.known(), watching.reading(), Written::default(), tasks.shutdown());
         let trouble = telling.readiness.condition("api server");
-        tasks.spawn("upstream registries", watching.follow(trouble, RIGHTS, stop.clone()));
+        tasks.spawn("upstream registries", watching.follow(trouble, RIGHTS, CONNECT, stop.clone()));
         tasks.spawn("last known", keeper.clone().follow(known.clone(), reading.clone(), stop.clone()));
         let writing = writing::Writing::new(node.clone(), written.clone(), telling);
         tasks.spawn("node mirror", writing.follow(stop.clone()));

@@ -4,7 +4,7 @@
 
 use super::mirror::Facts;
 use super::often::Often;
-use super::{Telling, Written, a_part_of, api_server};
+use super::{CONNECT, Telling, Written, a_part_of};
 use crate::config::NodeName;
 use crate::watch_loop::words;
 use anyhow::Context as _;
@@ -13,6 +13,7 @@ use kube::api::{Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource as _};
 use larder_api::{NodeMirror, NodeMirrorStatus, labels};
+use larder_api_server as api_server;
 use larder_process::readiness::Condition;
 use serde_json::json;
 use std::sync::PoisonError;
@@ -114,7 +115,7 @@ impl Writing {
     async fn write(&mut self, before: &[larder_api::Condition]) -> anyhow::Result<NodeMirrorStatus> {
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => self.client.insert(api_server::connect().await?).clone(),
+            None => self.client.insert(api_server::client(CONNECT).await?).clone(),
         };
         let mut before = before.to_vec();
         if !self.is_made {

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::name::ObjectName;
 
 /// To a connection, with TLS.
-const CONNECT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 
 /// For one question, whoever waits for it.
 const ANSWER: Duration = Duration::from_secs(10);

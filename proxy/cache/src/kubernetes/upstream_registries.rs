@@ -13,6 +13,7 @@ use larder_proxy::settings::{Settings, SettingsBeside};
 use larder_upstream_registries::{Known, LARGEST_TEXT, Watching, condition, keep, merged};
 use tokio::sync::watch;
 
+use super::api_server::CONNECT;
 use super::saved_folder::SavedFolder;
 
 /// Where it is kept.
@@ -54,7 +55,7 @@ impl UpstreamRegistries {
             });
         }
         let trouble = readiness.condition("upstream registries watch");
-        tasks.spawn("upstream registries watch", watching.follow(trouble, RIGHTS, tasks.shutdown().clone()));
+        tasks.spawn("upstream registries watch", watching.follow(trouble, RIGHTS, CONNECT, tasks.shutdown().clone()));
     }
 }
 
