@@ -140,6 +140,13 @@ fn accepted(object: &UpstreamRegistry) -> (Accepted, String) {
             _ => return invalid(format!("spec.endpoints {endpoint:?}: write it as https://mirror.example.com")),
         }
     }
+    if let Some(part) = spec.exception() {
+        return invalid(format!(
+            "spec.prefixes {}: it is below what is skipped (a shorter prefix, or the registry), and nodes and the cluster cache skip it too, so none of its images \
+             can be kept: say skip: true of it, or skip the parts beside it one by one instead",
+            part.prefix
+        ));
+    }
     (Accepted::Valid, "what it says is in force".to_owned())
 }
 

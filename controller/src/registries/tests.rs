@@ -37,6 +37,18 @@ fn what_cannot_be_meant_is_said_with_what_to_write() {
             Accepted::Invalid,
             "team",
         ),
+        (
+            "docker.io",
+            json!({"registry": "docker.io", "skip": true, "prefixes": [{"prefix": "library", "skip": false}]}),
+            Accepted::Invalid,
+            "library: it is below what is skipped",
+        ),
+        (
+            "docker.io",
+            json!({"registry": "docker.io", "prefixes": [{"prefix": "a", "skip": true}, {"prefix": "a/b", "skip": false}]}),
+            Accepted::Invalid,
+            "say skip: true of it",
+        ),
     ] {
         let (said, words) = upstream(name, &spec).accepted;
         assert!(said == reason && words.contains(part), "{spec}: {said:?} {words}");

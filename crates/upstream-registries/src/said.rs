@@ -84,15 +84,12 @@ fn skipped(registry: &Registry, spec: &UpstreamRegistrySpec) -> Result<Vec<Patte
     spec.prefixes.iter().filter(|prefix| prefix.skip == Some(true)).map(pattern).collect()
 }
 
-/// What is said and is not so where images are pulled: a part below one that is skipped is skipped with it, for `deny` knows no exceptions.
+/// What is said and is not so where images are pulled: a part below what is skipped is skipped with it, for `deny` knows no exceptions.
 pub(crate) fn passed_over(spec: &UpstreamRegistrySpec) -> Option<String> {
-    let is_below = |prefix: &api::Prefix| {
-        spec.prefixes.iter().any(|above| above.skip == Some(true) && above.matches(&prefix.prefix))
-    };
-    let other = spec.prefixes.iter().find(|prefix| prefix.skip != Some(true) && is_below(prefix))?;
-    let shown: String = other.prefix.chars().take(100).collect();
+    let shown: String = spec.exception()?.prefix.chars().take(100).collect();
     Some(format!(
-        "prefix {shown:?} is below one that is skipped, and nodes skip it too; skip the parts beside it one by one instead"
+        "prefix {shown:?} is below what is skipped, and nodes and the cluster cache skip it too; skip the parts beside it one by one instead, or say skip: \
+         true of it"
     ))
 }
 
@@ -117,6 +114,9 @@ mod tests {
         let below = r#"{"registry": "a.example", "prefixes": [{"prefix": "team", "skip": true}, {"prefix": "team/app", "skip": false}]}"#;
         let below = spec(below);
         assert!(matches!(of(&below), Words::Something(_)) && passed_over(&below).unwrap().contains("team/app"));
+        let of_all =
+            spec(r#"{"registry": "a.example", "skip": true, "prefixes": [{"prefix": "team", "skip": false}]}"#);
+        assert!(matches!(of(&of_all), Words::Something(_)) && passed_over(&of_all).unwrap().contains("team"));
         let beside = r#"{"registry": "a.example", "prefixes": [{"prefix": "team", "skip": true}, {"prefix": "teams", "skip": false}]}"#;
         assert!(matches!(of(&spec(beside)), Words::Something(_)) && passed_over(&spec(beside)).is_none());
         let nothing = r#"{"registry": "a.example", "prefixes": [{"prefix": "team", "expiry": "1d"}, {"prefix": "team/app", "skip": false}]}"#;

@@ -185,6 +185,19 @@ impl UpstreamRegistrySpec {
     pub fn prefix_of(&self, repository: &str) -> Option<&Prefix> {
         self.prefixes.iter().filter(|prefix| prefix.matches(repository)).max_by_key(|prefix| prefix.prefix.len())
     }
+
+    /// A part that is not to be skipped although one above it is, or the whole registry. There is no such thing where images are pulled: what is skipped a
+    /// proxy refuses, without exceptions.
+    pub fn exception(&self) -> Option<&Prefix> {
+        let is_skipped = |above: &Prefix| above.skip == Some(true);
+        self.prefixes.iter().find(|part| match part.skip {
+            Some(true) => false,
+            Some(false) if self.skip => true,
+            // What says nothing of it goes by the registry, and not by the part above.
+            None if self.skip => false,
+            Some(false) | None => self.prefixes.iter().any(|above| is_skipped(above) && above.matches(&part.prefix)),
+        })
+    }
 }
 
 impl UpstreamRegistry {
@@ -217,6 +230,32 @@ mod tests {
         assert_eq!(of("team/app/a"), Some("team/app"));
         assert_eq!(of("team/application"), Some("team"));
         assert_eq!(of("teams/a"), None);
+    }
+
+    #[test]
+    fn an_exception_is_below_what_is_skipped() {
+        let of = |skip: bool, parts: &[(&str, Option<bool>)]| {
+            let prefix = |(text, skip): &(&str, Option<bool>)| Prefix {
+                prefix: (*text).to_owned(),
+                skip: *skip,
+                ..Prefix::default()
+            };
+            let prefixes = parts.iter().map(prefix).collect();
+            let spec = UpstreamRegistrySpec { skip, prefixes, ..UpstreamRegistrySpec::default() };
+            spec.exception().map(|part| part.prefix.clone())
+        };
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(of(false, &[("team", yes), ("team/app", no)]).unwrap(), "team/app");
+        assert_eq!(of(false, &[("team/app", None), ("team", yes)]).unwrap(), "team/app");
+        assert_eq!(of(true, &[("team", None), ("library", no)]).unwrap(), "library", "of the registry itself");
+        for (skip, parts) in [
+            (false, [("team", yes), ("teams", no)]),
+            (false, [("team", no), ("team/app", yes)]),
+            (false, [("team", None), ("team/app", no)]),
+            (true, [("team", yes), ("team/app", None)]),
+        ] {
+            assert_eq!(of(skip, &parts), None, "{skip} {parts:?}");
+        }
     }
 
     #[test]
