@@ -6,7 +6,7 @@ _cluster_cache.tpl. */ -}}
 {{- if and .Values.cache.enabled (not .Values.cache.external.url) -}}yes{{- end -}}
 {{- end -}}
 
-{{- /* Whether it reads UpstreamRegistry objects: where nodes do, for whoever is told of other endpoints is not asked for them. */ -}}
+{{- /* Whether it reads UpstreamRegistry objects: where nodes do, for a cache that was told other endpoints than a node is not asked by it. */ -}}
 {{- define "larder.cacheReads" -}}
 {{- if and (include "larder.cache" .) .Values.cache.kubernetes (include "larder.agentsSpeak" .) -}}yes{{- end -}}
 {{- end -}}

@@ -40,8 +40,13 @@ fn are_true(helm: &Helm) -> Result<()> {
         ("cache: {store: {type: emptyDir}}".to_owned(), vec![emptied], vec![pending, "claim larder-cache."]),
         (
             "cache: {external: {url: 'https://cache.example'}}".to_owned(),
-            vec!["https://cache.example before", none],
+            vec!["https://cache.example before", none, differs, "unless it was started with --kubernetes"],
             vec![pending, alone, "larder-cache", safe],
+        ),
+        (
+            "cache: {external: {url: 'https://cache.example'}}\nagent: {kubernetes: false}".to_owned(),
+            vec!["https://cache.example before"],
+            vec![differs],
         ),
         ("{}".to_owned(), vec![safe], vec![none]),
         ("cache: {enabled: false}".to_owned(), vec![none, "cache.enabled"], vec![safe, old]),
@@ -53,7 +58,7 @@ fn are_true(helm: &Helm) -> Result<()> {
         ),
         ("agent: {kubernetes: false}".to_owned(), vec![safe], vec![none, mirrors, "do not speak", differs]),
         ("{}".to_owned(), vec![mirrors], vec![differs]),
-        ("cache: {kubernetes: false}".to_owned(), vec![mirrors, differs], vec![]),
+        ("cache: {kubernetes: false}".to_owned(), vec![mirrors, differs], vec!["--kubernetes"]),
         ("cache: {enabled: false}".to_owned(), vec![mirrors], vec![differs]),
     ] {
         let notes = helm.notes(&values)?;
