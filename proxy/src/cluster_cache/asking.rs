@@ -161,7 +161,8 @@ impl ClusterCache {
         if known.insert((name.registry.clone(), settings.to_owned()), now + OTHER_SETTINGS).is_none() {
             tracing::info!(registry = %name.registry,
                 "the cluster cache has other endpoints or policies for this registry, so this node asks the registry itself; \
-                 to change that, say the same in the registries files of both");
+                 to change that, say the same in the registries files of both, or have the cache read UpstreamRegistry objects as nodes do \
+                 (`larder-cache run --kubernetes`, in the chart `cache.kubernetes`)");
         }
     }
 
