@@ -46,18 +46,21 @@ struct One {
 }
 
 impl Known {
-    /// All of it, but for what cannot be used.
+    /// All of it, but for what cannot be used, and the newest of what would make it longer than it may be to be read: so much is not in force either
+    /// ([`merged`](crate::merged)).
     pub fn to_text(&self) -> Result<String, serde_json::Error> {
-        let one = |(registry, words): &(Registry, OfRegistry)| One {
-            registry: registry.to_string(),
-            settings: text(registry, words),
-        };
-        serde_json::to_string(&Written {
-            version: VERSION,
-            objects: self.objects,
-            registries: self.said.iter().map(one).collect(),
-            named: self.named.iter().map(ToString::to_string).collect(),
-        })
+        let named = self.named.iter().map(ToString::to_string).collect();
+        let mut written = Written { version: VERSION, objects: self.objects, registries: Vec::new(), named };
+        let mut left = LARGEST_TEXT.saturating_sub(length(&written)?);
+        for (registry, words) in &self.said {
+            let one = One { registry: registry.to_string(), settings: text(registry, words) };
+            let bytes = length(&one)? + ",".len() as u64;
+            if bytes <= left {
+                left -= bytes;
+                written.registries.push(one);
+            }
+        }
+        serde_json::to_string(&written)
     }
 
     /// What a process before this one knew.
@@ -78,6 +81,10 @@ impl Known {
         let named = written.named.iter().filter_map(|name| Registry::parse(name).ok()).collect();
         Ok(Self { said, named, left_out: Vec::new(), objects: written.objects })
     }
+}
+
+fn length(written: &impl Serialize) -> Result<u64, serde_json::Error> {
+    serde_json::to_string(written).map(|text| text.len() as u64)
 }
 
 fn text(registry: &Registry, OfRegistry { settings, skipped }: &OfRegistry) -> String {
@@ -103,6 +110,26 @@ mod tests {
         assert_eq!(Known::of_text(known.to_text().unwrap().as_bytes()).unwrap(), known);
         let wrong = Known { left_out: vec!["of an object".to_owned()], ..known.clone() };
         assert_eq!(Known::of_text(wrong.to_text().unwrap().as_bytes()).unwrap(), known, "it is said again");
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_out_and_the_rest_can_be_read() {
+        // Each as large as an object may be, and together more than may be in force; a small one behind them is.
+        let authority = format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", "AAAA\n".repeat(24_000));
+        let large = RegistrySettings { ca_pem: Some(authority), ..RegistrySettings::default() };
+        let registry = |number: usize| Registry::parse(&format!("{number}.example")).unwrap();
+        let mut said: Vec<_> = (0..75)
+            .map(|number| (registry(number), OfRegistry { settings: large.clone(), skipped: Vec::new() }))
+            .collect();
+        said.push((registry(75), OfRegistry::left_to_the_engine()));
+        let known = Known { said, named: BTreeSet::new(), left_out: Vec::new(), objects: 76 };
+        let text = known.to_text().unwrap();
+        assert!(text.len() as u64 <= LARGEST_TEXT, "{}", text.len());
+        let written: Written = serde_json::from_str(&text).unwrap();
+        let names: BTreeSet<&str> = written.registries.iter().map(|one| one.registry.as_str()).collect();
+        assert!(names.len() < 76, "{names:?}");
+        let (in_force, _) = crate::merged(&Settings::default(), &known);
+        assert!(in_force.registries.keys().all(|registry| names.contains(registry.as_str())), "{names:?}");
     }
 
     #[test]

@@ -165,8 +165,9 @@ impl Watch {
     }
 
     fn trouble(&self, words: &str) {
-        let words =
-            format!("UpstreamRegistry objects are not watched now: {words}; what was last known stays in force");
+        let words = format!(
+            "UpstreamRegistry objects are not watched now: {words}; what was last known, if anything was, stays in force"
+        );
         if self.trouble.set(words.clone()) {
             tracing::warn!("{words}");
         }
