@@ -14,6 +14,8 @@ use futures_util::{Stream, StreamExt as _, stream};
 use kube::runtime::watcher::{Error, Event, Result};
 use tokio::time::{Instant, timeout};
 
+use crate::code;
+
 /// A list that is younger is not made anew because the watch on it is refused: an API server that lists and does not let anybody watch (it has just started, or
 /// the right to watch is missing) would be asked for everything each time.
 const YOUNG: Duration = Duration::from_mins(2);
@@ -37,7 +39,10 @@ impl<B: Fn() -> S, S> Watch<B, S> {
         match event {
             Ok(Event::InitDone) => self.listed = Some(Instant::now()),
             Ok(_) => self.listed = None,
-            Err(Error::WatchStartFailed(_)) if self.listed.is_none_or(|listed| listed.elapsed() >= YOUNG) => {
+            // A kind that is not there cannot be listed either, and when it is there again its objects may be others.
+            Err(Error::WatchStartFailed(error))
+                if code(error) == Some(404) || self.listed.is_none_or(|listed| listed.elapsed() >= YOUNG) =>
+            {
                 self.begin_anew();
             }
             Err(_) => {}
@@ -138,6 +143,18 @@ mod tests {
             _ => Vec::new(),
         };
         assert_eq!(lists(says, SILENCE).await, [Duration::ZERO, Duration::from_secs(7)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_went_is_listed_before_it_is_watched_again() {
+        let number = AtomicUsize::new(0);
+        let says = || {
+            let gone = serde_json::json!({"status": "Failure", "code": 404, "message": "404 page not found"});
+            let gone = kube::Error::Api(Box::new(serde_json::from_value(gone).unwrap()));
+            let gone = (Duration::from_secs(1), Err(Error::WatchStartFailed(gone)));
+            if number.fetch_add(1, Ordering::SeqCst) == 0 { vec![gone] } else { Vec::new() }
+        };
+        assert_eq!(lists(says, SILENCE).await, [Duration::ZERO, Duration::from_secs(1)]);
     }
 
     #[tokio::test(start_paused = true)]
