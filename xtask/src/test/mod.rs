@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ENGINES", conflicts_with = "all")]
     pub(crate) engine: Option<fleets::Workers>,
 
-    /// A tier (components, bucket, callers, fuzz, chart, node, or kind), a word that names of tests have to contain, or both
+    /// A tier (components, bucket, callers, controller, fuzz, chart, node, or kind), a word that names of tests have to contain, or both
     #[arg(value_name = "TIER|WORD", num_args = ..=2)]
     pub(crate) words: Vec<String>,
 }
