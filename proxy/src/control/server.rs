@@ -308,8 +308,9 @@ impl Control {
         let until = Instant::now() + wait;
         loop {
             let changed = self.keeper.changed.notified();
-            let kept = pins.get(&name).await?.ok_or_else(|| no_pin(&name))?;
+            // In this order: what ends between the two is read as it ended, and not as incomplete and given up.
             let going_on = self.keeper.state(&place).map(|(state, _)| state);
+            let kept = pins.get(&name).await?.ok_or_else(|| no_pin(&name))?;
             let is_under_way = matches!(going_on, Some(State::Queued | State::Fetching));
             if !is_under_way || Instant::now() >= until {
                 let status = if kept.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
