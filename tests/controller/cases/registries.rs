@@ -107,12 +107,15 @@ pub(crate) fn a_quota_is_kept() -> Result<()> {
         "spec": {"registry": cluster.origin.registry().to_string(), "insecure": true, "pacing": {"keepQuotaPercent": 50}},
     });
     cluster.plane.apply(&said.to_string())?;
-    for (header, value) in [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "40;w=21600")] {
-        cluster.origin.behave(Matcher::all(), Behaviour::With(header, value.to_owned()));
-    }
     cluster.run("web", &image)?;
     let controller = cluster.controller(&[])?;
     cluster.until_reason(&image, "Cached", "Complete")?;
+    // Only now: the first image might wait for it as well. A node's pull lets the cache hear it.
+    for (header, value) in [("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "40;w=21600")] {
+        cluster.origin.behave(Matcher::all(), Behaviour::With(header, value.to_owned()));
+    }
+    let (pulled, _) = cluster.push("team/pulled", 3);
+    cluster.cache.pull(&larder_oci::ImageReference::parse(&pulled)?)?;
     until_so("the quota is known", &cluster, |object| object.pointer("/status/quota/remaining") == Some(&json!(40)))?;
     let (late, content) = cluster.push("team/late", 2);
     // By a person, whose object takes none of what the controller may write.
