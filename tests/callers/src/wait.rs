@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use larder_test_node::wait;
 
-/// For anything that is waited for.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// For anything that is waited for. A status that was written twice is written again a minute later.
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Waits until something is so; the error is what it was last.
 pub fn until<T>(what: &str, is: impl FnMut() -> Result<T>) -> Result<T> {
