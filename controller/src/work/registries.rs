@@ -218,13 +218,10 @@ impl Work {
             self.rounds.rest(registry, until);
         }
         self.turns.limit(registry, limit);
-        if kept.is_none() && !self.registries.holds.contains_key(registry) {
-            return false;
-        }
-        let hold = self.registries.holds.entry(registry.into()).or_default();
+        let mut hold = self.registries.holds.remove(registry).unwrap_or_default();
         let is_news = hold.learn(kept, now);
-        if hold.said(now).is_none() {
-            self.registries.holds.remove(registry);
+        if hold.said(now).is_some() {
+            self.registries.holds.insert(registry.into(), hold);
         }
         is_news
     }

@@ -125,11 +125,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         upstream_digest,
         upstream_checked: checked.map(as_time).or_else(|| before.upstream_checked.clone()),
         digests: held_digests(facts, pinned),
-        platforms: if pinned.is_some() {
-            pinned.map(|pin| pin.platforms.words()).unwrap_or_default()
-        } else {
-            platforms.words()
-        },
+        platforms: pinned.map_or_else(|| platforms.words(), |pin| pin.platforms.words()),
         size_bytes: match pinned {
             Some(pin) if pin.state == PinState::Complete => Some(number(pin.bytes.known, i64::MAX)),
             _ => before.size_bytes,

@@ -126,11 +126,7 @@ impl Keeper {
         self.enqueue_for(name, false)
     }
 
-    /// The same of one of which it is known what it is to be.
-    fn enqueue_as_it_was(&self, name: &PinName) -> bool {
-        self.enqueue_for(name, true)
-    }
-
+    /// The same; `as_it_was`: it is known what it is to be, and its tag is not asked for.
     fn enqueue_for(&self, name: &PinName, as_it_was: bool) -> bool {
         let mut entries = self.entries();
         let place = name.place();

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use larder_oci::{Algorithm, Digest, ImageReference};
 
+use crate::store::Name;
+
 /// See [`Place::shard`].
 pub(crate) const SHARDS: usize = 256;
 
@@ -61,6 +63,12 @@ pub struct PinName {
 }
 
 impl PinName {
+    /// By which `pull` keeps a manifest of a repository; `None`: there is no reference to that.
+    pub(crate) fn of_pull(name: &Name, digest: &Digest) -> Option<Self> {
+        let image = ImageReference::parse(&format!("{name}@{digest}")).ok()?;
+        Some(Self { holder: Holder::pull(), image })
+    }
+
     /// Where it stands in listings.
     pub fn place(&self) -> Place {
         let key = Digest::of(Algorithm::Sha256, self.image.to_string().as_bytes()).hex().to_owned();

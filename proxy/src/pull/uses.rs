@@ -16,14 +16,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use larder_oci::{ChildDescriptor, Children, Digest, ImageReference};
+use larder_oci::{ChildDescriptor, Children, Digest};
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::journal::Journal;
 use self::pulls::Pulls;
 use super::{Puller, Shared};
-use crate::pins::{Content, Holder, Pin, PinName, Pins, PinsError, Platform, Platforms, Put};
+use crate::pins::{Content, Pin, PinName, Pins, PinsError, Platform, Platforms, Put};
 use crate::store::{Name, StoreError, StoreHealth};
 
 /// Images that are looked after at a time; one that is not among them is pinned when it is used the next time.
@@ -279,8 +279,7 @@ async fn pin(
     content: Content,
     platforms: Platforms,
 ) -> Result<bool, PinsError> {
-    let Ok(image) = ImageReference::parse(&format!("{name}@{digest}")) else { return Ok(true) };
-    let name = PinName { holder: Holder::pull(), image };
+    let Some(name) = PinName::of_pull(name, digest) else { return Ok(true) };
     let pin = Pin { name: name.clone(), platforms, put_at: SystemTime::now(), content: Some(content) };
     match pins.put(pin).await? {
         Put::Complete | Put::Superseded => Ok(true),

@@ -94,12 +94,12 @@ impl Joined {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use larder_oci::Registry;
     use larder_process::readiness::Readiness;
 
     use super::super::RegistrySettings;
+    use super::super::tests::until;
     use super::*;
     use crate::metrics::Metrics;
 
@@ -131,15 +131,6 @@ mod tests {
                 }
             })
         }
-    }
-
-    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        let waiting = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
     #[tokio::test]

@@ -121,6 +121,18 @@ impl Settings {
 mod tests {
     use super::*;
 
+    /// For what follows a file, or somebody else.
+    pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let waiting = async {
+            while !condition() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), waiting)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
     #[test]
     fn a_fingerprint_is_of_where_a_registry_is_asked_and_what_its_word_means() {
         let of = |toml: &str| {

@@ -182,16 +182,8 @@ mod tests {
     use larder_oci::Registry;
     use larder_process::readiness::Readiness;
 
+    use super::super::tests::until;
     use super::*;
-
-    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        let waiting = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
-    }
 
     #[test]
     fn a_start_with_a_bad_file_is_refused_by_name() {

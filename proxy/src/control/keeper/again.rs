@@ -80,7 +80,7 @@ impl Keeper {
                 tracing::warn!(image = %name.image, holder = %name.holder, missing = missing.len(), first,
                     "a pin that was complete is not any more; what is missing is fetched");
                 // One too many is found by whoever looks for what is not complete.
-                self.enqueue_as_it_was(name);
+                self.enqueue_for(name, true);
                 self.changed.notify_waiters();
             }
             Ok(_) => {}

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use larder_oci::{Digest, ImageReference};
+use larder_oci::Digest;
 use object_store::ObjectMeta;
 
 use super::machine::run;
@@ -414,8 +414,7 @@ impl Pins for BucketPins {
     }
 
     fn pulled_at(&self, name: &Name, digest: &Digest) -> Option<SystemTime> {
-        let image = ImageReference::parse(&format!("{name}@{digest}")).ok()?;
-        self.shared.pulled.at(&PinName { holder: Holder::pull(), image }.place())
+        self.shared.pulled.at(&PinName::of_pull(name, digest)?.place())
     }
 
     fn begin_declaration(&self, holder: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {
