@@ -191,6 +191,11 @@ impl Election {
         self.seen.as_ref().filter(|_| !self.gone).map(|(record, _)| record.holder.as_str())
     }
 
+    /// Whether it is ours as it was seen last, whatever became of a write since.
+    pub fn may_be_ours(&self) -> bool {
+        self.holder() == Some(self.identity.as_str())
+    }
+
     /// The state that a graceful end gives back, if it is ours.
     pub fn to_release(&self) -> Option<&Record> {
         let (record, _) = self.seen.as_ref().filter(|_| !self.gone)?;

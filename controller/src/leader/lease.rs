@@ -21,6 +21,9 @@ use super::{Note, Witness};
 /// Of a graceful end: whoever waits for it waits for a Pod to stop.
 const RELEASE: Duration = Duration::from_secs(3);
 
+/// How often that is tried where something was written in between: a renewal of our own is once at most.
+const RELEASES: usize = 3;
+
 /// On the Lease: what a person says to the brake.
 pub const WORD: &str = "larder.dev/remove";
 
@@ -129,21 +132,14 @@ impl Candidate {
             }
         }
         until.send_replace(None);
-        self.release(&election).await;
+        if election.may_be_ours() {
+            self.release(election.to_release().cloned()).await;
+        }
     }
 
     async fn look(&self, election: &mut Election) -> Result<(), String> {
-        let read = match timeout(self.times.renew, self.api.get_opt(&self.name.name)).await {
-            Ok(Ok(lease)) => {
-                if let Some(lease) = &lease {
-                    self.tell(lease);
-                }
-                Ok(lease.as_ref().map(record))
-            }
-            Ok(Err(error)) => Err(words(&error)),
-            Err(_) => Err(NO_ANSWER.to_owned()),
-        };
-        match read {
+        let read = timeout(self.times.renew, self.read()).await;
+        match read.unwrap_or_else(|_| Err(NO_ANSWER.to_owned())) {
             Ok(record) => match election.saw(record, now()) {
                 Some(claim) => self.claim(election, claim).await,
                 None => Ok(()),
@@ -155,9 +151,17 @@ impl Candidate {
         }
     }
 
+    async fn read(&self) -> Result<Option<Record>, String> {
+        let lease = self.api.get_opt(&self.name.name).await.map_err(|error| words(&error))?;
+        if let Some(lease) = &lease {
+            self.tell(lease);
+        }
+        Ok(lease.as_ref().map(record))
+    }
+
     fn tell(&self, lease: &Lease) {
         let said = |name| lease.metadata.annotations.as_ref()?.get(name).map(String::as_str);
-        self.note.read(said(HELD));
+        self.note.read(said(HELD), record(lease).holder == self.identity);
         self.witness.word(said(WORD));
     }
 
@@ -202,7 +206,10 @@ impl Candidate {
         let manager = Some(crate::FIELD_MANAGER.to_owned());
         let written = match replaces {
             None => {
-                let metadata = ObjectMeta { name: Some(self.name.name.clone()), ..ObjectMeta::default() };
+                let line = self.note.left().filter(|line| !line.is_empty());
+                let annotations = line.map(|line| [(HELD.to_owned(), line)].into());
+                let name = Some(self.name.name.clone());
+                let metadata = ObjectMeta { name, annotations, ..ObjectMeta::default() };
                 let parameters = PostParams { field_manager: manager, ..PostParams::default() };
                 self.api.create(&parameters, &Lease { metadata, spec: Some(spec) }).await
             }
@@ -235,18 +242,34 @@ impl Candidate {
         }
     }
 
-    /// Gives it back, so that another one need not wait for it to run out. As good as done if it fails.
-    async fn release(&self, election: &Election) {
-        let Some(record) = election.to_release() else { return };
-        let spec = json!({ "holderIdentity": null, "leaseDurationSeconds": 1 });
-        match timeout(RELEASE, self.change(record, spec)).await {
-            Ok(Written::Record(_)) => tracing::info!(lease = %self.name, "the lease was given back"),
-            Ok(Written::Raced) => {}
-            Ok(Written::Failed(words)) => {
+    /// Gives it back, so that another one need not wait for it to run out, and with it what the work has said last. As good as done if it fails.
+    async fn release(&self, ours: Option<Record>) {
+        match timeout(RELEASE, self.give_back(ours)).await {
+            Ok(Ok(true)) => tracing::info!(lease = %self.name, "the lease was given back"),
+            Ok(Ok(false)) => {}
+            Ok(Err(words)) => {
                 tracing::warn!(lease = %self.name, "the lease was not given back, it runs out: {words}");
             }
             Err(_) => tracing::warn!(lease = %self.name, "the lease was not given back, it runs out: {NO_ANSWER}"),
         }
+    }
+
+    /// Whether it was ours to give back. A renewal that was given up on its way may have arrived, before a look at the lease or after it.
+    async fn give_back(&self, mut ours: Option<Record>) -> Result<bool, String> {
+        let spec = json!({ "holderIdentity": null, "leaseDurationSeconds": 1 });
+        for _ in 0..RELEASES {
+            let found = match ours.take() {
+                Some(record) => Some(record),
+                None => self.read().await?.filter(|record| record.holder == self.identity),
+            };
+            let Some(record) = found else { return Ok(false) };
+            match self.change(&record, spec.clone()).await {
+                Written::Record(_) => return Ok(true),
+                Written::Raced => {}
+                Written::Failed(words) => return Err(words),
+            }
+        }
+        Ok(false)
     }
 }
 

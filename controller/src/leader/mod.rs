@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use election::Times;
 pub use lease::{Candidate, HELD, LeaseName, WORD};
-pub use note::Note;
+pub use note::{Note, Pen};
 
 /// Who works no longer because nobody leads for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -93,7 +93,8 @@ pub trait Witness: Send + Sync + 'static {
     fn word(&self, word: Option<&str>);
 }
 
-/// Runs `work` whenever this candidate leads, until `shutdown`; then gives the lease back, after the work has ended.
+/// Runs `work` whenever this candidate leads, until `shutdown`; then gives the lease back, after the work has ended and has said on its [`Note`] what it had
+/// to say.
 ///
 /// The work is dropped when the lead is lost: what it does must be in that future, and not in tasks of its own.
 pub async fn lead<W, F, E>(candidate: Candidate, shutdown: CancellationToken, mut work: W) -> Result<(), E>

@@ -54,10 +54,10 @@ impl Held {
 }
 
 impl Work {
-    /// It is written with the next renewal of the lease.
+    /// It is written with the next renewal of the lease, or with its release.
     pub(super) fn leave_a_note(&self) {
         let held = Held { pins: self.brake.holds(), objects: self.expiring.holds() };
-        self.shared.note.leave(held.line());
+        self.pen.leave(held.line());
     }
 }
 

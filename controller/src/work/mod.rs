@@ -52,7 +52,7 @@ use crate::decide::rounds::Rounds;
 use crate::decide::turns::Turns;
 use crate::decide::{Image, Moment};
 use crate::events::Events;
-use crate::leader::{Leadership, NotLeading};
+use crate::leader::{Leadership, NotLeading, Pen};
 use crate::world::now;
 
 use beside::Beside;
@@ -156,6 +156,8 @@ struct Work {
     turns: Turns,
     brake: Brake,
     expiring: Expiring,
+    /// What is left for the next leader.
+    pen: Pen,
     /// Images that expired and pins that a word was said for, until their pins are gone: nobody is asked for them again.
     let_go: BTreeSet<Image>,
     rounds: Rounds,
@@ -197,7 +199,6 @@ struct Work {
 impl Drop for Work {
     fn drop(&mut self) {
         self.conditions.clear();
-        self.shared.note.say_nothing();
         self.shared.metrics.held(0);
         self.shared.metrics.forget_images();
         self.shared.report.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -215,7 +216,8 @@ impl Work {
         let turns = Turns::new(shared.settings.concurrency, Backoff::default(), shared.identity.clone());
         let begin = Instant::now();
         shared.world.is_worked_on(true);
-        let found = held::Held::read(&shared.note.found());
+        let (found, pen) = shared.note.begin();
+        let found = held::Held::read(&found);
         Self {
             api: Api::all(client.clone()),
             events: Events::new(client.clone(), &shared.identity, Arc::clone(&shared.metrics)),
@@ -235,6 +237,7 @@ impl Work {
             turns,
             brake: found.brake(&shared.identity),
             expiring: found.expiring(&shared.identity),
+            pen,
             let_go: BTreeSet::new(),
             rounds: Rounds::default(),
             by_time: Rounds::default(),
