@@ -8,7 +8,7 @@ use sha2::Sha256;
 use url::Url;
 use zeroize::Zeroizing;
 
-pub use larder_process::secret::Token;
+pub use larder_process::secret::{Token, may_go_in_the_clear};
 
 /// A URL that is signed: whoever has it may read what it names, for as long as it holds.
 pub struct SignedUrl {

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use larder_process::secret::may_go_in_the_clear;
 use thiserror::Error;
-use url::{Host, Url};
+use url::Url;
 
 /// What a person says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl ClusterCacheConfig {
                 );
             }
             "https" => {}
-            "http" if is_this_machine(&host) => {}
+            "http" if may_go_in_the_clear(&host) => {}
             "http" => return wrong("the token would cross the network in the clear: use https"),
             _ => return wrong("write https://HOST:7445"),
         }
@@ -66,14 +67,6 @@ impl ClusterCacheConfig {
             return Err(ConfigError::Holder { holder: self.holder.clone() });
         }
         Ok(())
-    }
-}
-
-fn is_this_machine(host: &Host<&str>) -> bool {
-    match host {
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-        Host::Domain(name) => *name == "localhost",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::HeaderValue;
+use url::Host;
 use zeroize::Zeroizing;
 
 /// A token: what opens something for whoever has it.
@@ -32,6 +33,15 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(…)")
+    }
+}
+
+/// Whether a token may be sent to a host in the clear: only to this machine, where it crosses no network.
+pub fn may_go_in_the_clear(host: &Host<&str>) -> bool {
+    match host {
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+        Host::Domain(name) => *name == "localhost",
     }
 }
 

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 const TOKEN: &str = "the-controllers-own-token";
 
+/// What the control API gives everybody for a head.
+const STRANGERS_TIME: Duration = Duration::from_secs(10);
+
 /// A process and what it has.
 struct Cache {
     child: Option<Child>,
@@ -646,20 +649,25 @@ fn a_holder_that_is_somebodys_is_written_by_nobody_else() {
 fn strangers_take_no_place_from_whoever_has_a_token() {
     let origin = Origin::start();
     let cache = Cache::of(&origin);
-    // Each says something, and never all of it.
-    let began = Instant::now();
-    let strangers: Vec<TcpStream> = (0..350)
-        .map(|_| {
-            let mut stream = TcpStream::connect(cache.control).unwrap();
-            let _ = stream.write_all(b"GET /v1/pins HTTP/1.1\r\n");
-            stream
-        })
-        .collect();
-    for _ in 0..20 {
-        assert_eq!(cache.ask("GET", "/v1/pins", "").0, 200);
-    }
-    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    drop(strangers);
+    // A slow machine may take longer for a round, in which a stranger's time may be over by itself: then another one says more. Where none gives way whoever
+    // comes waits for that time, in every round.
+    until("whoever has a token is served before any stranger's time is over", || {
+        let began = Instant::now();
+        // Each says something, and never all of it.
+        let strangers: Vec<TcpStream> = (0..350)
+            .map(|_| {
+                let mut stream = TcpStream::connect(cache.control).unwrap();
+                let _ = stream.write_all(b"GET /v1/pins HTTP/1.1\r\n");
+                stream
+            })
+            .collect();
+        for _ in 0..20 {
+            assert_eq!(cache.ask("GET", "/v1/pins", "").0, 200);
+        }
+        let took = began.elapsed();
+        drop(strangers);
+        took < STRANGERS_TIME
+    });
 }
 
 #[test]

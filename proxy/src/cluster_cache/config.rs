@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
-use url::{Host, Url};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::origin::{platform_roots, tls};
-use crate::secret::Token;
+use crate::secret::{Token, may_go_in_the_clear};
 use crate::small_file;
 
 /// What a person says.
@@ -95,7 +95,7 @@ impl ClusterCacheConfig {
         }
         match self.url.scheme() {
             "https" => Ok(()),
-            "http" if self.token.is_none() || is_this_machine(&host) => Ok(()),
+            "http" if self.token.is_none() || may_go_in_the_clear(&host) => Ok(()),
             "http" => wrong("the token would cross the network in the clear: use https"),
             _ => wrong("write https://HOST:PORT"),
         }
@@ -163,14 +163,6 @@ impl ClusterCacheConfig {
         base.set_path(&format!("{}/v2/", self.url.path().trim_end_matches('/')));
         base.set_fragment(None);
         base
-    }
-}
-
-fn is_this_machine(host: &Host<&str>) -> bool {
-    match host {
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-        Host::Domain(name) => *name == "localhost",
     }
 }
 

@@ -414,7 +414,7 @@ impl Pins for BucketPins {
     }
 
     fn pulled_at(&self, name: &Name, digest: &Digest) -> Option<SystemTime> {
-        self.shared.pulled.at(&PinName::of_pull(name, digest)?.place())
+        self.shared.pulled.at(&PinName::place_of_pull(name, digest))
     }
 
     fn begin_declaration(&self, holder: &Holder) -> BoxFuture<'_, Result<AsOf, PinsError>> {
