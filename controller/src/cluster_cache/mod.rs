@@ -18,7 +18,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use http::{Method, StatusCode};
 use larder_oci::{Digest, ImageReference};
 
@@ -118,11 +118,15 @@ impl ClusterCache {
 
     /// All pins of this holder, a page in memory at a time. What the cache lists and cannot be understood is an error in its place, and the list goes on.
     pub fn pins(&self) -> impl Stream<Item = Result<Pin, CacheError>> + Send {
-        let first = Some(String::new());
-        let listing = Listing { cache: self.clone(), next: first, page: Vec::new().into_iter(), pages: 0 };
-        futures_util::stream::unfold(listing, async |mut listing| {
-            let item = listing.next().await?;
-            Some((item, listing))
+        self.pages().flat_map(|page| stream::iter(page.unwrap_or_else(|error| vec![Err(error)])))
+    }
+
+    /// The same, page by page: an error in the place of a page is the last there is, for without it nobody knows the next.
+    pub fn pages(&self) -> impl Stream<Item = Result<Vec<Result<Pin, CacheError>>, CacheError>> + Send {
+        let listing = Listing { cache: self.clone(), next: Some(String::new()), pages: 0 };
+        stream::unfold(listing, async |mut listing| {
+            let page = listing.next().await?;
+            Some((page, listing))
         })
     }
 
@@ -180,29 +184,22 @@ struct Listing {
     cache: ClusterCache,
     /// `None`: there is no other page.
     next: Option<String>,
-    page: std::vec::IntoIter<Result<Pin, CacheError>>,
     pages: usize,
 }
 
 impl Listing {
-    async fn next(&mut self) -> Option<Result<Pin, CacheError>> {
-        loop {
-            if let Some(item) = self.page.next() {
-                return Some(item);
-            }
-            // Whatever goes wrong with a page ends the list: without it nobody knows the next.
-            let after = self.next.take()?;
-            let page = match self.cache.page(&after).await {
-                Ok(page) => page,
-                Err(error) => return Some(Err(error)),
-            };
-            self.pages += 1;
-            if page.next.as_deref() == Some(after.as_str()) || (page.next.is_some() && self.pages >= MOST_PAGES) {
-                return Some(Err(CacheError::Strange { reason: "its list of pins has no end".to_owned() }));
-            }
-            self.next = page.next;
-            self.page = page.pins.into_iter();
+    async fn next(&mut self) -> Option<Result<Vec<Result<Pin, CacheError>>, CacheError>> {
+        let after = self.next.take()?;
+        let Page { pins, next } = match self.cache.page(&after).await {
+            Ok(page) => page,
+            Err(error) => return Some(Err(error)),
+        };
+        self.pages += 1;
+        if next.as_deref() == Some(after.as_str()) || (next.is_some() && self.pages >= MOST_PAGES) {
+            return Some(Err(CacheError::Strange { reason: "its list of pins has no end".to_owned() }));
         }
+        self.next = next;
+        Some(Ok(pins))
     }
 }
 

@@ -98,8 +98,14 @@ struct Leases {
 impl Leases {
     fn new(last: usize) -> Arc<Self> {
         let metadata = json!({ "name": "it", "resourceVersion": "1", "annotations": { "kept": "by somebody" } });
-        let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {} });
-        Arc::new(Self { lease: Mutex::new(lease), patches: AtomicUsize::default(), last, stop: CancellationToken::new() })
+        let lease =
+            json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {} });
+        Arc::new(Self {
+            lease: Mutex::new(lease),
+            patches: AtomicUsize::default(),
+            last,
+            stop: CancellationToken::new(),
+        })
     }
 
     fn lease(&self) -> Value {
@@ -157,8 +163,9 @@ async fn leaves(leases: &Arc<Leases>, says: impl Fn(&Pen)) {
         let (_, pen) = note.begin();
         says(&pen);
         async move {
-            let _pen = pen;
-            std::future::pending::<Result<(), Infallible>>().await
+            let never = std::future::pending::<Result<(), Infallible>>().await;
+            drop(pen);
+            never
         }
     };
     lead(candidate.with_note(note.clone()), leases.stop.clone(), work).await.unwrap();

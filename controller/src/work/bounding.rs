@@ -11,7 +11,7 @@ use crate::decide::bounds::{Claim, Ledger, OverBound};
 use crate::decide::expiry::MadeBy;
 use crate::decide::{Image, Moment};
 use crate::events::Note;
-use crate::world::Known;
+use crate::world::{Known, Object};
 
 /// A namespace hears of it once in this time, however many images are over its bound.
 const TOLD_AGAIN: Duration = Duration::from_hours(1);
@@ -40,9 +40,15 @@ impl Told {
 
 /// What an image takes of which namespaces. Of one with an object of a person's nobody's room is taken.
 pub(super) fn claim(known: &Known, image: &Image) -> Claim {
+    let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
+    claim_of(known, image, &objects)
+}
+
+/// The same of one that has these objects.
+pub(super) fn claim_of(known: &Known, image: &Image, objects: &[Arc<Object>]) -> Claim {
     let (mut namespaces, first_used) = known.index.owners(image);
     let (mut bytes, mut since, mut is_of_a_person) = (None, first_used, false);
-    for object in known.objects_of(image) {
+    for object in objects {
         is_of_a_person |= object.made_by == MadeBy::Person;
         bytes = bytes.max(object.status.size_bytes.and_then(|bytes| u64::try_from(bytes).ok()));
         since = Some(since.map_or(object.created, |since| since.min(object.created)));
@@ -57,13 +63,10 @@ pub(super) fn claim(known: &Known, image: &Image) -> Claim {
 }
 
 impl Work {
-    /// Counts everything anew. Images that now have room are looked at, and so are those that have it no longer.
-    pub(super) fn count_claims(&mut self) {
+    /// Counts everything anew, by what those claim that have an object. Images that now have room are looked at, and so are those that have it no longer.
+    pub(super) fn judge(&mut self, known: &Known, claims: Vec<Claim>) {
         let before = self.ledger.take();
-        let ledger = {
-            let known = self.shared.world.known();
-            self.ledger_of(&known, before.as_ref())
-        };
+        let ledger = self.ledger_of(known, claims, before.as_ref());
         if let Some(before) = before {
             let (was, is) = (before.all_over(), ledger.all_over());
             let now_in = was.keys().filter(|image| !is.contains_key(*image));
@@ -75,17 +78,20 @@ impl Work {
         self.ledger = Some(ledger);
     }
 
-    /// Of everything that has an object, and of what is over a bound and may have room by now.
-    fn ledger_of(&self, known: &Known, before: Option<&Ledger>) -> Ledger {
+    /// Of everything that has an object, which is in `claims`, and of what is over a bound and may have room by now.
+    fn ledger_of(&self, known: &Known, mut claims: Vec<Claim>, before: Option<&Ledger>) -> Ledger {
         let waiting = before.map(Ledger::all_over).into_iter().flat_map(BTreeMap::keys);
         let waiting = waiting.filter(|image| !known.by_image.contains_key(*image));
-        let claims: Vec<Claim> = known.by_image.keys().chain(waiting).map(|image| claim(known, image)).collect();
+        claims.extend(waiting.map(|image| claim(known, image)));
         self.shared.settings.bounds.judge(&claims)
     }
 
     /// Whether there is room for an object of this image; if not, that is said.
     pub(super) fn has_room(&mut self, known: &Known, image: &Image) -> bool {
-        let mut ledger = self.ledger.take().unwrap_or_else(|| self.ledger_of(known, None));
+        let mut ledger = self.ledger.take().unwrap_or_else(|| {
+            let claims = known.by_image.keys().map(|image| claim(known, image)).collect();
+            self.ledger_of(known, claims, None)
+        });
         let has_room = ledger.admit(&self.shared.settings.bounds, &claim(known, image));
         let over = ledger.over(image).cloned();
         self.ledger = Some(ledger);

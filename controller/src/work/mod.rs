@@ -4,7 +4,7 @@
 //! first. It reacts to what [changed](crate::world) (an image at a time), and compares everything with everything in a pass once a minute, which is what
 //! finally counts: it puts what is missing, deletes what nobody wants (held back by the [`brake`](crate::decide::brake)), and declares the set complete.
 //!
-//! `objects` makes and tells objects, `expire` deletes them, `pinning` and `pass` are the cache's side, `monitoring` asks registries, of which `registries` has the objects;
+//! `objects` makes and tells objects, `expire` deletes them, `pinning` and `pass` (with `survey`) are the cache's side, `monitoring` asks registries, of which `registries` has the objects;
 //! `telling`, `registry_status` and `budget` decide what is written when; `jobs` is how others are asked.
 
 mod beside;
@@ -27,6 +27,7 @@ mod registry_status;
 mod report;
 mod shared;
 mod sizes;
+mod survey;
 mod telling;
 mod trouble;
 mod upstreams;

@@ -19,7 +19,7 @@ use crate::api_server::answered;
 use crate::decide::conditions::{NotPinned, Upstream};
 use crate::decide::expiry;
 use crate::decide::index::Wanted;
-use crate::decide::platforms::Platforms;
+use crate::decide::platforms::{Platform, Platforms};
 use crate::decide::{Image, Moment};
 use crate::events::Note;
 use crate::world::{Known, Object, Source, now};
@@ -178,26 +178,24 @@ impl Work {
 
     /// For which machines an image is kept that has these objects.
     pub(super) fn platforms(objects: &[Arc<Object>], known: &Known) -> Platforms {
-        let nodes = known.platforms(std::time::Instant::now());
-        let own = |object: &Object| {
-            object
-                .spec
-                .platforms
-                .iter()
-                .filter_map(|text| crate::decide::platforms::Platform::parse(text).ok())
-                .collect()
-        };
-        let mut all = objects.iter().map(|object| Platforms::of(&own(object), &nodes));
+        Self::platforms_on(objects, known, &known.platforms(std::time::Instant::now()))
+    }
+
+    /// The same, where the nodes are of these.
+    pub(super) fn platforms_on(objects: &[Arc<Object>], known: &Known, nodes: &BTreeSet<Platform>) -> Platforms {
+        let own =
+            |object: &Object| object.spec.platforms.iter().filter_map(|text| Platform::parse(text).ok()).collect();
+        let mut all = objects.iter().map(|object| Platforms::of(&own(object), nodes));
         let first = all.next().unwrap_or_default();
         let mut wanted = all.fold(first, |platforms, more| platforms.and(&more));
         // Whoever makes an object decides what is fetched beside what Pods need, and not in its place.
         let is_used =
             |object: &Arc<Object>| known.index.image(&object.image, now()).is_some_and(|wanted| wanted.is_used());
         if objects.iter().all(|object| object.made_by == expiry::MadeBy::Person) && objects.iter().any(is_used) {
-            wanted = wanted.and(&Platforms::of(&BTreeSet::new(), &nodes));
+            wanted = wanted.and(&Platforms::of(&BTreeSet::new(), nodes));
         }
         // However many objects ask for however much: what the nodes need comes first.
-        wanted.at_most(cached_image::MOST_PLATFORMS, &nodes)
+        wanted.at_most(cached_image::MOST_PLATFORMS, nodes)
     }
 
     fn status_of(

@@ -1,23 +1,22 @@
 //! The pass: all pins are compared with all objects, which is what finally counts. What is missing is put, what nobody wants goes if the brake lets it, and
 //! the set is declared complete if it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use larder_api::cached_image;
-use larder_api::condition::{Reason, get};
 use tokio::time::Instant;
 
 use super::pinning::need;
+use super::survey::{Counts, Survey, Surveyed};
 use super::{Done, Work, telling};
 use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, PinState};
 use crate::decide::brake::Ruling;
 use crate::decide::pins::{self, CachePin, Listing, Wish};
 use crate::decide::platforms::{Alike, Platform, Platforms};
 use crate::decide::{Image, Moment};
-use crate::world::{Object, World, now};
+use crate::world::{World, now};
 
 /// What the objects say in a pass.
 struct Wants {
@@ -84,7 +83,7 @@ impl Work {
                 return;
             }
         };
-        let seen: BTreeSet<Image> = listed.iter().map(|pin| pin.image.clone()).collect();
+        let seen: HashSet<Image> = listed.iter().map(|pin| pin.image.clone()).collect();
         let watched = std::mem::take(&mut self.pins.watched);
         let is_kept = |image: &Image| seen.contains(image) || watched.contains(image);
         let mut changed: Vec<Image> = self.pins.known.keys().filter(|image| !is_kept(image)).cloned().collect();
@@ -100,18 +99,19 @@ impl Work {
             }
         }
         self.pins.watched = watched;
-        // What is lost is said at once, and not when its turn to be fetched comes.
-        for image in changed {
-            self.look_because_of(&image);
-        }
-        if !self.pins.is_listed {
+        if self.pins.is_listed {
+            // What is lost is said at once, and not when its turn to be fetched comes.
+            for image in changed {
+                self.look_because_of(&image);
+            }
+        } else {
             self.pins.is_listed = true;
             self.remember_platforms();
             self.look_at_everything();
         }
-        self.count_reasons();
         self.tell_of_unreadable();
         if self.shared.settings.observe {
+            Counts::of(&self.shared.world.known().objects).tell(&self.shared.metrics);
             self.shared.metrics.passed("observed");
             self.report();
             let deleted = self.shared.world.known().deleted.iter().cloned().collect();
@@ -149,22 +149,17 @@ impl Work {
         let shared = Arc::clone(&self.shared);
         let known = shared.world.known();
         let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
-        let mut wishes = Vec::with_capacity(known.by_image.len());
-        let mut alike = Alike::default();
-        for image in known.by_image.keys().filter(|image| !is_skipped(image)) {
-            let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
-            let wanted = known.index.image(image, now);
-            if self.keep_digests(image, &objects, wanted.as_ref(), now) {
-                // Its status says so soon, lest another leader takes it for kept.
-                self.look_soon(image.clone());
-            }
+        let Survey { counts, claims, images } = self.survey(&known, now);
+        counts.tell(&shared.metrics);
+        self.judge(&known, claims);
+        let mut wishes = Vec::with_capacity(images.len());
+        for Surveyed { image, platforms, follow } in images {
             // Its pin goes as any that nobody wants: a bound that was set too low is a matter for the brake.
-            if self.over(image).is_some() {
-                self.turns.give_up(image);
+            if self.over(&image).is_some() {
+                self.turns.give_up(&image);
                 continue;
             }
-            let platforms = alike.one(Self::platforms(&objects, &known));
-            wishes.push(self.wish_of(image, wanted.as_ref(), &platforms));
+            wishes.push(self.wish_of(&image, follow, &platforms));
         }
         let unreadable = known.unreadable.images(&self.pins.known.keys());
         // While there is an object of which nobody can tell its image, it may be any.
@@ -182,9 +177,8 @@ impl Work {
         Wants { wishes, deleted: known.deleted.clone(), untouched, is_listed }
     }
 
-    fn act_on(&mut self, as_of: Option<AsOf>, seen: &BTreeSet<Image>) {
+    fn act_on(&mut self, as_of: Option<AsOf>, seen: &HashSet<Image>) {
         let now = now();
-        self.count_claims();
         let Wants { wishes, deleted, untouched, is_listed } = self.wants(now);
         let cached: Vec<CachePin> = self
             .pins
@@ -345,58 +339,27 @@ impl Work {
             }
         }
     }
-
-    fn count_reasons(&self) {
-        let mut counts = Counts::new();
-        none::<cached_image::Cached>(&mut counts);
-        none::<cached_image::UpstreamAvailable>(&mut counts);
-        none::<cached_image::UpToDate>(&mut counts);
-        {
-            let known = self.shared.world.known();
-            for object in known.objects.values() {
-                let conditions = &object.status.conditions;
-                count::<cached_image::Cached>(conditions, &mut counts);
-                count::<cached_image::UpstreamAvailable>(conditions, &mut counts);
-                count::<cached_image::UpToDate>(conditions, &mut counts);
-            }
-        }
-        for ((condition, reason), count) in counts {
-            self.shared.metrics.images(condition, reason, count);
-        }
-    }
-}
-
-/// How many have a reason of a condition.
-type Counts = BTreeMap<(&'static str, &'static str), usize>;
-
-/// Reasons that no image has are counted too, so that a series never ends.
-fn none<R: Reason>(counts: &mut Counts) {
-    counts.extend(R::ALL.iter().map(|reason| ((R::CONDITION, reason.as_str()), 0)));
-}
-
-fn count<R: Reason>(conditions: &[larder_api::Condition], counts: &mut Counts) {
-    if let Some(reason) = get::<R>(conditions) {
-        *counts.entry((R::CONDITION, reason.as_str())).or_default() += 1;
-    }
 }
 
 /// All pins, and the beginning of a declaration before that. What is known already is not in memory a second time: of 100,000 pins that is most.
 async fn list(cache: ClusterCache, world: Arc<World>, observe: bool) -> Result<(Option<AsOf>, Vec<Pin>), CacheError> {
     let as_of = if observe { None } else { Some(cache.begin_declaration().await?) };
     let (mut pins, mut alike) = (Vec::new(), Alike::default());
-    let mut listed = std::pin::pin!(cache.pins());
-    while let Some(pin) = listed.next().await {
-        match pin {
-            Ok(mut pin) => {
-                if let Some((image, _)) = world.known().by_image.get_key_value(&pin.image) {
-                    pin.image = image.clone();
-                }
-                pin.platforms = alike.one(pin.platforms);
-                pins.push(pin);
+    let mut pages = std::pin::pin!(cache.pages());
+    while let Some(page) = pages.next().await {
+        // Without the rest of the list nobody knows what there is.
+        let page: Vec<Pin> = page?.into_iter().collect::<Result<_, _>>()?;
+        let known = world.known();
+        pins.extend(page.into_iter().map(|mut pin| {
+            if let Some((image, _)) = known.by_image.get_key_value(&pin.image) {
+                pin.image = image.clone();
             }
-            // Without the rest of the list nobody knows what there is.
-            Err(error) => return Err(error),
-        }
+            pin.platforms = alike.one(pin.platforms);
+            pin
+        }));
     }
     Ok((as_of, pins))
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,7 @@ impl Work {
         if self.shared.settings.observe || !self.pins.is_listed || self.over(image).is_some() {
             return;
         }
-        let wish = self.wish_of(image, wanted, platforms);
+        let wish = self.wish_of(image, wanted.is_some_and(|wanted| wanted.is_always), platforms);
         let need = need(wanted);
         for (pin, platforms) in pins::wanted(&[wish]) {
             let is_there = self
@@ -77,12 +77,12 @@ impl Work {
         }
     }
 
-    pub(super) fn wish_of(&self, image: &Image, wanted: Option<&Wanted>, platforms: &Platforms) -> Wish {
+    pub(super) fn wish_of(&self, image: &Image, follow: bool, platforms: &Platforms) -> Wish {
         Wish {
             image: image.clone(),
             digests: self.digests.get(image).into_iter().flatten().map(|(digest, _)| digest.clone()).collect(),
             platforms: platforms.clone(),
-            follow: wanted.is_some_and(|wanted| wanted.is_always),
+            follow,
             upstream: self.upstream.to_follow(image).cloned(),
         }
     }

@@ -49,19 +49,7 @@ fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) ->
     let cluster = cluster(bench)?;
     let new = cluster.push_tiny(1).pop().context("one image")?;
     let mut crowd = Crowd::on(&cluster.plane, 10)?;
-    let images = cluster.push_tags(objects);
-    let (model, others) = images.split_first().context("at least one")?;
-    crowd.objects(std::slice::from_ref(model))?;
-    let fetching = start(bench, &cluster, &[])?;
-    until("the first is cached", || {
-        ensure!(crowd.seen().get(model).is_some_and(|seen| seen.cached.is_some()), "it is not");
-        Ok(())
-    })?;
-    fetching.terminate()?;
-    // Fetching each would take hours, and be the cache's figure.
-    cluster.cache.keep_like(model, others)?;
-    eprintln!("controller: making {objects} CachedImages");
-    crowd.objects(others)?;
+    let images = kept(bench, &cluster, &crowd, objects)?;
     let first = start(bench, &cluster, &[])?;
     let began = Instant::now();
     wait::until("each says that it is cached", PATIENCE, || {
@@ -106,6 +94,24 @@ fn many(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) ->
     eprintln!("controller: the one that found them has had {memory:.0} MiB");
     sheet.note(MEMORY, name, memory);
     restarted.terminate()
+}
+
+/// Objects that people made, so many, each of another reference. All of them are in the cache, and none of them says so yet.
+pub(super) fn kept(bench: &Bench, cluster: &Cluster, crowd: &Crowd, objects: usize) -> Result<Vec<String>> {
+    let images = cluster.push_tags(objects);
+    let (model, others) = images.split_first().context("at least one")?;
+    crowd.objects(std::slice::from_ref(model))?;
+    let fetching = start(bench, cluster, &[])?;
+    until("the first is cached", || {
+        ensure!(crowd.seen().get(model).is_some_and(|seen| seen.cached.is_some()), "it is not");
+        Ok(())
+    })?;
+    fetching.terminate()?;
+    // Fetching each would take hours, and be the cache's figure.
+    cluster.cache.keep_like(model, others)?;
+    eprintln!("controller: making {objects} CachedImages");
+    crowd.objects(others)?;
+    Ok(images)
 }
 
 /// Lists of `CachedImages` that the API server has answered.

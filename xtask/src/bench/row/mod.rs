@@ -7,6 +7,7 @@ mod cold;
 mod containerd;
 mod controller;
 mod herd;
+mod lead;
 mod manifests;
 mod many_images;
 mod ranges;
@@ -57,11 +58,13 @@ pub(super) enum Row {
     Controller,
     /// The controller among many `CachedImages`
     ManyImages,
+    /// The same on a busy machine: how it renews its lease
+    Lead,
 }
 
 impl Row {
     /// In the order of the table.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Herd,
         Self::Cold,
         Self::SlowLeader,
@@ -77,6 +80,7 @@ impl Row {
         Self::Redirect,
         Self::Controller,
         Self::ManyImages,
+        Self::Lead,
     ];
 
     /// As it is typed.
@@ -97,6 +101,7 @@ impl Row {
             Self::Redirect => "redirect",
             Self::Controller => "controller",
             Self::ManyImages => "many-images",
+            Self::Lead => "lead",
         }
     }
 
@@ -118,6 +123,7 @@ impl Row {
             Self::Redirect => redirect::measure(bench),
             Self::Controller => controller::measure(bench),
             Self::ManyImages => many_images::measure(bench),
+            Self::Lead => lead::measure(bench),
         }
     }
 }
