@@ -477,6 +477,96 @@ fn a_tag_that_moved_is_seen_and_the_old_image_stays_until_the_new_one_is_there()
     assert!(cache.gives(&origin, &new, "amd64") && cache.gives(&origin, &new, "arm64"));
 }
 
+/// What says which repository a blob is of and what a tag meant is small, and lies elsewhere than the blobs.
+#[test]
+fn a_pinned_image_whose_records_are_lost_is_given_while_its_registry_is_away() {
+    let origin = Origin::start();
+    let image = image(41);
+    origin.push("team/app", "v1", &image);
+    let mut cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "").0, 200);
+    cache.kill();
+    std::fs::remove_dir_all(cache.folder.path().join("store/names")).unwrap();
+    origin.stop();
+    cache.start_again();
+    until("what the tag means is given", || {
+        TcpStream::connect(cache.address).is_ok() && cache.pull(&origin, "manifests/v1").0 == 200
+    });
+    let (_, index) = cache.pull(&origin, "manifests/v1");
+    assert_eq!(Digest::of(image.index.algorithm(), &index), image.index);
+    for architecture in ["amd64", "arm64"] {
+        assert!(cache.gives(&origin, &image, architecture), "{architecture}");
+    }
+    assert_eq!(cache.pin(&name)["state"], "complete");
+    // Nobody else was ever seen to deliver it.
+    let layer = &amd64(&image).blobs[0];
+    let other = format!("/v2/team/other/blobs/{layer}?ns={}", origin.registry());
+    assert_ne!(exchange(cache.address, "GET", &other, "", "").0, 200);
+}
+
+/// That the blobs are here, from another one, proves nothing.
+#[test]
+fn a_pin_is_complete_only_once_its_own_repository_was_seen_to_deliver_all_of_it() {
+    let origin = Origin::start();
+    let image = image(44);
+    for repository in ["team/app", "team/other"] {
+        origin.push(repository, "v1", &image);
+    }
+    let cache = Cache::of(&origin);
+    let other = format!("me/{}/team/other:v1", origin.registry());
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/{other}?wait=60"), "").1["state"], "complete");
+    origin.behave(Matcher::path("team/app/blobs"), Behaviour::Status(404, vec![]));
+    let name = pinned(&origin, "v1");
+    for _ in 0..2 {
+        let pin = cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "").1;
+        assert_eq!((&pin["state"], &pin["code"]), (&json!("waiting"), &json!("not_found")), "{pin}");
+    }
+    origin.behave_well();
+    assert_eq!(cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "").1["state"], "complete");
+}
+
+#[test]
+fn what_is_lost_of_an_older_image_is_fetched_again_while_the_new_one_waits() {
+    let origin = Origin::start();
+    let (old, new) = (image(42), image(43));
+    origin.push("team/app", "v1", &old);
+    let cache = Cache::of(&origin);
+    let name = pinned(&origin, "v1");
+    let put = |wait: u32| cache.ask("PUT", &format!("/v1/pins/{name}?wait={wait}"), "").1;
+    assert_eq!(put(60)["state"], "complete");
+    origin.push("team/app", "v1", &new);
+    let only_in = |one: &Image, other: &Image| {
+        let layers = amd64(one).blobs.iter();
+        layers
+            .filter(|digest| !amd64(other).blobs.contains(digest))
+            .max_by_key(|digest| one.blobs[*digest].len())
+            .unwrap()
+            .clone()
+    };
+    let (kept, coming) = (only_in(&old, &new), only_in(&new, &old));
+    let refuse = |digest: &Digest| origin.behave(Matcher::path(digest.as_str()), Behaviour::Status(503, vec![]));
+    refuse(&coming);
+    let pin = put(60);
+    assert_eq!((&pin["state"], &pin["until_then"]), (&json!("waiting"), &json!(old.index.as_str())), "{pin}");
+    assert!(pin["until_then_error"].is_null(), "{pin}");
+    // Somebody finds out, and its registry has no good day.
+    refuse(&kept);
+    std::fs::remove_file(cache.blob(&kept)).unwrap();
+    assert_ne!(cache.pull(&origin, &format!("blobs/{kept}")).0, 200);
+    until("it is said", || {
+        cache.pin(&name)["until_then_error"].as_str().is_some_and(|words| words.contains(kept.as_str()))
+    });
+    assert_eq!(cache.pin(&name)["until_then"], old.index.as_str());
+    origin.behave_well();
+    refuse(&coming);
+    let pin = put(60);
+    assert_eq!((&pin["state"], &pin["until_then_error"]), (&json!("waiting"), &Value::Null), "{pin}");
+    assert!(cache.blob(&kept).exists());
+    origin.stop();
+    assert!(cache.gives(&origin, &old, "amd64"));
+}
+
 #[test]
 fn a_digest_that_its_registry_has_deleted_is_seen_and_kept() {
     let origin = Origin::start();

@@ -266,6 +266,9 @@ pub(super) fn nothing_in(body: &[u8]) -> Result<(), Wrong> {
     if body.is_empty() { Ok(()) } else { Err(Wrong::bad("nothing is to be in the body of this request")) }
 }
 
+/// Said as long as nobody here has tried to get it.
+const LOST: &str = "something of it is not there any more; it is fetched again, by digest";
+
 /// A pin as it is shown.
 #[derive(Debug, Serialize)]
 pub(super) struct PinView {
@@ -287,6 +290,9 @@ pub(super) struct PinView {
     /// What is kept until this one is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     until_then: Option<String>,
+    /// Why not all of that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) until_then_error: Option<String>,
     bytes: Amount,
     blobs: Amount,
     /// When a client last used it, in seconds since 1970; absent while nobody knows.
@@ -302,7 +308,7 @@ struct Amount {
 
 impl PinView {
     pub(super) fn new(kept: KeptPin, going_on: Option<(State, &Progress)>) -> Self {
-        let KeptPin { pin, complete, older } = kept;
+        let KeptPin { pin, complete, older, older_lacks } = kept;
         let (state, reason) = match (complete, going_on.as_ref().map(|(state, _)| state)) {
             // What is looked at again is whole all the same.
             (true, _) => ("complete", None),
@@ -338,6 +344,7 @@ impl PinView {
         };
         // Of one that has lost something there is no other that stays. Of one that is wanted for more platforms there is.
         let until_then = older.filter(|older| Some(older) != pin.content.as_ref()).map(|content| content.root);
+        let is_lacking = older_lacks && until_then.is_some();
         let digest = pin.content.map(|content| content.root);
         Self {
             holder: pin.name.holder.to_string(),
@@ -349,6 +356,7 @@ impl PinView {
             code: reason.as_ref().map(|reason| reason.code.as_str()),
             digest: digest.map(|digest| digest.to_string()),
             until_then: until_then.map(|digest| digest.to_string()),
+            until_then_error: is_lacking.then(|| LOST.to_owned()),
             bytes,
             blobs,
             last_pull: None,

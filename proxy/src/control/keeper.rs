@@ -1,13 +1,14 @@
 //! Makes pins complete: finds out what each image is, fetches what is missing, and tries again until it is there.
 //!
 //! What there is to do is what [`Pins::incomplete`] says, so nothing is forgotten by a crash, and what only this process knows (progress, the last
-//! error, when to try again) is lost with it and does no harm. What callers wish for, and take back, is [`wishes`]; whether what is complete stays so, [`again`]. A pin is written here
+//! error, when to try again) is lost with it and does no harm. What callers wish for, and take back, is [`wishes`]; whether what is complete stays so, [`again`]; what an image was before, [`older`]. A pin is written here
 //! only in its name's turn ([`Writings`]), and only if it still is the wish that the work began with: a deleted pin does not come back.
 
 mod again;
+mod older;
 mod wishes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Wanted, plan};
 use super::writings::Writings;
 use crate::pins::{Failed, Holder, KeptPin, Pin, PinName, Pins, PinsError, Place, Platforms, Put};
 use crate::pull::{Code, Puller, Reason, Unkept};
@@ -82,6 +83,8 @@ struct Entry {
     again: bool,
     /// What it is was known before anybody here began with it (it lost something, or a fetch was broken off): it is to be that, not what its tag means by now.
     as_it_was: bool,
+    /// Why what is lost of the image that stays until this one is complete could not be had.
+    older: Option<String>,
     /// Nobody wants it any more.
     gone: CancellationToken,
 }
@@ -306,6 +309,7 @@ impl Keeper {
     ) -> Result<(), Unkept> {
         let Some(kept) = self.pins.get(name).await.map_err(|error| unanswered(&error))? else { return Ok(()) };
         *tried = Some(kept.pin.platforms.clone());
+        self.mend_older(&kept, place, gone).await;
         let planned = in_turn(gone, self.plan(&kept, place)).await?;
         let Some(plan) = planned else { return Ok(()) };
         let progress = self.begin(place, &plan);
@@ -316,26 +320,21 @@ impl Keeper {
             _ => kept.pin.put_at,
         };
         let pin = Pin { put_at, content, ..kept.pin.clone() };
-        let Some(mut put) = self.put(&kept, pin.clone(), place).await? else { return Ok(()) };
+        // Whatever is there of it, it is complete only once its own repository was seen to deliver all of it.
+        if !self.protect(&kept, pin.clone(), place).await? {
+            return Ok(());
+        }
         // Not what is written, which ends as it began.
         if in_turn(gone, self.fetch(&plan, &progress)).await?.is_none() {
             return Ok(());
         }
+        let written = KeptPin { pin: pin.clone(), ..kept.clone() };
         for tries in 0.. {
-            match put {
-                Put::Complete if tries > 0 => return Ok(()),
-                Put::Superseded => return Ok(()),
-                Put::Incomplete(missing) if tries > KEPT_TRIES => {
-                    let first = missing.first().map_or_else(String::new, Digest::to_string);
-                    let words = format!("fetched, and {} of it not kept by the store: {first}", missing.len());
-                    return Err(Unkept::later(Code::Store, words));
-                }
-                Put::Incomplete(_) if tries > 0 => sleep(KEPT_AGAIN).await,
-                Put::Complete | Put::Incomplete(_) => {}
+            match self.put(&written, pin.clone(), place).await? {
+                None | Some(Put::Complete | Put::Superseded) => return Ok(()),
+                Some(Put::Incomplete(missing)) if tries == KEPT_TRIES => return Err(not_kept(&missing)),
+                Some(Put::Incomplete(_)) => sleep(KEPT_AGAIN).await,
             }
-            let written = KeptPin { pin: pin.clone(), ..kept.clone() };
-            let Some(next) = self.put(&written, pin.clone(), place).await? else { return Ok(()) };
-            put = next;
         }
         Ok(())
     }
@@ -348,13 +347,13 @@ impl Keeper {
             && let Some(content) = &kept.pin.content
         {
             let was = ImageReference { digest: Some(content.root.clone()), ..image.clone() };
-            match plan(&self.puller, &was, platforms).await {
+            match plan(&self.puller, &was, Wanted::For(platforms)).await {
                 Err(Unkept::Later(reason) | Unkept::Refused(reason)) if reason.code.is_absence() => {}
                 // A registry that does not answer may have it yet.
                 planned => return planned,
             }
         }
-        plan(&self.puller, image, platforms).await
+        plan(&self.puller, image, Wanted::For(platforms)).await
     }
 
     fn begin(&self, place: &Place, plan: &Plan) -> Arc<Progress> {
@@ -373,25 +372,40 @@ impl Keeper {
         progress
     }
 
-    /// Writes a pin if it still is the wish that was read; `None`: it is another one's turn, or nobody's.
+    /// Puts a pin if it still is the wish that was read; `None`: it is another one's turn, or nobody's.
     async fn put(&self, read: &KeptPin, pin: Pin, place: &Place) -> Result<Option<Put>, Unkept> {
-        let turn = self.writings.turn(place).await;
-        let now = self.pins.get(&pin.name).await.map_err(|error| unanswered(&error))?;
+        self.write(read, place, async { self.pins.put(pin).await }).await
+    }
+
+    /// The same, before it is seen what of it is there.
+    async fn protect(&self, read: &KeptPin, pin: Pin, place: &Place) -> Result<bool, Unkept> {
+        Ok(self.write(read, place, async { self.pins.protect(pin).await }).await? == Some(true))
+    }
+
+    /// `writing` begins to write when it is polled, and not before.
+    async fn write<T>(
+        &self,
+        read: &KeptPin,
+        place: &Place,
+        writing: impl Future<Output = Result<T, PinsError>>,
+    ) -> Result<Option<T>, Unkept> {
+        let (turn, name) = (self.writings.turn(place).await, &read.pin.name);
+        let now = self.pins.get(name).await.map_err(|error| unanswered(&error))?;
         let is_same = |now: &KeptPin| now.pin.put_at == read.pin.put_at && now.pin.platforms == read.pin.platforms;
         if !now.as_ref().is_some_and(is_same) {
             return Ok(None);
         }
-        let (under_way, name) = (turn.begin(), pin.name.clone());
-        let put = self.pins.put(pin).await;
+        let under_way = turn.begin();
+        let written = writing.await;
         // Before others may go on: what was written after it was deleted goes now.
         let turn = self.writings.turn(place).await;
         if turn.is_deleted() {
-            self.pins.delete(&name).await.map_err(|error| unanswered(&error))?;
+            self.pins.delete(name).await.map_err(|error| unanswered(&error))?;
             drop(under_way);
             return Ok(None);
         }
         drop(under_way);
-        put.map(Some).map_err(|error| unanswered(&error))
+        written.map(Some).map_err(|error| unanswered(&error))
     }
 
     async fn fetch(&self, plan: &Plan, progress: &Progress) -> Result<(), Unkept> {
@@ -437,6 +451,7 @@ impl Entry {
             failed: None,
             again: false,
             as_it_was: false,
+            older: None,
             gone: CancellationToken::new(),
         }
     }
@@ -474,6 +489,11 @@ async fn in_turn<T>(
             Err(Unkept::later(Code::Slow, words))
         }
     }
+}
+
+fn not_kept(missing: &BTreeSet<Digest>) -> Unkept {
+    let first = missing.first().map_or_else(String::new, Digest::to_string);
+    Unkept::later(Code::Store, format!("fetched, and {} of it not kept by the store: {first}", missing.len()))
 }
 
 fn unanswered(error: &PinsError) -> Unkept {

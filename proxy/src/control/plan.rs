@@ -19,8 +19,17 @@ pub(super) struct Plan {
     pub(super) blobs: Vec<(Digest, u64)>,
 }
 
+/// What of an index there is to keep.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    /// The manifests of these platforms.
+    For(&'a Platforms),
+    /// Those that are among these, as it was found out before.
+    Of(&'a BTreeSet<Digest>),
+}
+
 /// Finds out what an image is. Index and manifests are in the store after that.
-pub(super) async fn plan(puller: &Puller, image: &ImageReference, platforms: &Platforms) -> Result<Plan, Unkept> {
+pub(super) async fn plan(puller: &Puller, image: &ImageReference, kept: Wanted<'_>) -> Result<Plan, Unkept> {
     let name = Name { registry: image.registry.clone(), repository: image.repository.clone() };
     let root = puller.find(&name, &image.manifest_reference()).await?;
     let mut digests = BTreeSet::from([root.digest.clone()]);
@@ -30,7 +39,7 @@ pub(super) async fn plan(puller: &Puller, image: &ImageReference, platforms: &Pl
     while let Some((document, depth)) = waiting.pop_front() {
         let children = larder_oci::children(&document)
             .map_err(|error| Unkept::later(Code::Broken, format!("a manifest of {image} is not one: {error}")))?;
-        for digest in wanted(&children, platforms, image)? {
+        for digest in wanted(&children, kept, image)? {
             if depth >= DEEPEST || digests.len() >= MAXIMUM_DIGESTS {
                 let words = format!("{image} reaches more manifests than any image has");
                 return Err(Unkept::refused(Code::TooLarge, words));
@@ -57,11 +66,14 @@ pub(super) async fn plan(puller: &Puller, image: &ImageReference, platforms: &Pl
 }
 
 /// The manifests of an index to keep. That of other platforms some are missing is no error, as long as one that is wanted is there.
-fn wanted(children: &Children, platforms: &Platforms, image: &ImageReference) -> Result<Vec<Digest>, Unkept> {
+fn wanted(children: &Children, kept: Wanted<'_>, image: &ImageReference) -> Result<Vec<Digest>, Unkept> {
     let wanted: Vec<Digest> = children
         .manifests
         .iter()
-        .filter(|manifest| platforms.want(manifest.platform.as_deref()))
+        .filter(|manifest| match kept {
+            Wanted::For(platforms) => platforms.want(manifest.platform.as_deref()),
+            Wanted::Of(digests) => digests.contains(&manifest.digest),
+        })
         .map(|manifest| manifest.digest.clone())
         .collect();
     if wanted.is_empty() && !children.manifests.is_empty() {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{self, PinView, Request, Wrong};
 use super::holders::{self, HolderOf};
 use super::keeper::{Keeper, State};
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Wanted, plan};
 use super::registry::RegistryView;
 use crate::origin::Standings;
 use crate::pins::{Declared, Failed, Holder, KeptPin, PinName, PinsError};
@@ -268,7 +268,7 @@ impl Control {
             }
             Request::Plan { image } => {
                 let platforms = api::platforms(body)?;
-                match plan(self.keeper.puller(), &image, &platforms).await {
+                match plan(self.keeper.puller(), &image, Wanted::For(&platforms)).await {
                     Ok(Plan { content, .. }) => ok(json!({
                         "image": image.to_string(), "digest": content.root.to_string(), "bytes": content.bytes,
                         "blobs": content.digests.len(),
@@ -321,10 +321,12 @@ impl Control {
     }
 
     fn show(&self, kept: KeptPin) -> Result<Value, Wrong> {
-        let going_on = self.keeper.state(&kept.pin.name.place());
+        let place = kept.pin.name.place();
+        let going_on = self.keeper.state(&place);
         let last_pull = self.last_pull(&kept);
         let mut view = PinView::new(kept, going_on.as_ref().map(|(state, progress)| (state.clone(), &**progress)));
         view.last_pull = last_pull;
+        view.until_then_error = view.until_then_error.map(|words| self.keeper.why_older_lacks(&place).unwrap_or(words));
         serde_json::to_value(view).map_err(|error| Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
 #![cfg_attr(not(test), expect(dead_code, reason = "no store with a bound is tested from outside"))]
 
+mod again;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -18,6 +20,10 @@ use super::{AsOf, Content, Declared, Failed, Holder, Pin, PinName, Pins, Place, 
 use crate::store::Store;
 pub use crate::store::conformance::LIMIT;
 use crate::store::conformance::content;
+pub(crate) use again::{
+    records_of_what_is_complete_are_written_anew, what_an_older_image_loses_is_seen_and_said,
+    what_is_complete_is_looked_at_again, what_is_protected_is_complete_once_it_is_put,
+};
 
 /// The pins under test, and the store that heeds them.
 pub type Kept = (Arc<dyn Pins>, Arc<dyn Store>);
@@ -29,6 +35,8 @@ macro_rules! every_pins_case {
             an_older_wish_replaces_nothing, a_deleted_pin_is_gone, pins_are_listed_in_pages, a_listing_goes_on_where_pins_went,
             what_is_not_complete_is_found_again, a_holder_declares_what_is_complete, an_image_of_many_layers_is_one_pin,
             a_pin_that_reaches_too_much_is_refused, what_was_declared_is_taken_back, what_is_complete_is_looked_at_again,
+            what_is_protected_is_complete_once_it_is_put, records_of_what_is_complete_are_written_anew,
+            what_an_older_image_loses_is_seen_and_said,
         }
     };
 }
@@ -327,51 +335,6 @@ pub(crate) async fn a_holder_declares_what_is_complete((pins, store): Kept) {
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun));
     assert_eq!(pins.declare(&me, AsOf(begun.0 - 10), none).await.unwrap(), Declared::Done);
     assert_eq!(pins.declared(&me).await.unwrap(), Some(begun), "an older one says nothing new");
-}
-
-/// Where there is no look over all, every pin is looked at.
-async fn is_seen_whole(pins: &dyn Pins, pin: &Pin) -> bool {
-    let seen = pins.overview().await.unwrap();
-    seen.is_none_or(|seen| pin.content.as_ref().is_some_and(|content| seen.has_all_of(content)))
-}
-
-pub(crate) async fn what_is_complete_is_looked_at_again((pins, store): Kept) {
-    let (name, other, blobs) = (named("me", "a:1"), named("me", "b:1"), [content(30, 100), content(31, 100)]);
-    assert_eq!(pins.look_again(&name).await.unwrap(), None, "there is none");
-    assert_eq!(pins.get(&name).await.unwrap(), None, "nor does it come into being");
-    store_bytes(&store, &blobs[0]).await;
-    let wish = pin(&name, at(0), &[&blobs[0], &blobs[1]]);
-    assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Incomplete([sha256(&blobs[1])].into()));
-    assert_eq!(pins.look_again(&name).await.unwrap(), None, "it is not complete");
-    store_bytes(&store, &blobs[1]).await;
-    assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Complete);
-    assert_eq!(pins.put(pin(&other, at(0), &[&blobs[0]])).await.unwrap(), Put::Complete);
-    let before = pins.get(&name).await.unwrap();
-    assert!(is_seen_whole(&*pins, &wish).await, "nothing of it needs a look");
-    assert_eq!(pins.look_again(&name).await.unwrap(), Some(Put::Complete));
-    assert_eq!(pins.get(&name).await.unwrap(), before);
-    // Whoever drops it says so, and what it was is known, protected, and to be brought again.
-    let lost = sha256(&blobs[1]);
-    store.remove_damaged(&lost).await.unwrap();
-    let mut told = BTreeSet::new();
-    while !told.contains(&lost) {
-        let some = tokio::time::timeout(Duration::from_mins(1), pins.lost()).await;
-        told.extend(some.expect("it is said"));
-    }
-    if pins.overview().await.unwrap().is_some() {
-        assert!(!is_seen_whole(&*pins, &wish).await, "it is to be looked at");
-    }
-    assert_eq!(pins.look_again(&name).await.unwrap(), Some(Put::Incomplete([lost].into())));
-    let kept = pins.get(&name).await.unwrap().unwrap();
-    assert!(kept.goes_on_as_planned(), "whoever brings it asks for what it was");
-    assert_eq!((kept.pin, kept.complete), (wish.clone(), false));
-    let page = pins.incomplete(None, 10).await.unwrap();
-    assert_eq!(page.pins.iter().map(|kept| &kept.pin.name).collect::<Vec<_>>(), [&name]);
-    assert_eq!(pins.look_again(&other).await.unwrap(), Some(Put::Complete), "nothing of it went");
-    store_bytes(&store, &blobs[1]).await;
-    assert_eq!(pins.put(wish.clone()).await.unwrap(), Put::Complete);
-    let kept = pins.get(&name).await.unwrap().unwrap();
-    assert_eq!((kept.pin, kept.complete, kept.older), (wish, true, None));
 }
 
 pub(crate) async fn what_was_declared_is_taken_back((pins, _): Kept) {

@@ -4,7 +4,7 @@
 //! other's sake, which does no harm.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::LazyLock;
 
 use larder_oci::Digest;
@@ -33,15 +33,20 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 struct Count {
     pins: u32,
-    /// Those of them that are complete.
-    complete: u32,
+    /// Those of them that promise it: they are complete, or it is of what stays until they are.
+    promised: u32,
 }
 
 /// By which it is known in this process. Keyed: whoever asks for a digest that somebody made up is not to meet one that is kept, for what a complete pin has
 /// lost is looked for in all pins.
 pub(crate) fn short(digest: &Digest) -> u64 {
+    hashed(digest.hex())
+}
+
+/// The same of something else.
+pub(crate) fn hashed(what: impl Hash) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEY.hash_one(digest.hex())
+    KEY.hash_one(what)
 }
 
 impl Kept {
@@ -57,9 +62,9 @@ impl Kept {
         }
     }
 
-    /// Whether a complete pin of a holder reaches it: that it is not there is news.
+    /// Whether a pin of a holder promises it: that it is not there is news.
     pub(crate) fn is_promised(&self, digest: &Digest) -> bool {
-        self.holders.get(&short(digest)).is_some_and(|count| count.complete > 0)
+        self.holders.get(&short(digest)).is_some_and(|count| count.promised > 0)
     }
 
     /// Whether no pin reaches anything.
@@ -70,20 +75,20 @@ impl Kept {
     /// One more pin.
     pub(crate) fn add(&mut self, kept: &KeptPin) {
         let counts = self.of(kept);
-        for digest in reached(kept) {
+        for (digest, is_promised) in reached(kept) {
             let count = counts.entry(digest).or_default();
             count.pins = count.pins.saturating_add(1);
-            count.complete = count.complete.saturating_add(u32::from(kept.complete));
+            count.promised = count.promised.saturating_add(u32::from(is_promised));
         }
     }
 
     /// One pin less, which was added as it is.
     pub(crate) fn remove(&mut self, kept: &KeptPin) {
         let counts = self.of(kept);
-        for digest in reached(kept) {
+        for (digest, is_promised) in reached(kept) {
             if let Some(count) = counts.get_mut(&digest) {
                 count.pins -= 1;
-                count.complete = count.complete.saturating_sub(u32::from(kept.complete));
+                count.promised = count.promised.saturating_sub(u32::from(is_promised));
                 if count.pins == 0 {
                     counts.remove(&digest);
                 }
@@ -96,21 +101,25 @@ impl Kept {
     }
 }
 
-/// Each as often as it is named, so that adding and removing are each other's opposite.
-fn reached(kept: &KeptPin) -> impl Iterator<Item = u64> {
-    let contents = [kept.pin.content.as_ref(), kept.older.as_ref()];
-    contents.into_iter().flatten().flat_map(|content| content.digests.iter().map(short))
+/// Each as often as it is named, so that adding and removing are each other's opposite; and whether it is promised. What is known to be lost is not.
+fn reached(kept: &KeptPin) -> impl Iterator<Item = (u64, bool)> {
+    let older_stays = kept.promised().is_some() && !kept.complete && !kept.older_lacks;
+    let contents = [(kept.pin.content.as_ref(), kept.complete), (kept.older.as_ref(), older_stays)];
+    let known = contents.into_iter().filter_map(|(content, is_promised)| Some((content?, is_promised)));
+    known.flat_map(|(content, is_promised)| content.digests.iter().map(move |digest| (short(digest), is_promised)))
 }
 
 /// What is to be written for a pin that follows `old`, before it is known what of it is there; `None`: there is one of a newer wish.
 pub(crate) fn follow(old: Option<KeptPin>, mut pin: Pin) -> Option<KeptPin> {
-    let Some(old) = old else { return Some(KeptPin { pin: whole(pin), complete: false, older: None }) };
+    let Some(old) = old else {
+        return Some(KeptPin { pin: whole(pin), complete: false, older: None, older_lacks: false });
+    };
     if old.pin.put_at > pin.put_at {
         return None;
     }
     pin = whole(pin);
-    let older = if old.complete { old.pin.content } else { old.older };
-    Some(KeptPin { pin, complete: false, older })
+    let (older, older_lacks) = if old.complete { (old.pin.content, false) } else { (old.older, old.older_lacks) };
+    Some(KeptPin { pin, complete: false, older, older_lacks })
 }
 
 /// The root is reached, too.
@@ -129,8 +138,15 @@ impl KeptPin {
         self.pin.content.as_ref().is_some_and(|content| self.older.as_ref().is_none_or(|older| older == content))
     }
 
+    /// What is there and stays, as far as anybody knows: what it reaches if it is complete, else what an older one does. What it has lost itself is being
+    /// brought again, and no promise.
+    pub(crate) fn promised(&self) -> Option<&Content> {
+        let older = || self.older.as_ref().filter(|older| Some(*older) != self.pin.content.as_ref());
+        if self.complete { self.pin.content.as_ref() } else { older() }
+    }
+
     /// The same once all that it reaches was found.
     pub(crate) fn completed(self) -> Self {
-        Self { complete: true, older: None, ..self }
+        Self { complete: true, older: None, older_lacks: false, ..self }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use larder_oci::Digest;
 
 use super::kept::{Kept, follow};
-use super::{AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Place, Put};
+use super::{AsOf, Content, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Page, Pin, PinName, Place, Put};
 
 /// The pins.
 #[derive(Debug, Default)]
@@ -19,13 +19,8 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// `is_here` is asked after the pin is in force.
     pub(crate) fn put(&mut self, pin: Pin, is_here: impl Fn(&Digest) -> bool) -> Put {
-        let place = pin.name.place();
-        let old = self.pins.get(&place);
-        let Some(mut next) = follow(old.cloned(), pin) else { return Put::Superseded };
-        let missing =
-            next.pin.content.as_ref().map(|content| {
-                content.digests.iter().filter(|digest| !is_here(digest)).cloned().collect::<BTreeSet<_>>()
-            });
+        let Some(mut next) = follow(self.get(&pin.name), pin) else { return Put::Superseded };
+        let missing = next.pin.content.as_ref().map(|content| missing(content, is_here));
         let put = match missing {
             Some(missing) if missing.is_empty() => {
                 next = next.completed();
@@ -33,17 +28,37 @@ impl Ledger {
             }
             missing => Put::Incomplete(missing.unwrap_or_default()),
         };
+        self.write(next);
+        put
+    }
+
+    /// See [`Pins::protect`](super::Pins::protect).
+    pub(crate) fn protect(&mut self, pin: Pin) -> bool {
+        let old = self.get(&pin.name);
+        let complete = old.as_ref().filter(|old| old.complete).map(|old| old.pin.clone());
+        let Some(next) = follow(old, pin) else { return false };
+        if complete.as_ref() != Some(&next.pin) {
+            self.write(next);
+        }
+        true
+    }
+
+    fn write(&mut self, next: KeptPin) {
         self.kept.add(&next);
-        if let Some(old) = self.pins.insert(place, next) {
+        if let Some(old) = self.pins.insert(next.pin.name.place(), next) {
             self.kept.remove(&old);
         }
-        put
     }
 
     /// See [`Pins::look_again`](super::Pins::look_again).
     pub(crate) fn look_again(&mut self, name: &PinName, is_here: impl Fn(&Digest) -> bool) -> Option<Put> {
-        let kept = self.get(name).filter(|kept| kept.complete)?;
-        Some(self.put(kept.pin, is_here))
+        let kept = self.get(name)?;
+        let missing = missing(kept.promised()?, &is_here);
+        if kept.complete {
+            return Some(self.put(kept.pin, is_here));
+        }
+        self.write(KeptPin { older_lacks: !missing.is_empty(), ..kept });
+        Some(if missing.is_empty() { Put::Complete } else { Put::Incomplete(missing) })
     }
 
     pub(crate) fn get(&self, name: &PinName) -> Option<KeptPin> {
@@ -99,4 +114,8 @@ impl Ledger {
         let oldest = of_pull.min_by_key(|kept| kept.pin.put_at).map(|kept| kept.pin.name.clone());
         oldest.is_some_and(|name| self.delete(&name))
     }
+}
+
+fn missing(content: &Content, is_here: impl Fn(&Digest) -> bool) -> BTreeSet<Digest> {
+    content.digests.iter().filter(|digest| !is_here(digest)).cloned().collect()
 }

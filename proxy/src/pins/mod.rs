@@ -11,10 +11,10 @@
 //! Invariants of every implementation:
 //! - From the moment that [`Pins::put`] returns, nothing that the pin reaches is removed, whether it is there yet or comes later.
 //! - While a pin is incomplete, what an older, complete one of its name reaches stays. So an image that moved upstream and cannot be
-//!   fetched now is still there as it was.
+//!   fetched now is still there as it was, and is looked after in the same way.
 //! - A pin of an older wish never replaces one of a newer ([`Put::Superseded`]).
 //! - A pin that is complete was so when it was looked at; nothing of it went since by our doing. What a disk or a person took is found by looking again
-//!   ([`Pins::look_again`], [`Pins::lost`]).
+//!   ([`Pins::look_again`], [`Pins::lost`]). The small records by which it is given are there as well, or are written anew ([`records`]).
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -25,6 +25,7 @@ pub(crate) mod lost;
 mod name;
 mod overview;
 mod platform;
+pub(crate) mod records;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -89,6 +90,8 @@ pub struct KeptPin {
     pub complete: bool,
     /// What an older, complete pin of this name reaches, while this one is incomplete.
     pub older: Option<Content>,
+    /// Something of that was not there when it was last looked for, and is brought again where that can be.
+    pub older_lacks: bool,
 }
 
 /// What came of putting a pin.
@@ -151,7 +154,14 @@ pub enum PinsError {
 pub trait Pins: Send + Sync + 'static {
     /// Writes a pin, durably, over an older one of its name, and then looks for what it reaches. To be repeated (with the same `put_at`) as what it
     /// reaches becomes known and arrives, until it is [`Put::Complete`]. A pin without [`Pin::content`] keeps what its predecessor reaches.
+    ///
+    /// With a content it is for whoever has seen the repository deliver all that is there of it, without credentials: what is complete is given by it, and
+    /// where the records of that are not there they are written. Who has not seen that yet calls [`Self::protect`].
     fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>>;
+
+    /// Writes a pin in the same way and looks for nothing: what it reaches stays from now on, and it is not complete, whatever is there, unless it is so
+    /// already and says the same. `false`: there is one of a newer wish, and nothing was written.
+    fn protect(&self, pin: Pin) -> BoxFuture<'_, Result<bool, PinsError>>;
 
     /// A pin. One that cannot be read counts as absent.
     fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>>;
@@ -169,20 +179,21 @@ pub trait Pins: Send + Sync + 'static {
     /// another one is known to be at may be left out.
     fn incomplete(&self, after: Option<&Place>, limit: usize) -> BoxFuture<'_, Result<Page, PinsError>>;
 
-    /// What of all blobs is there, where one look over all of them costs less than one for each: then only pins that reach something else have to be looked at
-    /// ([`Self::look_again`]). `None`: all of them.
+    /// What of all blobs and records is there, where one look over all of them costs less than one for each: then only pins that promise something else have to
+    /// be looked at ([`Self::look_again`]). `None`: all of them.
     fn overview(&self) -> BoxFuture<'_, Result<Option<Overview>, PinsError>>;
 
-    /// Looks once more for what a complete pin reaches, by what can be seen at little cost: that it is there, and where that is seen without reading it, not
-    /// cut short. If all of it is, nothing is written; what is missing makes the pin incomplete, and an error changes nothing. `None`: there is no complete
-    /// pin of that name, and none comes into being.
+    /// Looks once more for what a pin promises (what it reaches if it is complete, else [`KeptPin::older`]), by what can be seen at little cost: that it is
+    /// there, and where that is seen without reading it, not cut short. If all of it is, no pin is written; what is missing makes a complete pin incomplete,
+    /// and else is noted ([`KeptPin::older_lacks`]). An error changes nothing. Records that are not there are written anew. `None`: there is no pin of that name
+    /// that promises something, and none comes into being.
     fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>>;
 
     /// How often that is worth what it costs.
     fn look_again_after(&self) -> Duration;
 
-    /// Waits until blobs that complete pins may reach were found damaged, or not found; which. One waits at a time. Pins that are complete and reach one of
-    /// them are to be looked at.
+    /// Waits until blobs that pins may promise were found damaged, or not found; which. One waits at a time. Pins that promise one of them are to be looked
+    /// at.
     fn lost(&self) -> BoxFuture<'_, BTreeSet<Digest>>;
 
     /// Removes a pin and what is older of its name; whether there was one. What only it reached may go from now on.

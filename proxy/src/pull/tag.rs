@@ -127,7 +127,9 @@ impl Shared {
         self.count_stale(name, said);
         tracing::info!(registry = %name.registry, repository = %name.repository, digest = %record.digest,
             said = said.as_str(), "the origin does not confirm the tag; serving what it last meant");
+        // Of one that was written anew nobody knows.
         let age = SystemTime::now().duration_since(record.checked_at).ok();
+        let age = age.filter(|_| record.checked_at > SystemTime::UNIX_EPOCH);
         ManifestAnswer::unconfirmed(answer::stale(reply, said, age), record.digest)
     }
 

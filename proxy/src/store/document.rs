@@ -122,6 +122,9 @@ pub(super) struct PinDocument {
     complete: bool,
     content: Option<ContentDocument>,
     older: Option<ContentDocument>,
+    /// Absent: no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    older_lacks: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,7 +148,7 @@ impl From<ContentDocument> for Content {
 
 impl PinDocument {
     pub(super) fn new(kept: KeptPin) -> Self {
-        let KeptPin { pin: Pin { name, platforms, put_at, content }, complete, older } = kept;
+        let KeptPin { pin: Pin { name, platforms, put_at, content }, complete, older, older_lacks } = kept;
         let platforms = match platforms {
             Platforms::All => None,
             Platforms::Only(platforms) => Some(platforms.iter().map(ToString::to_string).collect()),
@@ -159,6 +162,7 @@ impl PinDocument {
             complete,
             content: content.map(Into::into),
             older: older.map(Into::into),
+            older_lacks,
         }
     }
 
@@ -176,6 +180,7 @@ impl PinDocument {
             }
         };
         let pin = Pin { name, platforms, put_at: self.put_at, content: self.content.map(Into::into) };
-        Some(KeptPin { pin, complete: self.complete, older: self.older.map(Into::into) })
+        let (older, older_lacks) = (self.older.map(Into::into), self.older_lacks);
+        Some(KeptPin { pin, complete: self.complete, older, older_lacks })
     }
 }

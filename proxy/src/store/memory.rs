@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
-use larder_oci::{Digest, Tag};
+use larder_oci::{Digest, ImageReference, Tag};
 use rustix::fs::MemfdFlags;
 
 use super::blob::{Keeper, WritePartial};
@@ -22,7 +22,10 @@ use super::{
 use crate::pins::kept::KeptBy;
 use crate::pins::ledger::Ledger;
 use crate::pins::lost::Lost;
-use crate::pins::{AsOf, Declared, Failed, Holder, KeptPin, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put};
+use crate::pins::records::{self, name_of, tag_of};
+use crate::pins::{
+    AsOf, Content, Declared, Failed, Holder, KeptPin, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put,
+};
 
 /// Links and tags together.
 const MAXIMUM_RECORDS: usize = 100_000;
@@ -200,6 +203,23 @@ impl State {
             return Ok(());
         }
         Err(StoreError::Full { reason: format!("{MAXIMUM_RECORDS} links and tags") })
+    }
+
+    /// Those that are not there, of an image that is or was complete.
+    fn write_records(&mut self, image: &ImageReference, content: &Content) {
+        let name = name_of(image);
+        for digest in &content.digests {
+            let link = || records::link(digest.clone());
+            self.links.entry((name.clone(), digest.clone())).or_insert_with(link);
+        }
+        let Some(tag) = tag_of(image) else { return };
+        let is_given = |digest: &Digest| {
+            self.blobs.contains_key(digest) && self.links.contains_key(&(name.clone(), digest.clone()))
+        };
+        let key = (name.clone(), tag);
+        if self.tags.get(&key).is_none_or(|record| record.digest != content.root && !is_given(&record.digest)) {
+            self.tags.insert(key, records::tag_record(content));
+        }
     }
 
     /// Registers a writer; its file, how much is in it, and where that came from.
@@ -423,9 +443,18 @@ impl Pins for MemoryStore {
         if let Err(error) = pin.check() {
             return Box::pin(ready(Err(error)));
         }
-        let State { pins, blobs, .. } = &mut *lock(&self.state);
+        let mut state = lock(&self.state);
+        let State { pins, blobs, .. } = &mut *state;
+        let promised = (!pin.name.holder.is_pull()).then(|| (pin.name.image.clone(), pin.content.clone()));
         let put = pins.put(pin, |digest| blobs.contains_key(digest));
+        if let Some((image, Some(content))) = promised.filter(|_| put == Put::Complete) {
+            state.write_records(&image, &content);
+        }
         Box::pin(ready(Ok(put)))
+    }
+
+    fn protect(&self, pin: Pin) -> BoxFuture<'_, Result<bool, PinsError>> {
+        Box::pin(ready(pin.check().map(|()| lock(&self.state).pins.protect(pin))))
     }
 
     fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
@@ -451,8 +480,13 @@ impl Pins for MemoryStore {
     }
 
     fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
-        let State { pins, blobs, .. } = &mut *lock(&self.state);
+        let mut state = lock(&self.state);
+        let State { pins, blobs, .. } = &mut *state;
+        let promised = pins.get(name).and_then(|kept| kept.promised().cloned());
         let looked = pins.look_again(name, |digest| blobs.contains_key(digest));
+        if let Some(content) = promised {
+            state.write_records(&name.image, &content);
+        }
         Box::pin(ready(Ok(looked)))
     }
 

@@ -175,7 +175,7 @@ impl Cluster {
         let Ok(Some(seen)) = self.pins.overview().await else { return };
         let Ok(page) = self.pins.list(Some(&me()), None, 1000).await else { return };
         for kept in page.pins {
-            if kept.pin.content.as_ref().is_some_and(|content| !seen.has_all_of(content)) {
+            if kept.older_lacks || !seen.has_all_of(&kept) {
                 let _ = self.pins.look_again(&kept.pin.name).await;
             }
         }

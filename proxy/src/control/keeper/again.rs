@@ -1,4 +1,4 @@
-//! Whether what is complete still is: disks lose files, and people remove them. All pins are looked at after the start and from time to time, beside the work and
+//! Whether what is complete still is, and what stays until something else is: disks lose files, and people remove them. All pins are looked at after the start and from time to time, beside the work and
 //! slowly, and those that reach what the store has found missing or damaged at once. One that lacks something is fetched as any other, and says so.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use larder_oci::Digest;
 use tokio::time::{Instant, sleep};
 
 use super::{Keeper, LOOK};
-use crate::pins::{KeptPin, Overview, PinName, Put};
+use crate::pins::{KeptPin, Overview, Put};
 
 /// Pins that are listed at a time.
 const PAGE: usize = 100;
@@ -47,16 +47,17 @@ impl Keeper {
         tokio::join!(all, lost);
     }
 
-    /// All that are complete and wanted; one that the store does not tell about stays as it is.
+    /// All that promise something and are wanted; one that the store does not tell about stays as it is.
     async fn look_again_at(&self, is_wanted: impl Fn(&KeptPin) -> bool) {
         let mut after = None;
         loop {
             let began = Instant::now();
             match self.pins.list(None, after.as_ref(), PAGE).await {
                 Ok(page) => {
-                    for kept in page.pins.iter().filter(|kept| kept.complete && !kept.pin.name.holder.is_pull()) {
+                    let promising = |kept: &&KeptPin| kept.promised().is_some() && !kept.pin.name.holder.is_pull();
+                    for kept in page.pins.iter().filter(promising) {
                         if is_wanted(kept) {
-                            self.look_again_at_one(&kept.pin.name).await;
+                            self.look_again_at_one(kept).await;
                         }
                     }
                     after = page.next;
@@ -73,10 +74,20 @@ impl Keeper {
         }
     }
 
-    async fn look_again_at_one(&self, name: &PinName) {
+    async fn look_again_at_one(&self, kept: &KeptPin) {
+        let name = &kept.pin.name;
         match self.pins.look_again(name).await {
             Ok(Some(Put::Incomplete(missing))) => {
                 let first = missing.first().map_or_else(String::new, Digest::to_string);
+                if !kept.complete {
+                    // What is known is tried for as often as the pin itself.
+                    if !kept.older_lacks {
+                        tracing::warn!(image = %name.image, holder = %name.holder, missing = missing.len(), first,
+                            "of what an image was before, and is kept, something is lost; it is fetched");
+                        self.hasten(kept);
+                    }
+                    return;
+                }
                 tracing::warn!(image = %name.image, holder = %name.holder, missing = missing.len(), first,
                     "a pin that was complete is not any more; what is missing is fetched");
                 // One too many is found by whoever looks for what is not complete.
@@ -91,11 +102,11 @@ impl Keeper {
     }
 }
 
-/// Something that it reaches was not there, or came since.
+/// Something that it promises was not there, or came since.
 fn lacks(kept: &KeptPin, seen: &Overview) -> bool {
-    kept.pin.content.as_ref().is_some_and(|content| !seen.has_all_of(content))
+    kept.older_lacks || !seen.has_all_of(kept)
 }
 
 fn reaches(kept: &KeptPin, lost: &BTreeSet<Digest>) -> bool {
-    kept.pin.content.as_ref().is_some_and(|content| !content.digests.is_disjoint(lost))
+    kept.promised().is_some_and(|content| !content.digests.is_disjoint(lost))
 }

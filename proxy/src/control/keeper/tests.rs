@@ -30,6 +30,10 @@ impl Pins for Slow {
         })
     }
 
+    fn protect(&self, pin: Pin) -> BoxFuture<'_, Result<bool, PinsError>> {
+        self.pins.protect(pin)
+    }
+
     fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
         self.pins.get(name)
     }

@@ -46,6 +46,10 @@ impl Pins for Bucket {
         Box::pin(std::future::ready(put))
     }
 
+    fn protect(&self, _: Pin) -> BoxFuture<'_, Result<bool, PinsError>> {
+        panic!("nobody asks for it")
+    }
+
     fn get(&self, _: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
         panic!("nobody asks for it")
     }

@@ -183,6 +183,11 @@ impl Layout {
         self.of_cluster("links")
     }
 
+    /// The folder of a repository's links.
+    pub(super) fn links_of(&self, name: &Name) -> String {
+        self.of_name("links", name)
+    }
+
     /// Sorts behind every link of a repository, and before those of the next.
     pub(super) fn behind_links(&self, name: &Name) -> String {
         format!("{}/~", self.of_name("links", name))
@@ -190,10 +195,25 @@ impl Layout {
 
     /// Whose link a key is; `None` if it is none, or of a registry whose name is too long to stand in it.
     pub(super) fn name_of_link(&self, key: &str) -> Option<Name> {
-        let (name, _) = key.strip_prefix(&self.links())?.strip_prefix('/')?.rsplit_once("/_/")?;
-        let (registry, repository) = name.split_once('/')?;
-        let registry = Registry::from_path_segment(&registry.replace('+', ":")).ok()?;
-        Some(Name { registry, repository: Repository::parse(repository).ok()? })
+        Some(parted(key, &self.links())?.0)
+    }
+
+    /// The same, and of what it is.
+    pub(super) fn link_of(&self, key: &str) -> Option<(Name, Digest)> {
+        let (name, last) = parted(key, &self.links())?;
+        let (algorithm, hex) = last.split_once('-')?;
+        Some((name, Digest::parse(&format!("{algorithm}:{hex}")).ok()?))
+    }
+
+    /// The folder of all tags.
+    pub(super) fn all_tags(&self) -> String {
+        self.of_cluster("tags")
+    }
+
+    /// Which tag of whom a key is of; `None` as of links.
+    pub(super) fn tag_of(&self, key: &str) -> Option<(Name, Tag)> {
+        let (name, last) = parted(key, &self.all_tags())?;
+        Some((name, Tag::parse(last).ok()?))
     }
 
     /// The folder of a repository's tags.
@@ -204,6 +224,14 @@ impl Layout {
     pub(super) fn tag(&self, name: &Name, tag: &Tag) -> String {
         format!("{}/{}", self.tags(name), tag.as_str())
     }
+}
+
+/// Whose record a key below a folder of them is, and its last part.
+fn parted<'a>(key: &'a str, folder: &str) -> Option<(Name, &'a str)> {
+    let (name, last) = key.strip_prefix(folder)?.strip_prefix('/')?.rsplit_once("/_/")?;
+    let (registry, repository) = name.split_once('/')?;
+    let registry = Registry::from_path_segment(&registry.replace('+', ":")).ok()?;
+    Some((Name { registry, repository: Repository::parse(repository).ok()? }, last))
 }
 
 /// A key as the client of buckets wants it.
@@ -254,6 +282,8 @@ mod tests {
         assert_eq!(layout.name_of_link(&layout.link(&name, &digest)).as_ref(), Some(&name));
         let tag = Tag::parse("v1").unwrap();
         assert_eq!(layout.name_of_link(&layout.tag(&name, &tag)), None);
+        assert_eq!(layout.link_of(&layout.link(&name, &digest)), Some((name.clone(), digest.clone())));
+        assert_eq!(layout.tag_of(&layout.tag(&name, &tag)), Some((name.clone(), tag.clone())));
         assert_eq!(layout.tag(&name, &tag), "a/b/clusters/one/tags/reg.example.com__5000/team/app/_/v1");
         assert_eq!(Layout::new("", "one".parse().unwrap()).version(), "version");
     }

@@ -309,9 +309,8 @@ impl Store for BucketStore {
     }
 
     fn put_link(&self, name: &Name, link: Link) -> BoxFuture<'_, Result<(), StoreError>> {
-        let key = self.shared.layout.link(name, &link.digest);
-        let document = LinkDocument::new(name, link);
-        Box::pin(async move { self.shared.put_record(&key, &document).await })
+        let name = name.clone();
+        Box::pin(async move { self.shared.put_link(&name, link).await })
     }
 
     fn remove_link(&self, name: &Name, digest: &Digest) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -328,9 +327,8 @@ impl Store for BucketStore {
     }
 
     fn put_tag(&self, name: &Name, tag: &Tag, record: TagRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        let key = self.shared.layout.tag(name, tag);
-        let document = TagDocument::new(name, tag, record);
-        Box::pin(async move { self.shared.put_record(&key, &document).await })
+        let (name, tag) = (name.clone(), tag.clone());
+        Box::pin(async move { self.shared.put_tag(&name, &tag, record).await })
     }
 
     fn tags(&self, name: &Name) -> BoxFuture<'_, Result<Vec<Tag>, StoreError>> {

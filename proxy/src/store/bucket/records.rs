@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use larder_oci::Tag;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -14,9 +15,9 @@ use super::client::Who;
 use super::recent::Recent;
 use super::shared::Shared;
 use super::turns::Turns;
-use crate::store::document::{self, MAXIMUM_LENGTH};
+use crate::store::document::{self, LinkDocument, MAXIMUM_LENGTH, TagDocument};
 use crate::store::lease::lock;
-use crate::store::{MAXIMUM_LISTED_TAGS, Name, StoreError};
+use crate::store::{Link, MAXIMUM_LISTED_TAGS, Name, StoreError, TagRecord};
 
 /// Records that wait for the bucket.
 const MOST_OWED: usize = 10_000;
@@ -109,6 +110,21 @@ impl Shared {
             return Err(unfit(format!("a record of {} bytes would never be read", bytes.len())));
         }
         self.settle(key, Some(Bytes::from(bytes))).await
+    }
+
+    pub(super) async fn put_link(&self, name: &Name, link: Link) -> Result<(), StoreError> {
+        let key = self.layout.link(name, &link.digest);
+        self.put_record(&key, &LinkDocument::new(name, link)).await
+    }
+
+    pub(super) async fn put_tag(&self, name: &Name, tag: &Tag, record: TagRecord) -> Result<(), StoreError> {
+        let key = self.layout.tag(name, tag);
+        self.put_record(&key, &TagDocument::new(name, tag, record)).await
+    }
+
+    /// What was learnt of a record is not believed any more; what is owed is.
+    pub(super) fn forget_record(&self, key: &str) {
+        self.records.recent.forget(key);
     }
 
     /// Removes a record. Not an error if there is none.

@@ -4,7 +4,7 @@
 //! at a time. The folder's layout is in `docs/store.md`.
 //!
 //! [`DirectoryStore`] (here) hands every operation to the `gate`, which runs it on a blocking thread with a time limit; `shared` holds
-//! what they share. `blobs` (with a `sidecar` each), `partials` and `record` are the three kinds of content, `pins` says what stays, `room` decides what must go, `upkeep` and
+//! what they share. `blobs` (with a `sidecar` each), `partials` and `record` are the three kinds of content, `pins` says what stays (and `whole` whether it does), `room` decides what must go, `upkeep` and
 //! `scrub` run in the background.
 
 mod blobs;
@@ -24,6 +24,7 @@ mod sidecar;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod whole;
 
 use std::fmt;
 use std::path::PathBuf;

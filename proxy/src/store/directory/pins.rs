@@ -13,23 +13,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use larder_oci::Digest;
+use larder_oci::{Digest, ImageReference};
 use serde::{Deserialize, Serialize};
 
-use super::blobs::Removal;
 use super::folder::Folder;
 use super::record;
 use super::room::Oldest;
 use super::shared::Shared;
-use super::{DirectoryStore, layout, sidecar};
+use super::{DirectoryStore, layout, whole};
 use crate::pins::kept::{Kept, KeptBy, follow};
+use crate::pins::records::{Anew, Lacking};
 use crate::pins::{
-    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put,
-    SHARDS,
+    AsOf, Content, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Overview, Page, Pin, PinName, Pins, PinsError,
+    Place, Put, SHARDS,
 };
-use crate::store::StoreError;
 use crate::store::document::{self, MAXIMUM_PIN_LENGTH, PinDocument};
 use crate::store::lease::lock;
+use crate::store::{Store as _, StoreError};
 use futures_util::future::BoxFuture;
 
 /// Folders of a holder.
@@ -203,85 +203,128 @@ fn put(shared: &Shared, pin: Pin) -> Result<Put, StoreError> {
     put_over(shared, &place, old.as_ref(), pin)
 }
 
+/// See [`Pins::protect`].
+fn protect(shared: &Shared, pin: Pin) -> Result<bool, StoreError> {
+    let place = pin.name.place();
+    let Some(_writing) = shared.pins.lock(&place) else { return Ok(false) };
+    let old = read(shared, &place)?;
+    let Some(next) = follow(old.clone(), pin) else { return Ok(false) };
+    if !old.as_ref().is_some_and(|old| old.complete && old.pin == next.pin) {
+        put_next(shared, &place, old.as_ref(), &next, |next| Ok((next, Put::Incomplete(BTreeSet::new()))))?;
+    }
+    Ok(true)
+}
+
 /// In the place of `old`, with the place's lock held.
 fn put_over(shared: &Shared, place: &Place, old: Option<&KeptPin>, pin: Pin) -> Result<Put, StoreError> {
     let Some(next) = follow(old.cloned(), pin) else { return Ok(Put::Superseded) };
+    put_next(shared, place, old, &next, |next| look_for(shared, next))
+}
+
+/// The same; `look` is asked what of it is there once the pin is in force.
+fn put_next(
+    shared: &Shared,
+    place: &Place,
+    old: Option<&KeptPin>,
+    next: &KeptPin,
+    look: impl FnOnce(KeptPin) -> Result<(KeptPin, Put), StoreError>,
+) -> Result<Put, StoreError> {
     let is_counted = shared.pins.includes(place);
     if is_counted {
-        lock(&shared.pins.kept).add(&next);
+        lock(&shared.pins.kept).add(next);
     }
-    let written = write(shared, place, next.clone(), old);
+    let written = look(next.clone()).and_then(|(now, put)| write(shared, place, &now, old).map(|()| (now, put)));
     if is_counted {
         let mut kept = lock(&shared.pins.kept);
         match &written {
             Ok((now, _)) => {
                 kept.add(now);
-                kept.remove(&next);
+                kept.remove(next);
                 if let Some(old) = old {
                     kept.remove(old);
                 }
             }
-            Err(_) => kept.remove(&next),
+            Err(_) => kept.remove(next),
         }
     }
     written.map(|(_, put)| put)
 }
 
-/// Writes a pin that is counted; what it is on the disk now.
-fn write(shared: &Shared, place: &Place, next: KeptPin, old: Option<&KeptPin>) -> Result<(KeptPin, Put), StoreError> {
-    let (path, mark) = (layout::pin(layout::PINS, place), layout::pin(layout::INCOMPLETE, place));
-    let (next, put) = match &next.pin.content {
-        None => (next, Put::Incomplete(BTreeSet::new())),
-        Some(content) => {
-            let mut missing = BTreeSet::new();
-            for digest in &content.digests {
-                if !shared.blobs.has(&shared.folder, digest)? {
-                    missing.insert(digest.clone());
-                }
-            }
-            if missing.is_empty() { (next.completed(), Put::Complete) } else { (next, Put::Incomplete(missing)) }
+/// What of a pin that is counted is there.
+fn look_for(shared: &Shared, next: KeptPin) -> Result<(KeptPin, Put), StoreError> {
+    let Some(content) = &next.pin.content else { return Ok((next, Put::Incomplete(BTreeSet::new()))) };
+    let mut missing = BTreeSet::new();
+    for digest in &content.digests {
+        if !shared.blobs.has(&shared.folder, digest)? {
+            missing.insert(digest.clone());
         }
-    };
-    if old == Some(&next) {
-        return Ok((next, put));
     }
-    let put_at = next.pin.put_at;
+    Ok(if missing.is_empty() { (next.completed(), Put::Complete) } else { (next, Put::Incomplete(missing)) })
+}
+
+/// Writes it, as it is on the disk from now on.
+fn write(shared: &Shared, place: &Place, next: &KeptPin, old: Option<&KeptPin>) -> Result<(), StoreError> {
+    let mark = layout::pin(layout::INCOMPLETE, place);
+    if old == Some(next) {
+        return Ok(());
+    }
     if !next.complete && old.is_none_or(|old| old.complete) {
         shared.folder.replace(&mark, b"")?;
     }
-    record::write_bounded(shared, &path, &PinDocument::new(next.clone()), MAXIMUM_PIN_LENGTH, Some(put_at))?;
+    write_document(shared, place, next)?;
     if next.complete && old.is_some_and(|old| !old.complete) {
         // One that stays is found to be of a complete pin, and goes then.
         let _ = shared.folder.remove(&mark);
     }
-    Ok((next, put))
+    Ok(())
 }
 
-/// See [`Pins::look_again`]. Reads only, unless something is missing.
-fn look_again(shared: &Shared, place: &Place) -> Result<Option<Put>, StoreError> {
+/// See [`Pins::look_again`]: what came of it, and what has to be written anew by which image. Reads only, unless something is missing.
+fn look_again(shared: &Shared, place: &Place) -> Result<Option<Looked>, StoreError> {
     let Some(_writing) = shared.pins.lock(place) else { return Ok(None) };
-    let Some(old) = read(shared, place)?.filter(|kept| kept.complete) else { return Ok(None) };
-    let mut is_whole = true;
-    for digest in old.pin.content.iter().flat_map(|content| &content.digests) {
-        if let Some(inode) = cut_short(shared, digest)? {
-            shared.remove_damaged(digest, Removal::DamagedInode(inode))?;
+    let Some(old) = read(shared, place)? else { return Ok(None) };
+    let Some(content) = old.promised().cloned() else { return Ok(None) };
+    let missing = whole::missing(shared, &content)?;
+    let image = old.pin.name.image.clone();
+    let lacking = whole::lacking(shared, &image, &content)?;
+    let put = match (missing.is_empty(), old.complete) {
+        (true, true) => Put::Complete,
+        (false, true) => put_over(shared, place, Some(&old), old.pin.clone())?,
+        (is_whole, false) => {
+            note_older(shared, place, &old, !is_whole)?;
+            if is_whole { Put::Complete } else { Put::Incomplete(missing) }
         }
-        is_whole &= shared.blobs.has(&shared.folder, digest)?;
-    }
-    if is_whole {
-        return Ok(Some(Put::Complete));
-    }
-    put_over(shared, place, Some(&old), old.pin.clone()).map(Some)
+    };
+    Ok(Some(Looked { put, image, content, lacking }))
 }
 
-/// The file of a blob that is certainly not all of it: it is empty, or not as long as its checksums say. Where neither is seen, its bytes are the scrub's matter.
-fn cut_short(shared: &Shared, digest: &Digest) -> Result<Option<u64>, StoreError> {
-    let Some(blob) = shared.folder.facts(&layout::blob(digest))?.filter(|blob| blob.regular) else { return Ok(None) };
-    let is_short = match sidecar::read(&shared.folder, digest) {
-        Some(checksums) => checksums.length() != blob.length,
-        None => blob.length == 0 && Digest::of(digest.algorithm(), b"") != *digest,
-    };
-    Ok(is_short.then_some(blob.inode))
+/// What a look at a pin has found.
+struct Looked {
+    put: Put,
+    image: ImageReference,
+    content: Content,
+    lacking: Lacking,
+}
+
+/// With the place's lock held.
+fn note_older(shared: &Shared, place: &Place, old: &KeptPin, older_lacks: bool) -> Result<(), StoreError> {
+    if old.older_lacks == older_lacks {
+        return Ok(());
+    }
+    let next = KeptPin { older_lacks, ..old.clone() };
+    write_document(shared, place, &next)?;
+    if shared.pins.includes(place) {
+        let mut kept = lock(&shared.pins.kept);
+        kept.add(&next);
+        kept.remove(old);
+    }
+    Ok(())
+}
+
+fn write_document(shared: &Shared, place: &Place, kept: &KeptPin) -> Result<(), StoreError> {
+    let path = layout::pin(layout::PINS, place);
+    let put_at = kept.pin.put_at;
+    record::write_bounded(shared, &path, &PinDocument::new(kept.clone()), MAXIMUM_PIN_LENGTH, Some(put_at))
 }
 
 fn delete(shared: &Shared, place: &Place) -> Result<bool, StoreError> {
@@ -446,11 +489,40 @@ impl DirectoryStore {
     }
 }
 
+impl DirectoryStore {
+    /// One after the other: an image may have thousands, and no operation on a disk takes long.
+    async fn write_anew(&self, anew: Anew) -> Result<(), StoreError> {
+        for link in anew.links {
+            self.put_link(&anew.name, link).await?;
+        }
+        if let Some((tag, record)) = anew.tag {
+            self.put_tag(&anew.name, &tag, record).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Pins for DirectoryStore {
     fn put(&self, pin: Pin) -> BoxFuture<'_, Result<Put, PinsError>> {
         Box::pin(async move {
             pin.check()?;
-            Ok(self.durable("write a pin", move |shared| put(shared, pin)).await?)
+            let (image, content) = (pin.name.image.clone(), pin.content.clone());
+            // What was pulled is given by what it was pulled by, and promised to nobody.
+            let content = content.filter(|_| !pin.name.holder.is_pull());
+            let put = self.durable("write a pin", move |shared| put(shared, pin)).await?;
+            if let Some(content) = content.filter(|_| put == Put::Complete) {
+                let of = (image.clone(), content.clone());
+                let lacking = self.with_pins("look for records", move |shared| whole::lacking(shared, &of.0, &of.1));
+                self.write_anew(lacking.await?.anew(&image, &content)).await?;
+            }
+            Ok(put)
+        })
+    }
+
+    fn protect(&self, pin: Pin) -> BoxFuture<'_, Result<bool, PinsError>> {
+        Box::pin(async move {
+            pin.check()?;
+            Ok(self.durable("write a pin", move |shared| protect(shared, pin)).await?)
         })
     }
 
@@ -485,10 +557,15 @@ impl Pins for DirectoryStore {
 
     fn look_again(&self, name: &PinName) -> BoxFuture<'_, Result<Option<Put>, PinsError>> {
         let place = name.place();
-        self.with_pins("look for what a pin reaches", move |shared| look_again(shared, &place))
+        let looking = self.with_pins("look for what a pin reaches", move |shared| look_again(shared, &place));
+        Box::pin(async move {
+            let Some(Looked { put, image, content, lacking }) = looking.await? else { return Ok(None) };
+            self.write_anew(lacking.anew(&image, &content)).await?;
+            Ok(Some(put))
+        })
     }
 
-    /// A few names of a folder for each pin.
+    /// A few names of a folder, and a small record for each of them, for each pin.
     fn look_again_after(&self) -> Duration {
         Duration::from_hours(1)
     }

@@ -8,7 +8,7 @@ use crate::store::removal::PinName;
 
 /// As it is written.
 pub(super) fn encode(pin: &Pin) -> Option<Bytes> {
-    let kept = KeptPin { pin: pin.clone(), complete: false, older: None };
+    let kept = KeptPin { pin: pin.clone(), complete: false, older: None, older_lacks: false };
     serde_json::to_vec(&PinDocument::new(kept)).ok().map(Bytes::from)
 }
 

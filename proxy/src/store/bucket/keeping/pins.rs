@@ -1,12 +1,14 @@
 //! This cluster's pins on a bucket.
 //!
 //! A pin is written once under a key of its own and never changes; of several of one name the newest wish counts, and an older one goes once a newer
-//! is complete. That one is complete is a note beside it (`clusters/<id>/complete/…`), which removal does not look at. What holders declare
-//! is in [`declarations`].
+//! is complete. That one is complete is a note beside it (`clusters/<id>/complete/…`), which removal does not look at; a note that is not
+//! empty says that it was, and has lost something while a newer one waits. What holders declare is in [`declarations`], the look whether all of it is still there in
+//! [`again`].
 
+mod again;
 mod declarations;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,9 +26,7 @@ use crate::pins::{
 };
 use crate::store::Name;
 use crate::store::bucket::shared::Shared;
-use crate::store::removal::{
-    self, Answer, BucketTime, Held, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner,
-};
+use crate::store::removal::{self, BucketTime, Key, Label, Names, Owner, Pinned, Pinner, Prefix, Unique, Unpinner};
 
 /// Pins of one name. There is one, or a few after replicas met.
 const OF_ONE_NAME: usize = 1000;
@@ -48,10 +48,30 @@ struct Version {
     key: Key,
     unique: Unique,
     pin: Arc<Pin>,
-    complete: bool,
+    note: Option<Note>,
+}
+
+/// What is noted beside a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Note {
+    Complete,
+    /// It was, and has lost something since.
+    Lacks,
+}
+
+/// By pins.
+type Notes = HashMap<String, Note>;
+
+fn notes_of(objects: &[ObjectMeta]) -> Notes {
+    let note = |object: &ObjectMeta| if object.size == 0 { Note::Complete } else { Note::Lacks };
+    objects.iter().filter_map(|object| Some((object.location.filename()?.to_owned(), note(object)))).collect()
 }
 
 impl Version {
+    fn is_complete(&self) -> bool {
+        self.note == Some(Note::Complete)
+    }
+
     /// Older wishes first; what is known to be an image after the bare wish for it.
     fn order(&self) -> (std::time::SystemTime, bool, &Unique) {
         (self.pin.put_at, self.pin.content.is_some(), &self.unique)
@@ -65,12 +85,18 @@ fn unanswered() -> PinsError {
 /// What the pins of one name come to.
 fn newest(versions: &[Version]) -> Option<KeptPin> {
     let (newest, older) = versions.split_last()?;
-    let older = older.iter().rev().find(|version| version.complete).filter(|_| !newest.complete);
+    let older = was_complete(older).filter(|_| !newest.is_complete());
     Some(KeptPin {
         pin: (*newest.pin).clone(),
-        complete: newest.complete,
+        complete: newest.is_complete(),
         older: older.and_then(|version| version.pin.content.clone()),
+        older_lacks: older.is_some_and(|version| version.note == Some(Note::Lacks)),
     })
+}
+
+/// The newest of them that is complete, or was.
+fn was_complete(versions: &[Version]) -> Option<&Version> {
+    versions.iter().rev().find(|version| version.note.is_some())
 }
 
 impl BucketPins {
@@ -102,11 +128,10 @@ impl BucketPins {
             return Ok(Vec::new());
         }
         let notes = client.list(&layout.completed_of(&name), None, OF_ONE_NAME).await?;
-        let notes = notes.iter().filter_map(|note| note.location.filename().map(str::to_owned)).collect();
-        self.read(&pins, &notes).await
+        self.read(&pins, &notes_of(&notes)).await
     }
 
-    async fn read(&self, pins: &[ObjectMeta], notes: &HashSet<String>) -> Result<Vec<Version>, PinsError> {
+    async fn read(&self, pins: &[ObjectMeta], notes: &Notes) -> Result<Vec<Version>, PinsError> {
         let plain = self.shared.plain();
         let mut versions = Vec::new();
         for object in pins {
@@ -114,8 +139,8 @@ impl BucketPins {
             let Key::Pin(_, unique) = &key else { continue };
             let unique = unique.clone();
             if let Ok(pin) = self.shared.pin(&key).await? {
-                let complete = notes.contains(&unique.to_string());
-                versions.push(Version { key, unique, pin, complete });
+                let note = notes.get(&unique.to_string()).copied();
+                versions.push(Version { key, unique, pin, note });
             }
         }
         versions.sort_by(|one, other| one.order().cmp(&other.order()));
@@ -142,10 +167,14 @@ impl BucketPins {
         match run(&mut pinner, &self.of_store(Some(&pin)), |_, _| {}).await.map_err(|_| unanswered())? {
             Pinned::Complete(key) => {
                 self.note_complete(&key).await?;
+                // What was pulled is given by what it was pulled by, and promised to nobody.
+                if let Some(content) = pin.content.as_ref().filter(|_| !pin.name.holder.is_pull()) {
+                    self.see_to_records(&pin.name.image, content, &HashSet::new(), false).await?;
+                }
                 Ok(Put::Complete)
             }
             Pinned::Lacking(missing) => {
-                if let Some(version) = written.filter(|version| version.complete) {
+                if let Some(version) = written.filter(|version| version.is_complete()) {
                     self.note_incomplete(&version.key).await?;
                 }
                 Ok(Put::Incomplete(missing))
@@ -153,54 +182,19 @@ impl BucketPins {
         }
     }
 
-    /// See [`Pins::look_again`]. As whoever goes on with a pin: from its look on, so the pin itself is not written, and is not there again if it goes meanwhile.
-    async fn look_again(&self, place: &Place) -> Result<Option<Put>, PinsError> {
-        let versions = self.versions(place).await?;
-        let Some((newest, older)) = versions.split_last().filter(|(newest, _)| newest.complete) else {
-            return Ok(None);
-        };
-        let older = older.iter().map(|version| version.key.clone()).collect();
-        let own = Some(newest.unique.clone());
-        let mut pinner = Pinner::knowing(self.name_at(place)?, digests(&newest.pin), older, own, self.names()?);
-        let of_store = self.of_store(Some(&newest.pin));
-        match run(&mut pinner, &of_store, |_, _| {}).await.map_err(|_| unanswered())? {
-            Pinned::Complete(_) => Ok(Some(Put::Complete)),
-            Pinned::Lacking(missing) => {
-                self.note_incomplete(&newest.key).await?;
-                Ok(Some(Put::Incomplete(missing)))
-            }
+    /// See [`Pins::protect`].
+    async fn protect(&self, pin: Pin) -> Result<bool, PinsError> {
+        pin.check()?;
+        let place = pin.name.place();
+        let versions = self.versions(&place).await?;
+        let Some(KeptPin { pin, .. }) = follow(newest(&versions), pin) else { return Ok(false) };
+        if versions.last().is_none_or(|newest| *newest.pin != pin) {
+            self.wish(&self.name_at(&place)?, &pin).await?;
         }
+        Ok(true)
     }
 
-    /// What somebody may rely on. Marks before blobs, as whoever pins; all of them cost what a collector's run does.
-    async fn overview(&self) -> Result<Overview, PinsError> {
-        let marked: HashSet<Held> =
-            self.listed(&Prefix::Marks, |held, marked: &mut HashSet<Held>| _ = marked.insert(held)).await?;
-        let note = |held: Held, seen: &mut Overview| {
-            if !marked.contains(&held) {
-                seen.note(&held.digest);
-            }
-        };
-        self.listed(&Prefix::Blobs, note).await
-    }
-
-    /// All that is below a prefix, a page at a time.
-    async fn listed<T: Default>(&self, prefix: &Prefix, note: impl Fn(Held, &mut T)) -> Result<T, PinsError> {
-        let (mut noted, mut after) = (T::default(), None);
-        loop {
-            let page = self.shared.plain().page(prefix, after.as_ref()).await?;
-            let Answer::Page { entries, last, .. } = page else { return Err(unanswered()) };
-            after = entries.last().map(|entry| entry.key.clone());
-            for held in entries.into_iter().filter_map(|entry| entry.key.into_held()) {
-                note(held, &mut noted);
-            }
-            if last {
-                return Ok(noted);
-            }
-        }
-    }
-
-    /// A pin of which it is not known yet what it reaches: nothing is looked for, and no older one goes.
+    /// A pin of which it is not known yet what it reaches, or what of that is there: nothing is looked for, and no older one goes.
     async fn wish(&self, name: &removal::PinName, pin: &Pin) -> Result<(), PinsError> {
         let mut wisher = Pinner::knowing(name.clone(), BTreeSet::new(), BTreeSet::new(), None, self.names()?);
         run(&mut wisher, &self.of_store(Some(pin)), |_, _| {}).await.map_err(|_| unanswered())?;
@@ -237,7 +231,7 @@ impl BucketPins {
         &self,
         holder: &Holder,
         after: Option<&str>,
-    ) -> Result<(BTreeMap<String, Vec<ObjectMeta>>, HashSet<String>, bool), PinsError> {
+    ) -> Result<(BTreeMap<String, Vec<ObjectMeta>>, Notes, bool), PinsError> {
         let (client, layout) = (&self.shared.client, &self.shared.layout);
         let owner = self.owner(holder)?;
         let pins = layout.below(&format!("{}{holder}", Prefix::Pins(owner.cluster.clone())));
@@ -257,8 +251,7 @@ impl BucketPins {
         if !last && groups.len() > 1 {
             groups.pop_last();
         }
-        let notes = notes.iter().filter_map(|note| note.location.filename().map(str::to_owned)).collect();
-        Ok((groups, notes, last))
+        Ok((groups, notes_of(&notes), last))
     }
 
     async fn page(
@@ -291,7 +284,7 @@ impl BucketPins {
                     key = Some(image.clone());
                     let here = Place::new(holder.clone(), &image);
                     let only = if let [only] = objects.as_slice() { only.location.filename() } else { None };
-                    let is_complete = only.is_some_and(|unique| noted.contains(unique));
+                    let is_complete = only.is_some_and(|unique| noted.get(unique) == Some(&Note::Complete));
                     if !(incomplete_only && is_complete)
                         && let Some(kept) = newest(&self.read(&objects, &noted).await?)
                         && !(incomplete_only && kept.complete)
@@ -330,7 +323,7 @@ impl BucketPins {
                 }
                 pulled.note(&place, used);
                 let only = if let [only] = objects.as_slice() { only.location.filename() } else { None };
-                if only.is_some_and(|unique| noted.contains(unique)) {
+                if only.is_some_and(|unique| noted.get(unique) == Some(&Note::Complete)) {
                     continue;
                 }
                 let kept = newest(&self.versions(&place).await?);
@@ -365,6 +358,10 @@ impl Pins for BucketPins {
         Box::pin(self.put(pin))
     }
 
+    fn protect(&self, pin: Pin) -> BoxFuture<'_, Result<bool, PinsError>> {
+        Box::pin(self.protect(pin))
+    }
+
     fn get(&self, name: &PinName) -> BoxFuture<'_, Result<Option<KeptPin>, PinsError>> {
         let place = name.place();
         Box::pin(async move { Ok(newest(&self.versions(&place).await?)) })
@@ -394,7 +391,7 @@ impl Pins for BucketPins {
         Box::pin(async move { self.look_again(&place).await })
     }
 
-    /// What is beyond a thousand blobs costs a request for each thousand, and each pin one that this process does not remember.
+    /// What is beyond a thousand blobs or records costs a request for each thousand, and each pin one that this process does not remember.
     fn look_again_after(&self) -> Duration {
         Duration::from_hours(24)
     }

@@ -270,3 +270,41 @@ async fn what_a_disk_lost_is_seen_without_reading_it_and_what_cannot_be_asked_is
     assert!(store.blob(&sha256(&blobs[0])).await.unwrap().is_none());
     assert_eq!(store.shared.lost.next().now_or_never(), None);
 }
+
+#[tokio::test]
+async fn records_that_a_disk_lost_are_written_anew_from_the_pin() {
+    use crate::pins::records::name_of;
+    let folder = folder();
+    let store = DirectoryStore::open(config(folder.path())).unwrap();
+    let blobs = [content(1, 100), content(2, 100)];
+    for bytes in &blobs {
+        stored(&store, bytes).await;
+    }
+    let wish = pin("me", "reg.example.com/team/app:1", &[&blobs[0], &blobs[1]]);
+    let (name, tag) = (name_of(&wish.name.image), larder_oci::Tag::parse("1").unwrap());
+    assert_eq!(store.put(wish.clone()).await.unwrap(), Put::Complete);
+    let link = folder.path().join(layout::link(&name, &sha256(&blobs[1])));
+    let damage: [&dyn Fn(); 4] = [
+        &|| fs::remove_dir_all(folder.path().join("names/reg.example.com")).unwrap(),
+        &|| fs::remove_file(folder.path().join(layout::tag(&name, &tag))).unwrap(),
+        &|| fs::write(&link, b"").unwrap(),
+        &|| fs::write(&link, b"{").unwrap(),
+    ];
+    for lose in damage {
+        lose();
+        assert_eq!(store.look_again(&wish.name).await.unwrap(), Some(Put::Complete));
+        for bytes in &blobs {
+            assert!(store.held(&name, &sha256(bytes)).await.unwrap().is_some());
+        }
+        assert_eq!(store.tag(&name, &tag).await.unwrap().unwrap().digest, sha256(&blobs[0]));
+    }
+    // Nothing is written that is there.
+    let written = || store.shared.stats.records_written.load(std::sync::atomic::Ordering::Relaxed);
+    let before = written();
+    assert_eq!(store.look_again(&wish.name).await.unwrap(), Some(Put::Complete));
+    assert_eq!(written(), before);
+    // A disk that does not take them is no reason to call it whole.
+    fs::remove_file(&link).unwrap();
+    fs::remove_dir(folder.path().join("temporary")).unwrap();
+    store.look_again(&wish.name).await.unwrap_err();
+}
