@@ -1,11 +1,13 @@
 //! Makes pins complete: finds out what each image is, fetches what is missing, and tries again until it is there.
 //!
 //! What there is to do is what [`Pins::incomplete`] says, so nothing is forgotten by a crash, and what only this process knows (progress, the last
-//! error, when to try again) is lost with it and does no harm. What callers wish for, and take back, is [`wishes`]; whether what is complete stays so, [`again`]; what an image was before, [`older`]. A pin is written here
+//! error, when to try again) is lost with it and does no harm. What callers wish for, and take back, is [`wishes`]; whether what is complete stays so, [`again`]; what an image was before, [`older`]; and what
+//! all of that leaves to pulls, [`quota`]. A pin is written here
 //! only in its name's turn ([`Writings`]), and only if it still is the wish that the work began with: a deleted pin does not come back.
 
 mod again;
 mod older;
+mod quota;
 mod wishes;
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, Wanted, plan};
 use super::writings::Writings;
+use crate::origin::Standings;
 use crate::pins::{Failed, Holder, KeptPin, Pin, PinName, Pins, PinsError, Place, Platforms, Put};
 use crate::pull::{Code, Puller, Reason, Unkept};
 use crate::store::Name;
@@ -98,10 +101,12 @@ pub(crate) struct Keeper {
     /// Told whenever something of an entry changes.
     pub(super) changed: Notify,
     writings: Arc<Writings>,
+    /// How registries are doing.
+    standings: Arc<Standings>,
 }
 
 impl Keeper {
-    pub(crate) fn new(pins: Arc<dyn Pins>, puller: Puller) -> Arc<Self> {
+    pub(crate) fn new(pins: Arc<dyn Pins>, puller: Puller, standings: Arc<Standings>) -> Arc<Self> {
         Arc::new(Self {
             pins,
             puller,
@@ -109,6 +114,7 @@ impl Keeper {
             wake: Notify::new(),
             changed: Notify::new(),
             writings: Arc::default(),
+            standings,
         })
     }
 
@@ -342,10 +348,11 @@ impl Keeper {
     async fn plan(&self, kept: &KeptPin, place: &Place) -> Result<Plan, Unkept> {
         let (image, platforms) = (&kept.pin.name.image, &kept.pin.platforms);
         let as_it_was = self.entries().get(place).is_some_and(|entry| entry.as_it_was);
-        if as_it_was
-            && image.digest.is_none()
-            && let Some(content) = &kept.pin.content
-        {
+        let content = kept.pin.content.as_ref().filter(|_| as_it_was);
+        if let Some(content) = content {
+            self.may_bring(image, content).await?;
+        }
+        if let Some(content) = content.filter(|_| image.digest.is_none()) {
             let was = ImageReference { digest: Some(content.root.clone()), ..image.clone() };
             match plan(&self.puller, &was, Wanted::For(platforms)).await {
                 Err(Unkept::Later(reason) | Unkept::Refused(reason)) if reason.code.is_absence() => {}

@@ -122,6 +122,11 @@ impl Standings {
         (shown, format!("{}-{}", self.instance, known.version))
     }
 
+    /// Until when less than a tenth of a registry's quota is left, or nothing, as far as it said.
+    pub(crate) fn low_until(&self, registry: &Registry, now: Instant) -> Option<Instant> {
+        self.known().registries.get(registry)?.low_until(now)
+    }
+
     fn change(&self, registry: &Registry, change: impl FnOnce(&mut Standing)) {
         let mut known = self.known();
         if known.registries.len() >= REGISTRIES && !known.registries.contains_key(registry) {
@@ -145,6 +150,15 @@ impl Standings {
 }
 
 impl Standing {
+    /// Where it does not say when all of it is there again that is so one window later at the latest.
+    fn low_until(&self, now: Instant) -> Option<Instant> {
+        let (quota, at) = self.quota?;
+        let left = quota.remaining?;
+        let is_low = left == 0 || left.saturating_mul(10) < quota.limit.unwrap_or(0);
+        let until = at + quota.reset.or(quota.window)?;
+        (is_low && until > now).then_some(until)
+    }
+
     fn heard(&mut self, heard: Heard, now: Instant) {
         let Heard { endpoint, is_token_server, word } = heard;
         self.endpoints.retain(|_, known| known.at.is_some_and(|at| now.duration_since(at) < MEMORY));
@@ -223,6 +237,27 @@ mod tests {
 
     fn failed() -> Word {
         Word::Failed(Trouble::Unreachable, "nobody there".to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_a_quota_is_low() {
+        let (standings, one, now) = (Standings::default(), registry("reg.example.com"), Instant::now());
+        let (minute, hour) = (Some(Duration::from_mins(1)), Some(Duration::from_hours(1)));
+        for (limit, remaining, window, reset, expected) in [
+            (Some(100), Some(10), hour, None, None),
+            (Some(100), Some(9), hour, None, hour),
+            (Some(100), Some(0), hour, minute, minute),
+            (Some(100), Some(0), None, None, None),
+            (Some(100), None, hour, None, None),
+            (None, Some(1), hour, None, None),
+            (None, Some(0), hour, None, hour),
+        ] {
+            standings.quota(&one, RateLimit { limit, remaining, window, reset }, now);
+            let until = standings.low_until(&one, now).map(|until| until - now);
+            assert_eq!(until, expected, "{remaining:?} of {limit:?}");
+            assert_eq!(standings.low_until(&one, now + Duration::from_hours(1)), None);
+        }
+        assert_eq!(standings.low_until(&registry("other.example.com"), now), None);
     }
 
     /// Answers and failures in a row.

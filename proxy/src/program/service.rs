@@ -116,7 +116,7 @@ impl OpenControl {
         tasks: &Tasks,
     ) {
         let Self { listening, tokens, callers, holders } = self;
-        let keeper = Keeper::new(pins, puller.clone());
+        let keeper = Keeper::new(pins, puller.clone(), Arc::clone(&standings));
         tasks.spawn("pins", Arc::clone(&keeper).run(tasks.shutdown().clone()));
         tracing::info!(address = ?listening.address(), "control API");
         let control = Control { keeper, standings, gate: gate(tokens, callers, Vec::new()), holders, tls };

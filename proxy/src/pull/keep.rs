@@ -3,6 +3,7 @@
 //! Everything goes the way of a client's request (settings, evidence, one flight for all who ask, pacing, the rules about addresses), so what may not
 //! be pulled may not be kept either.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::Pin;
 
@@ -130,6 +131,17 @@ impl Puller {
             shared.put_tag(name, tag, given.digest.clone(), None).await;
         }
         Ok(Found { digest: given.digest, bytes })
+    }
+
+    /// Whether a manifest of an image would have to be fetched, of those that are among `digests`. Nobody is asked.
+    pub(crate) async fn lacks_manifest(&self, root: &Digest, digests: &BTreeSet<Digest>) -> bool {
+        let (mut waiting, mut seen) = (vec![root.clone()], BTreeSet::new());
+        while let Some(digest) = waiting.pop() {
+            let Some(children) = self.shared.stored_children(&digest).await else { return true };
+            let manifests = children.manifests.into_iter().map(|manifest| manifest.digest);
+            waiting.extend(manifests.filter(|digest| digests.contains(digest) && seen.insert(digest.clone())));
+        }
+        false
     }
 
     /// Sees that a blob is in the store, with evidence that this repository delivers it. `arrived` hears of bytes as they come.

@@ -39,6 +39,7 @@ impl Keeper {
 
     async fn bring_older(&self, name: &PinName, older: &Content) -> Result<(), Unkept> {
         let image = ImageReference { digest: Some(older.root.clone()), ..name.image.clone() };
+        self.may_bring(&image, older).await?;
         let plan = plan(&self.puller, &image, Wanted::Of(&older.digests)).await?;
         self.fetch(&plan, &Progress::default()).await?;
         for tries in 0.. {

@@ -7,9 +7,12 @@ use tokio::time::timeout;
 use super::*;
 use crate::fetch::testing::{ScriptedSource, limits};
 use crate::metrics::Metrics;
+use crate::origin::RateLimit;
+use crate::pins::records::name_of;
 use crate::pins::{AsOf, Content, Declared, Overview, Page, Platform};
 use crate::pull::Limits;
 use crate::settings::Settings;
+use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
 
 /// A bucket that uploads what a pin reaches for as long as it is held up, and writes the pin after.
@@ -88,6 +91,8 @@ struct Stage {
     keeper: Arc<Keeper>,
     goes_on: Arc<Semaphore>,
     began: Arc<Semaphore>,
+    standings: Arc<Standings>,
+    store: Arc<MemoryStore>,
 }
 
 const SOON: Duration = Duration::from_secs(10);
@@ -99,8 +104,10 @@ impl Stage {
         let slow = Slow { pins: Arc::clone(&pins), goes_on: Arc::clone(&goes_on), began: Arc::clone(&began) };
         let (source, metrics) = (Arc::new(ScriptedSource::default()), Arc::new(Metrics::new()));
         let limits = Limits { fetch: limits(), ..Limits::default() };
+        let (store, standings) = (Arc::clone(&pins), Arc::<Standings>::default());
         let puller = Puller::new(pins, source.clone(), Settings::default().shared(), metrics, limits);
-        Self { source, keeper: Keeper::new(Arc::new(slow), puller), goes_on, began }
+        let keeper = Keeper::new(Arc::new(slow), puller, Arc::clone(&standings));
+        Self { source, keeper, goes_on, began, standings, store }
     }
 
     /// Wishes for an image, and begins to write what it is, which takes its time.
@@ -241,4 +248,47 @@ async fn whoever_goes_on_with_what_another_began_asks_no_tag_unless_it_is_wished
     stage.keeper.wish(&pinned, Platforms::All).await.unwrap();
     assert!(stage.keeper.enqueue(&pinned));
     assert_eq!(works().await, moved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_and_costs_pulls_waits_while_few_are_left_unless_somebody_puts_it_anew() {
+    let stage = Stage::new();
+    stage.goes_on.add_permits(100);
+    let pinned = name("reg.example.com/team/app:1");
+    let (at, pins) = (name_of(&pinned.image), stage.keeper.pins());
+    let layer = stage.source.add_blob(&"a layer".into());
+    let root = stage.source.tag_image(&at, "1", &[&layer]);
+    let work = async || {
+        assert_eq!(stage.keeper.next(), Some(pinned.clone()));
+        stage.keeper.work(&pinned).await;
+        pins.get(&pinned).await.unwrap().unwrap().complete
+    };
+    stage.keeper.wish(&pinned, Platforms::All).await.unwrap();
+    assert!(stage.keeper.enqueue(&pinned));
+    assert!(work().await);
+    let (limit, window) = (Some(100), Some(Duration::from_hours(6)));
+    let said = |remaining| RateLimit { limit, remaining: Some(remaining), window, reset: None };
+    let lose = async |digest: &Digest, remaining| {
+        stage.standings.quota(&at.registry, said(remaining), Instant::now());
+        stage.store.remove_damaged(digest).await.unwrap();
+        let looked = pins.look_again(&pinned).await.unwrap();
+        assert_eq!(looked, Some(Put::Incomplete([digest.clone()].into())));
+        stage.source.forget();
+        assert!(stage.keeper.enqueue_for(&pinned, true));
+    };
+    lose(&layer, 9).await;
+    assert!(work().await, "a layer costs none");
+    lose(&root, 10).await;
+    assert!(work().await, "enough are left");
+    lose(&root, 9).await;
+    assert!(!work().await);
+    assert_eq!(stage.source.asked(), [], "nobody is asked");
+    let shown = stage.keeper.state(&pinned.place()).map(|(state, _)| state);
+    assert!(matches!(&shown, Some(State::Waiting(reason)) if reason.code.as_str() == "rate_limited"), "{shown:?}");
+    tokio::time::advance(Duration::from_hours(6)).await;
+    assert!(work().await, "by then they are there again");
+    lose(&root, 0).await;
+    assert!(!work().await);
+    assert!(stage.keeper.enqueue(&pinned));
+    assert!(work().await, "who puts it anew means it");
 }

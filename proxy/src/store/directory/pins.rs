@@ -8,38 +8,39 @@
 //! are looked for, and eviction looks at the counts under the lock of the blob's folder, under which the blobs are looked for, too: one of
 //! the two always sees the other.
 
+mod again;
+mod pulled;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use larder_oci::{Digest, ImageReference};
+use larder_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
 use super::record;
-use super::room::Oldest;
 use super::shared::Shared;
 use super::{DirectoryStore, layout, whole};
 use crate::pins::kept::{Kept, KeptBy, follow};
-use crate::pins::records::{Anew, Lacking};
 use crate::pins::{
-    AsOf, Content, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Overview, Page, Pin, PinName, Pins, PinsError,
-    Place, Put, SHARDS,
+    AsOf, Declared, Failed, Holder, KeptPin, MAXIMUM_PAGE, Overview, Page, Pin, PinName, Pins, PinsError, Place, Put,
+    SHARDS,
 };
+use crate::store::StoreError;
 use crate::store::document::{self, MAXIMUM_PIN_LENGTH, PinDocument};
 use crate::store::lease::lock;
-use crate::store::{Store as _, StoreError};
 use futures_util::future::BoxFuture;
+
+use again::{Looked, look_again};
+pub(super) use pulled::{expire, give_way};
 
 /// Folders of a holder.
 pub(super) const FOLDERS: usize = SHARDS;
 
 /// Names that one page of a listing looks at beyond those that it lists: one that finds little ends early, and the next goes on.
 const MAXIMUM_LOOKS: usize = 4096;
-
-/// Pins of `pull` that one walk can choose to let go of.
-const MAXIMUM_GIVING_WAY: usize = 1024;
 
 /// Who is kept, and how far the count of it is.
 pub(super) struct Counted {
@@ -279,48 +280,6 @@ fn write(shared: &Shared, place: &Place, next: &KeptPin, old: Option<&KeptPin>) 
     Ok(())
 }
 
-/// See [`Pins::look_again`]: what came of it, and what has to be written anew by which image. Reads only, unless something is missing.
-fn look_again(shared: &Shared, place: &Place) -> Result<Option<Looked>, StoreError> {
-    let Some(_writing) = shared.pins.lock(place) else { return Ok(None) };
-    let Some(old) = read(shared, place)? else { return Ok(None) };
-    let Some(content) = old.promised().cloned() else { return Ok(None) };
-    let missing = whole::missing(shared, &content)?;
-    let image = old.pin.name.image.clone();
-    let lacking = whole::lacking(shared, &image, &content)?;
-    let put = match (missing.is_empty(), old.complete) {
-        (true, true) => Put::Complete,
-        (false, true) => put_over(shared, place, Some(&old), old.pin.clone())?,
-        (is_whole, false) => {
-            note_older(shared, place, &old, !is_whole)?;
-            if is_whole { Put::Complete } else { Put::Incomplete(missing) }
-        }
-    };
-    Ok(Some(Looked { put, image, content, lacking }))
-}
-
-/// What a look at a pin has found.
-struct Looked {
-    put: Put,
-    image: ImageReference,
-    content: Content,
-    lacking: Lacking,
-}
-
-/// With the place's lock held.
-fn note_older(shared: &Shared, place: &Place, old: &KeptPin, older_lacks: bool) -> Result<(), StoreError> {
-    if old.older_lacks == older_lacks {
-        return Ok(());
-    }
-    let next = KeptPin { older_lacks, ..old.clone() };
-    write_document(shared, place, &next)?;
-    if shared.pins.includes(place) {
-        let mut kept = lock(&shared.pins.kept);
-        kept.add(&next);
-        kept.remove(old);
-    }
-    Ok(())
-}
-
 fn write_document(shared: &Shared, place: &Place, kept: &KeptPin) -> Result<(), StoreError> {
     let path = layout::pin(layout::PINS, place);
     let put_at = kept.pin.put_at;
@@ -427,55 +386,6 @@ fn declare(shared: &Shared, holder: &Holder, as_of: AsOf, failed: &Failed) -> Re
     Ok(Declared::Done)
 }
 
-/// Lets go of the longest unused pins of `pull`, until `bytes` are theirs; whether there was one.
-pub(super) fn give_way(shared: &Shared, bytes: u64) -> bool {
-    let holder = Holder::pull();
-    let mut oldest = Oldest::new(MAXIMUM_GIVING_WAY);
-    for folder in 0..FOLDERS {
-        for place in places(shared, layout::PINS, &holder, folder).unwrap_or_default() {
-            if let Ok(Some(facts)) = shared.folder.facts(&layout::pin(layout::PINS, &place)) {
-                oldest.show(facts.modified, facts.length, place);
-            }
-        }
-    }
-    let (mut freed, mut any) = (0_u64, false);
-    for (_, _, place) in oldest.into_sorted() {
-        let Ok(Some(kept)) = read(shared, &place) else {
-            // It keeps nothing.
-            let _ = delete(shared, &place);
-            continue;
-        };
-        match delete(shared, &place) {
-            Ok(true) => {
-                tracing::debug!(image = %kept.pin.name.image, "store: what was pulled through gives way");
-                any = true;
-                freed = freed.saturating_add(kept.pin.content.map_or(0, |content| content.bytes));
-            }
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(image = %kept.pin.name.image, %error, "store: a pin of what was pulled through cannot be removed");
-                break;
-            }
-        }
-        if any && freed >= bytes {
-            break;
-        }
-    }
-    any
-}
-
-/// Lets go of what was pulled through and not used for so long, in one folder.
-pub(super) fn expire(shared: &Shared, folder: usize) -> Result<(), StoreError> {
-    for place in places(shared, layout::PINS, &Holder::pull(), folder)? {
-        let facts = shared.folder.facts(&layout::pin(layout::PINS, &place))?;
-        let age = facts.and_then(|facts| shared.now().duration_since(facts.modified).ok());
-        if age.is_some_and(|age| age >= shared.config.pull_kept) {
-            delete(shared, &place)?;
-        }
-    }
-    Ok(())
-}
-
 impl DirectoryStore {
     /// Work with pins: it may go through many files, and none of it is worth a word about the disk's health.
     fn with_pins<T: Send + 'static>(
@@ -486,19 +396,6 @@ impl DirectoryStore {
         let shared = Arc::clone(&self.shared);
         let limit = self.shared.config.durable_within;
         Box::pin(async move { Ok(self.shared.gate.run(operation, limit, move || work(&shared)).await?) })
-    }
-}
-
-impl DirectoryStore {
-    /// One after the other: an image may have thousands, and no operation on a disk takes long.
-    async fn write_anew(&self, anew: Anew) -> Result<(), StoreError> {
-        for link in anew.links {
-            self.put_link(&anew.name, link).await?;
-        }
-        if let Some((tag, record)) = anew.tag {
-            self.put_tag(&anew.name, &tag, record).await?;
-        }
-        Ok(())
     }
 }
 
