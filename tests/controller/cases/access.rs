@@ -78,9 +78,65 @@ fn status(world: &World, who: &Client, name: &str) -> Result<Answer> {
     world.send(who, Method::PATCH, &path, "application/apply-patch+yaml", text.to_string())
 }
 
-fn label(world: &World, who: &Client, name: &str) -> Result<Answer> {
-    let text = json!({ "metadata": { "labels": { "a": "b" } } }).to_string();
+fn patch(world: &World, who: &Client, name: &str, metadata: &Value) -> Result<Answer> {
+    let text = json!({ "metadata": metadata }).to_string();
     world.send(who, Method::PATCH, &format!("{GROUP}/nodemirrors/{name}"), "application/merge-patch+json", text)
+}
+
+fn label(world: &World, who: &Client, name: &str) -> Result<Answer> {
+    patch(world, who, name, &json!({ "labels": { "a": "b" } }))
+}
+
+/// Whoever takes over a node keeps nobody from deleting its object, the definition or the release, and puts nothing on it that tools of others go by.
+fn a_node_gives_its_mirror_nothing_but_its_owner(world: &World, one: &Client) -> Result<()> {
+    let mirror = mirror(world, "one", "one")?;
+    let owner = &mirror["metadata"]["ownerReferences"][0];
+    let with = |field: &str, value: Value| {
+        let mut owner = owner.clone();
+        owner[field] = value;
+        owner
+    };
+    let (finalizers, owners) = ("adds no finalizer", "the owner of a NodeMirror is its Node");
+    let labels = "labels and annotations are for people";
+    for (metadata, words) in [
+        (json!({ "finalizers": ["evil.example/stay"] }), finalizers),
+        (json!({ "finalizers": ["foregroundDeletion"] }), finalizers),
+        (json!({ "ownerReferences": [with("blockOwnerDeletion", json!(true))] }), owners),
+        (json!({ "ownerReferences": [with("controller", json!(true))] }), owners),
+        (json!({ "ownerReferences": [with("kind", json!("Pod"))] }), owners),
+        (json!({ "ownerReferences": [with("apiVersion", json!("evil.example/v1"))] }), owners),
+        (json!({ "ownerReferences": [owner, with("uid", json!("0"))] }), owners),
+        (json!({ "ownerReferences": [] }), owners),
+        (json!({ "labels": { "app.kubernetes.io/managed-by": "Helm" } }), labels),
+        (json!({ "annotations": { "argocd.argoproj.io/tracking-id": "shop:/Pod:a/b" } }), labels),
+        (json!({ "annotations": { "a": "a".repeat(200_000) } }), labels),
+    ] {
+        let asked = format!("{metadata:.120}");
+        patch(world, one, "one", &metadata)?.refused(422, words).with_context(|| asked.clone())?;
+        // And from the first moment.
+        let mut made = mirror.clone();
+        for (field, value) in metadata.as_object().into_iter().flatten() {
+            made["metadata"][field] = value.clone();
+        }
+        create(world, one, &made, "?dryRun=All")?.refused(422, words).with_context(|| asked)?;
+    }
+    patch(world, one, "one", &json!({ "ownerReferences": [with("blockOwnerDeletion", json!(false))] }))?.done()?;
+
+    // What somebody else put there stays, and keeps the node from nothing; what is there may be taken away.
+    let theirs = json!({
+        "labels": { "team": "web" }, "annotations": { "seen-by": "me" }, "finalizers": ["people.example/look"],
+    });
+    patch(world, &world.admin, "one", &theirs)?.done()?;
+    status(world, one, "one")?.done()?;
+    patch(world, one, "one", &json!({ "ownerReferences": [owner] }))?.done()?;
+    let other = json!({ "finalizers": ["people.example/look", "evil.example/stay"] });
+    patch(world, one, "one", &other)?.refused(422, finalizers)?;
+    patch(world, one, "one", &json!({ "labels": { "team": "db" } }))?.refused(422, labels)?;
+    patch(world, one, "one", &json!({ "annotations": null }))?.refused(422, labels)?;
+    patch(world, one, "one", &json!({ "finalizers": null }))?.done()?;
+    let theirs = get(world, &format!("{GROUP}/nodemirrors/one"))?["metadata"].clone();
+    ensure!(theirs["labels"] == json!({ "team": "web" }) && theirs["finalizers"].is_null(), "{theirs}");
+    Ok(())
 }
 
 pub(crate) fn a_node_writes_its_own_mirror_only(world: &World) -> Result<()> {
@@ -100,8 +156,8 @@ pub(crate) fn a_node_writes_its_own_mirror_only(world: &World) -> Result<()> {
     create(world, two, &mirror_two, "")?.done()?;
     status(world, one, "one")?.done()?;
     status(world, one, "two")?.refused(403, not_its_own)?;
-    label(world, one, "one")?.done()?;
     label(world, one, "two")?.refused(403, not_its_own)?;
+    a_node_gives_its_mirror_nothing_but_its_owner(world, one)?;
 
     // The same account, with a token that is bound to nothing.
     let unbound = &world
@@ -112,11 +168,10 @@ pub(crate) fn a_node_writes_its_own_mirror_only(world: &World) -> Result<()> {
     // People with rights, and what removes objects with their owners.
     label(world, &world.admin, "two")?.done()?;
     let remover = world.plane.kubectl(&["create", "token", "remover", "--namespace=kube-system"], "")?;
-    let orphan = json!({ "metadata": { "ownerReferences": null } }).to_string();
     let remover = world.client("remover", remover.trim())?;
-    world
-        .send(&remover, Method::PATCH, &format!("{GROUP}/nodemirrors/one"), "application/merge-patch+json", orphan)?
-        .done()?;
+    patch(world, &remover, "one", &json!({ "ownerReferences": null }))?.done()?;
+    // Whom somebody took the owner from still says how the node is.
+    status(world, one, "one")?.done()?;
     ensure!(
         get(world, &format!("{GROUP}/nodemirrors/one"))?["status"]["agentVersion"] == "1",
         "what was written is what is there"
