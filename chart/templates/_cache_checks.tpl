@@ -87,6 +87,15 @@
 {{- if and (not $control.enabled) (or $control.accounts $control.tokenSecret.name $control.holders) -}}
 {{- fail "cache.control: somebody may use it, and it is off; say enabled: true, or leave accounts, tokenSecret and holders out" -}}
 {{- end -}}
+{{- if and $control.enabled (not $control.tokenSecret.name) -}}
+{{- $accounts := splitList "," (include "larder.cacheControlAccounts" .) -}}
+{{- range default list $control.holders -}}
+{{- $caller := first (splitList "=" .) -}}
+{{- if not (has $caller $accounts) -}}
+{{- fail (printf "cache.control.holders: nobody is %s: it has to be one of accounts, as there is no tokenSecret" $caller) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if eq $control.audience .Values.cache.token.audience -}}
 {{- fail (printf "cache.control.audience: %s is that of nodes (cache.token.audience), none of which is to say what is kept; choose another one" $control.audience) -}}
 {{- end -}}

@@ -137,6 +137,9 @@ fn expression(text: &str) -> anyhow::Result<Expression> {
 }
 
 #[cfg(test)]
+mod chart;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 

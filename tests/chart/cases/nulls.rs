@@ -15,7 +15,7 @@ const ALL: &str = "metrics:\n  agent: {enabled: true}\n  service: {enabled: true
                    resourceQuota: {enabled: true}\nopenshift: {enabled: true}\n\
                    cache:\n  replicas: 2\n  store: {type: bucket, bucket: {url: \"s3://images\", clusterId: a}}\n  \
                    control: {enabled: true, accounts: [a/b], tokenSecret: {name: a}}\n\
-                   controller: {enabled: true, namespaces: team=web, include: [a/*], exclude: [b/*]}\n";
+                   controller: {enabled: true, namespaces: team=web, include: [a.example/*], exclude: [b.example/*]}\n";
 
 fn every_value(helm: &Helm) -> Result<()> {
     let text = std::fs::read_to_string(chart().join("values.yaml"))?;

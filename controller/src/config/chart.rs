@@ -1,0 +1,186 @@
+//! What the chart's schema lets through is what this program starts with: a value that it refuses would be a Pod that never starts.
+
+use std::sync::LazyLock;
+
+use larder_process::command_line;
+use proptest::prelude::*;
+use regex::Regex;
+use serde_json::Value;
+
+use super::config;
+use crate::args::{Command, Typed};
+
+/// A value of the chart, the flag that it becomes, and what the schema says of it, by its place in the file.
+const VALUES: [(&str, &str); 5] = [
+    ("--expiry", "/definitions/span"),
+    ("--namespaces", "/definitions/selector"),
+    ("--include", "/definitions/imagePatterns/items"),
+    ("--holder", "/definitions/controller/properties/holder"),
+    ("--bytes-per-namespace", "/definitions/controller/properties/perNamespace/properties/bytes"),
+];
+
+fn starts(flag: &str, text: &str) -> bool {
+    let cache = ["larder-controller", "run", "--cache=http://127.0.0.1:7445", "--cache-token-file=/token"];
+    let line = cache.into_iter().map(str::to_owned).chain([format!("{flag}={text}")]).map(Into::into);
+    let Ok((typed, _)) = command_line::parse::<Typed>(line) else { return false };
+    let Command::Run(args) = typed.command;
+    config(&args).is_ok()
+}
+
+/// The part of the schema that is about one text.
+struct Said {
+    patterns: Vec<Regex>,
+    never: Option<String>,
+    longest: usize,
+}
+
+impl Said {
+    fn at(place: &str) -> Self {
+        let schema: Value = serde_json::from_str(include_str!("../../../chart/values.schema.json")).unwrap();
+        let said = schema.pointer(place).unwrap_or_else(|| panic!("there is no {place}"));
+        let all = said["allOf"].as_array().into_iter().flatten().chain([said]);
+        let patterns = all.filter_map(|one| one["pattern"].as_str()).map(|text| Regex::new(text).unwrap()).collect();
+        let longest = said["maxLength"].as_u64().map_or(usize::MAX, |most| usize::try_from(most).unwrap());
+        let said = Self { patterns, never: said["not"]["const"].as_str().map(str::to_owned), longest };
+        assert!(!said.patterns.is_empty(), "{place} has no pattern");
+        said
+    }
+
+    fn takes(&self, text: &str) -> bool {
+        text.chars().count() <= self.longest
+            && self.never.as_deref() != Some(text)
+            && self.patterns.iter().all(|pattern| pattern.is_match(text))
+    }
+}
+
+#[test]
+fn what_people_write_is_taken_by_both_and_what_makes_no_sense_by_neither() {
+    let table: [(&str, &[&str], &[&str]); 5] = [
+        ("--expiry", &["30d", "1d12h", "90m", "0d1s"], &["0d", "0h0m", "", "30", "1h1d", "2w", "123456d"]),
+        (
+            "--namespaces",
+            &[
+                "team=web",
+                "team==web,tier!=test",
+                "team in (web, db),tier notin (x)",
+                "owner,!hidden",
+                "example.com/team=a_b",
+                "team=",
+                " a = b , c ",
+            ],
+            &[
+                "team===",
+                "team=web tier=x",
+                "team in web",
+                "team in (web",
+                "=web",
+                "/a=b",
+                "a/=b",
+                "team=(x)",
+                ",",
+                "-a",
+            ],
+        ),
+        (
+            "--include",
+            &[
+                "docker.io/library/*",
+                "ghcr.io/team/**",
+                "**/*:latest",
+                "**:latest",
+                "**",
+                "*/team/*",
+                "localhost/a",
+                "r.example:5000/a:V1",
+                "quay.io/a@sha256:0a",
+                "[fd00::1]:5000/a",
+                "?.example/a",
+            ],
+            &[
+                "",
+                "nginx",
+                "library/nginx",
+                "ghcr.io/Team/**",
+                "a{b,c}.io/x",
+                "ghcr.io/a b",
+                "*",
+                "/a",
+                "ghcr.io",
+                "!x.io/a",
+            ],
+        ),
+        ("--holder", &["larder-controller", "prod", "a.b"], &["pull", "", "-a", ".a", "A", "a/b"]),
+        ("--bytes-per-namespace", &["50GiB", "20gb", "1000", "1T"], &["0", "0GiB", "much", "1.5GiB", "-1", "GiB"]),
+    ];
+    for ((flag, place), (same, right, wrong)) in VALUES.into_iter().zip(table) {
+        assert_eq!(flag, same);
+        let said = Said::at(place);
+        for text in right {
+            assert!(starts(flag, text), "{flag}={text} is not taken by the program");
+            assert!(said.takes(text), "{flag}={text} is not taken by the chart");
+        }
+        for text in wrong {
+            assert!(!said.takes(text), "{flag}={text} is taken by the chart");
+        }
+    }
+}
+
+/// Texts that are nearly right.
+fn nearly() -> impl Strategy<Value = String> {
+    let parts = [
+        "a",
+        "team",
+        "web",
+        "A",
+        "0",
+        "9",
+        "-",
+        "_",
+        ".",
+        "/",
+        ":",
+        "@",
+        "*",
+        "**",
+        "?",
+        "[",
+        "]",
+        "=",
+        "==",
+        "!=",
+        "!",
+        ",",
+        " ",
+        " in ",
+        " notin ",
+        "(",
+        ")",
+        "(a)",
+        "docker.io",
+        "localhost",
+        "d",
+        "h",
+        "m",
+        "s",
+        "30d",
+        "0s",
+        "GiB",
+        "K",
+        "pull",
+    ];
+    proptest::collection::vec(proptest::sample::select(parts.to_vec()), 0..9).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #[test]
+    fn the_program_starts_with_whatever_the_chart_takes(text in nearly()) {
+        static SAID: LazyLock<[Said; 5]> = LazyLock::new(|| VALUES.map(|(_, place)| Said::at(place)));
+        for ((flag, _), said) in VALUES.into_iter().zip(&*SAID) {
+            // Nothing is said then.
+            let is_left_out = text.is_empty() && matches!(flag, "--namespaces" | "--bytes-per-namespace");
+            if !is_left_out && said.takes(&text) {
+                prop_assert!(starts(flag, &text), "{flag}={text:?} is taken by the chart alone");
+            }
+        }
+    }
+}
