@@ -56,8 +56,17 @@ fn busy(bench: &Bench, objects: usize, name: &'static str, sheet: &mut Sheet) ->
     let controller = start(bench, &cluster, &[])?;
     wait::until("it has gone through all of them", PATIENCE, || {
         bench.stop.check()?;
-        let passes = metric(&controller.page("/metrics")?, "larder_controller_passes_total")?;
-        ensure!(passes >= PASSES, "{passes} passes");
+        let page = controller.page("/metrics")?;
+        // One without the list of pins is none.
+        let failed = metric(&page, "larder_controller_passes_total{outcome=\"failed\"}").unwrap_or_default();
+        let passes = metric(&page, "larder_controller_passes_total")? - failed;
+        let [images, pins] =
+            ["images", "pins"].map(|kind| metric(&page, &format!("larder_controller_known{{kind=\"{kind}\"}}")));
+        let all = float(objects as u64);
+        ensure!(
+            passes >= PASSES && images? >= all && pins? >= all,
+            "{passes} passes over all of them, {failed} failed"
+        );
         Ok(())
     })?;
     drop(spinning);
