@@ -62,6 +62,7 @@ impl Facts {
                 address: bounded(&proxy.address, 64),
                 detail: proxy.detail.as_ref().map(|detail| bounded(detail, 1024)),
             }),
+            seen_at: Some(now),
             proved_at: placed.iter().filter_map(|placed| placed.confirmed_at).max().map(moment),
             placed: placed
                 .iter()

@@ -18,8 +18,11 @@ const SETTLE: Duration = Duration::from_secs(2);
 const SPREAD: Duration = Duration::from_secs(10);
 /// Where only sentences changed.
 const SENTENCES: Duration = Duration::from_mins(10);
-/// Where only times did: that the engine was seen to ask is known again every half hour.
-const TIMES: Duration = Duration::from_hours(6);
+/// However little changed: a row that is older than this and a sixth of it (each node has another part of that), and some minutes for a write that failed, is of an agent
+/// that is no more. Times alone, as those of proofs, are no reason of their own.
+const ANYHOW: Duration = Duration::from_hours(1);
+/// The most that a node's part of it is.
+const ANYHOW_SPREAD: Duration = Duration::from_mins(10);
 
 /// After an error, twice as long each time.
 const RETRY: Duration = Duration::from_secs(5);
@@ -28,7 +31,6 @@ const RETRY_LATEST: Duration = Duration::from_mins(5);
 /// How much a status differs from the one that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Difference {
-    Times,
     Sentences,
     Facts,
 }
@@ -36,13 +38,10 @@ enum Difference {
 impl Difference {
     fn between(one: &NodeMirrorStatus, other: &NodeMirrorStatus) -> Option<Self> {
         let (mut one, mut other) = (one.clone(), other.clone());
-        if one == other {
-            return None;
-        }
         without_times(&mut one);
         without_times(&mut other);
         if one == other {
-            return Some(Self::Times);
+            return None;
         }
         without_sentences(&mut one);
         without_sentences(&mut other);
@@ -52,7 +51,6 @@ impl Difference {
     /// How long it may wait.
     fn patience(self) -> Duration {
         match self {
-            Self::Times => TIMES,
             Self::Sentences => SENTENCES,
             Self::Facts => SETTLE,
         }
@@ -60,7 +58,7 @@ impl Difference {
 }
 
 fn without_times(status: &mut NodeMirrorStatus) {
-    status.proved_at = None;
+    (status.seen_at, status.proved_at) = (None, None);
     for placed in &mut status.placed {
         placed.proved_at = None;
     }
@@ -91,8 +89,8 @@ fn without_sentences(status: &mut NodeMirrorStatus) {
 /// What decides it.
 #[derive(Debug)]
 pub(super) struct Often {
-    /// What is there; nothing is known of it before the first write.
-    written: Option<NodeMirrorStatus>,
+    /// What is there, and since when; nothing is known of it before the first write.
+    written: Option<(NodeMirrorStatus, Instant)>,
     /// Since when it differs, and how much.
     differs: Option<(Difference, Instant)>,
     /// Attempts that may be made at once, in time: one for every [`ANOTHER`] since then.
@@ -108,28 +106,36 @@ impl Often {
 
     /// What is there by the last word of the API server.
     pub(super) fn written(&self) -> Option<&NodeMirrorStatus> {
-        self.written.as_ref()
+        self.written.as_ref().map(|(written, _)| written)
     }
 
     /// Whether `wanted` is to be written now. `part` is this node's part of a whole, from 0 to 1.
     pub(super) fn is_due(&mut self, wanted: &NodeMirrorStatus, now: Instant, part: f64) -> bool {
-        let difference = match &self.written {
+        let part = part.clamp(0.0, 1.0);
+        let differs = match &self.written {
             None => Some(Difference::Facts),
-            Some(written) => Difference::between(written, wanted),
+            Some((written, _)) => Difference::between(written, wanted),
         };
-        let Some(difference) = difference else {
+        let is_over = differs.is_some_and(|difference| {
+            let since = match self.differs {
+                // It began as less, and is more now.
+                Some((before, since)) if before >= difference => since,
+                _ => now,
+            };
+            self.differs = Some((difference, since));
+            let spread = SPREAD.max(difference.patience() / 6).mul_f64(part);
+            now.saturating_duration_since(since) >= difference.patience() + spread
+        });
+        if differs.is_none() {
             self.differs = None;
-            return false;
-        };
-        let since = match self.differs {
-            // It began as less, and is more now.
-            Some((before, since)) if before >= difference => since,
-            _ => now,
-        };
-        self.differs = Some((difference, since));
-        let spread = SPREAD.max(difference.patience() / 6).mul_f64(part.clamp(0.0, 1.0));
-        let is_over = now.saturating_duration_since(since) >= difference.patience() + spread;
-        is_over && now >= self.not_before && self.may_try(now)
+        }
+        (is_over || self.is_old(now, part)) && now >= self.not_before && self.may_try(now)
+    }
+
+    /// Nobody would believe it much longer. It goes by the last write alone: what comes and goes meanwhile puts nothing off.
+    fn is_old(&self, now: Instant, part: f64) -> bool {
+        let at = self.written.as_ref().map(|(_, at)| *at);
+        at.is_some_and(|at| now.saturating_duration_since(at) >= ANYHOW + ANYHOW_SPREAD.mul_f64(part))
     }
 
     fn may_try(&self, now: Instant) -> bool {
@@ -142,8 +148,8 @@ impl Often {
     }
 
     /// It was written.
-    pub(super) fn wrote(&mut self, status: NodeMirrorStatus) {
-        (self.written, self.differs, self.failures) = (Some(status), None, 0);
+    pub(super) fn wrote(&mut self, status: NodeMirrorStatus, now: Instant) {
+        (self.written, self.differs, self.failures) = (Some((status, now)), None, 0);
     }
 
     /// It was not.
@@ -178,7 +184,7 @@ mod tests {
             if often.is_due(&wanted, now, 0.5) {
                 often.tries(now);
                 writes.push(second);
-                if answers { often.wrote(wanted) } else { often.failed(now, 0.5) }
+                if answers { often.wrote(wanted, now) } else { often.failed(now, 0.5) }
             }
         }
         writes
@@ -211,7 +217,27 @@ mod tests {
         assert!((4..=6).contains(&all.len()), "{all:?}");
         let times = |second: u64| status(Configured::Proved, "", second / 1800);
         let all = writes(Duration::from_hours(24), times, true);
-        assert!((3..=5).contains(&all.len()), "{all:?}");
+        assert!((22..=24).contains(&all.len()), "{all:?}");
+    }
+
+    /// What the documentation calls stale is so: a living agent wrote within 70 minutes, and has 20 more for a write that fails.
+    #[tokio::test]
+    async fn whoever_lives_says_so_whatever_else_changes_or_does_not() {
+        let still = |_| status(Configured::Proved, "", 0);
+        // Gone again each time before it would be said.
+        let twitches = |second: u64| {
+            let reason = if second % 300 < 1 { Configured::Withdrawn } else { Configured::Proved };
+            status(reason, "", 0)
+        };
+        let mumbles = |second: u64| status(Configured::Proved, if second % 500 < 250 { "a" } else { "b" }, 0);
+        for wanted in [&still as &dyn Fn(u64) -> NodeMirrorStatus, &twitches, &mumbles] {
+            let day = Duration::from_hours(24);
+            let all = writes(day, wanted, true);
+            let ends = all.iter().skip(1).copied().chain([day.as_secs()]);
+            let longest = all.iter().zip(ends).map(|(from, to)| to - from).max();
+            assert!(longest.is_some_and(|longest| longest <= 70 * 60), "{longest:?} of {all:?}");
+            assert!(all.len() <= 25, "{all:?}");
+        }
     }
 
     #[tokio::test]
@@ -246,6 +272,7 @@ mod tests {
             None,
             &larder_api::at(SystemTime::UNIX_EPOCH),
         );
+        let seen = NodeMirrorStatus { seen_at: base.proved_at.clone(), ..base.clone() };
         let mut to_do = base.clone();
         to_do.to_do.push("a".to_owned());
         let mut more_to_do = to_do.clone();
@@ -254,7 +281,8 @@ mod tests {
         other_to_do.to_do.push("b".to_owned());
         for (one, other, expected) in [
             (&base, &base, None),
-            (&base, &status(Configured::Proved, "a", 2), Some(Difference::Times)),
+            (&base, &status(Configured::Proved, "a", 2), None),
+            (&base, &seen, None),
             (&base, &status(Configured::Proved, "b", 1), Some(Difference::Sentences)),
             (&base, &status(Configured::ProvedButSome, "a", 1), Some(Difference::Facts)),
             (&base, &moved, Some(Difference::Facts)),

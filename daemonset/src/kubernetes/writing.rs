@@ -80,7 +80,7 @@ impl Writing {
             often.tries(Instant::now());
             match self.write(&before).await {
                 Ok(written) => {
-                    often.wrote(written);
+                    often.wrote(written, Instant::now());
                     self.written.now();
                     self.telling.metrics.node_mirror_writes.inc();
                     if self.trouble.clear() {

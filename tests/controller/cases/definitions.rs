@@ -53,7 +53,11 @@ fn row(world: &World, plural: &str, name: &str) -> Result<Vec<(String, String)>>
     let always = heads.iter().zip(&cells).filter(|(head, _)| head["priority"] == 0);
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let row = always.map(|(head, cell)| (text(&head["name"]), text(cell)));
-    Ok(row.filter(|(head, _)| head != "Name" && head != "Age").collect())
+    // What of it is a span until now is another one each time.
+    let is_age =
+        |text: &str| text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(['s', 'm', 'h', 'd', 'y']);
+    let named = row.filter(|(head, _)| head != "Name" && head != "Age");
+    Ok(named.map(|(head, cell)| if is_age(&cell) { (head, "an age".to_owned()) } else { (head, cell) }).collect())
 }
 
 fn made(world: &World, plural: &str, object: &Value, status: &Value) -> Result<Vec<(String, String)>> {
@@ -108,6 +112,7 @@ pub(crate) fn a_table_answers_at_a_glance(world: &World) -> Result<()> {
     let mirror = json!({ "apiVersion": "larder.dev/v1alpha1", "kind": "NodeMirror", "metadata": { "name": "glance" } });
     let status = json!({
         "engine": { "name": "containerd", "version": "2.4.2" }, "leftAloneCount": 2, "toDo": ["set config_path", "more"],
+        "seenAt": "2026-01-01T00:00:00Z",
         "conditions": [
             condition("Configured", "False", "NeedsConfiguration"),
             condition("Withdrawn", "False", "Announced"),
@@ -121,6 +126,7 @@ pub(crate) fn a_table_answers_at_a_glance(world: &World) -> Result<()> {
         ("Withdrawn", "False"),
         ("Conflict", "False"),
         ("Left alone", "2"),
+        ("Seen", "an age"),
     ];
     same(&made(world, "nodemirrors", &mirror, &status)?, &cells)
 }

@@ -127,6 +127,7 @@ fn mirror() -> NodeMirror {
             address: "127.0.0.1:7439".to_owned(),
             detail: Some("x".to_owned()),
         }),
+        seen_at: Some(at(5)),
         proved_at: Some(at(1)),
         placed: vec![
             Placed {

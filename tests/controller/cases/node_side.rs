@@ -56,6 +56,7 @@ pub(crate) fn in_and_out() -> Result<()> {
     let mirror = until_reason(&node, &plane, "Configured", "NoEngine")?;
     let owner = &mirror["metadata"]["ownerReferences"];
     ensure!(owner[0]["kind"] == "Node" && owner[0]["name"] == "one" && owner[1].is_null(), "{owner}");
+    ensure!(mirror["status"]["seenAt"].is_string(), "{mirror:#}");
     ensure!(mirror["status"]["toDo"][0].as_str().is_some_and(|text| text.contains("none.sock")), "{mirror:#}");
     let words = ["get", "nodemirror", "one", "--output=json", "--show-managed-fields"];
     let whole: Value = serde_json::from_str(&plane.kubectl(&words, "")?)?;
@@ -110,6 +111,9 @@ pub(crate) fn in_and_out() -> Result<()> {
     })?;
     let again = until_reason(&node, &plane, "Configured", "NoEngine")?;
     ensure!(again["status"]["conditions"] == mirror["status"]["conditions"], "{mirror:#}\n{again:#}");
+    // What a person goes by who asks whether anybody is there: the one that was killed left its own behind.
+    let seen = |mirror: &Value| mirror["status"]["seenAt"].as_str().map(str::to_owned);
+    ensure!(seen(&again) > seen(&mirror), "{mirror:#}\n{again:#}");
 
     // Somebody deletes the definition, and with it its objects: nothing of what they said goes.
     plane.kubectl(&["delete", "crd", "upstreamregistries.larder.dev"], "")?;

@@ -40,6 +40,12 @@ pub(crate) const COLUMNS: &[Column] = &[
         ".status.leftAloneCount",
         "Registries that are pulled from as without Larder.",
     ),
+    Column::new(
+        "Seen",
+        "date",
+        ".status.seenAt",
+        "How long ago the agent said all this: after more than 90 minutes none does any more, whatever the row says.",
+    ),
     Column::new("Age", "date", ".metadata.creationTimestamp", "How long it has been there."),
     Column::wide("Proved", "date", ".status.provedAt", "When the engine was last seen to ask Larder."),
     // A sentence, which would push all else off a terminal.

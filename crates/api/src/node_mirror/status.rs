@@ -24,6 +24,10 @@ pub struct NodeMirrorStatus {
     /// The proxy on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// When the agent last said this. It says so at least every 70 minutes: an hour and a half later there is no agent any more, or none that reaches the API server, and all else here is of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub seen_at: Option<Time>,
     /// When the engine was last seen to ask Larder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
