@@ -76,7 +76,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             page => page.to_owned(),
         })
     };
-    let admin = AdminServer::bind(admin, Scope::All)?.with_page("/report", PageKind::Json, page);
+    // Which images there are, and in which namespaces, is for whoever may list CachedImages, or get into this Pod.
+    let admin = AdminServer::bind(admin, Scope::All)?.with_page("/report", PageKind::Json, page).with_lines_here();
     let scraped = metrics_address.map(MetricsServer::bind);
     let tasks = Tasks::new(shutdown.clone());
     let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::default()));
