@@ -62,12 +62,24 @@ app.kubernetes.io/component: controller
     {{- range $controller.exclude }}
     - {{ printf "--exclude=%s" . | quote }}
     {{- end }}
+    {{- range $controller.pullPolicies }}
+    - --pull-policies={{ . }}
+    {{- end }}
     - --images-per-namespace={{ int64 $controller.perNamespace.images }}
     {{- with $controller.perNamespace.bytes }}
     - --bytes-per-namespace={{ . }}
     {{- end }}
+    {{- range $namespace, $bound := $controller.perNamespace.namespaces }}
+    {{- $parts := list }}
+    {{- if hasKey $bound "images" }}{{ $parts = append $parts (printf "images:%d" (int64 $bound.images)) }}{{ end }}
+    {{- if hasKey $bound "bytes" }}{{ $parts = append $parts (printf "bytes:%v" $bound.bytes) }}{{ end }}
+    - {{ printf "--namespace-bound=%s=%s" $namespace (join "," $parts) | quote }}
+    {{- end }}
     - --expiry={{ $controller.expiry }}
     - --monitoring-interval={{ $controller.monitoring.interval }}
+    {{- if $controller.monitoring.follow }}
+    - --follow
+    {{- end }}
     - {{ printf "--lease=%s/%s" .Release.Namespace (include "larder.controllerName" .) | quote }}
     - {{ printf "--admin=%s:7446" $controller.address | quote }}
     - --log-format={{ .Values.logFormat }}

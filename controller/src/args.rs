@@ -62,6 +62,18 @@ pub(crate) enum ModeArg {
     Manage,
 }
 
+/// `imagePullPolicy`, as Kubernetes writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum PolicyArg {
+    /// Asks the registry at every start.
+    Always,
+    /// Pulls what the node does not have.
+    IfNotPresent,
+    /// No node pulls it.
+    Never,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// What is changed.
@@ -101,6 +113,17 @@ pub(crate) struct RunArgs {
     /// No images that match; repeatable. Beats --include.
     #[arg(long, env = "LARDER_EXCLUDE", help_heading = "Which images", value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) exclude: Vec<String>,
+    /// Images of which some use has one of these pull policies; Never as well for images that nodes get in another way, and that are to be kept too.
+    #[arg(
+        long,
+        env = "LARDER_PULL_POLICIES",
+        help_heading = "Which images",
+        value_name = "POLICY",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "Always,IfNotPresent"
+    )]
+    pub(crate) pull_policies: Vec<PolicyArg>,
     /// So many images of one namespace at most, so that no tenant fills the API server's store; 0: as many as there are. Older ones stay.
     #[arg(
         long,
@@ -113,6 +136,16 @@ pub(crate) struct RunArgs {
     /// So much of the cache for one namespace at most, so that no tenant fills it: 50GiB. Without it: as much as there is. Older images stay.
     #[arg(long, env = "LARDER_BYTES_PER_NAMESPACE", help_heading = "Which images", value_name = "SIZE")]
     pub(crate) bytes_per_namespace: Option<String>,
+    /// Another bound for one namespace: team-a=images:500,bytes:200GiB; what it does not say is as for all, 0 is no bound. Repeatable; in the variable with
+    /// semicolons.
+    #[arg(
+        long,
+        env = "LARDER_NAMESPACE_BOUND",
+        help_heading = "Which images",
+        value_name = "NAMESPACE=BOUND",
+        value_delimiter = ';'
+    )]
+    pub(crate) namespace_bound: Vec<String>,
     /// How long an image is kept after its last Pod, unless its own object says otherwise.
     #[arg(
         long,
@@ -133,6 +166,11 @@ pub(crate) struct RunArgs {
         value_parser = span
     )]
     pub(crate) monitoring_interval: Duration,
+    /// Fetches what a tag means again when it has moved, unless an image or its registry says otherwise. Without it only images of Pods with imagePullPolicy:
+    /// Always are.
+    #[arg(long, env = "LARDER_FOLLOW", help_heading = "For how long", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) follow: bool,
     /// Health and metrics.
     #[arg(
         long,

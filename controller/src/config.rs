@@ -1,5 +1,6 @@
 //! What was typed, checked and with units: from here on nothing is text that may be wrong.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use larder_controller::decide::expiry::Rules;
 use larder_controller::decide::filter::Filters;
 use larder_controller::decide::glob::Pattern;
 use larder_controller::decide::labels::{Expression, Selector};
+use larder_controller::decide::pod::PullPolicy;
 use larder_controller::leader::{LeaseName, Times, WORD};
 use larder_controller::work::Settings;
 use larder_process::command_line::Usage;
 
-use crate::args::{ModeArg, RunArgs};
+use crate::args::{ModeArg, PolicyArg, RunArgs};
 
 /// All that is meant.
 #[derive(Debug)]
@@ -55,25 +57,74 @@ fn checked(args: &RunArgs) -> anyhow::Result<Config> {
         namespaces: selector(args.namespaces.as_deref().unwrap_or_default()).context("--namespaces")?,
         include: patterns("--include", &args.include)?,
         exclude: patterns("--exclude", &args.exclude)?,
-        ..Filters::default()
+        policies: args.pull_policies.iter().map(|policy| policy_of(*policy)).collect(),
     };
     ensure!(args.expiry >= SHORTEST_EXPIRY, "--expiry: write a time, such as 30d");
     ensure!(args.lease_duration >= SHORTEST_LEASE, "--lease-duration: it has to be at least 3s");
     let times =
         Times { lease: args.lease_duration, renew: args.lease_duration * 2 / 3, retry: args.lease_duration * 2 / 15 };
     let bytes = args.bytes_per_namespace.as_deref();
-    let bytes = bytes.map(larder_process::size::size).transpose().context("--bytes-per-namespace")?;
+    let bytes = bytes.map(bytes_of).transpose().context("--bytes-per-namespace")?.flatten();
     let bound = Bound { images: Some(args.images_per_namespace).filter(|images| *images > 0), bytes };
+    let bounds = Bounds { default: bound, namespaces: namespace_bounds(&args.namespace_bound, bound)? };
     let LeaseName { namespace, name } = &args.lease;
     let settings = Settings {
         observe: args.mode == ModeArg::Observe,
         rules: Rules { default: args.expiry, ..Rules::default() },
-        bounds: Bounds { default: bound, ..Bounds::default() },
+        bounds,
         monitoring: args.monitoring_interval,
+        follow: args.follow,
         concurrency: usize::from(args.concurrency),
         how_to_release: format!("kubectl -n {namespace} annotate --overwrite lease {name} {WORD}="),
     };
     Ok(Config { cache, filters, settings, lease: args.lease.clone(), times, admin: args.admin, metrics: args.metrics })
+}
+
+fn policy_of(policy: PolicyArg) -> PullPolicy {
+    match policy {
+        PolicyArg::Always => PullPolicy::Always,
+        PolicyArg::IfNotPresent => PullPolicy::IfNotPresent,
+        PolicyArg::Never => PullPolicy::Never,
+    }
+}
+
+/// Bytes that a namespace may have; 0: as much as there is.
+fn bytes_of(text: &str) -> anyhow::Result<Option<u64>> {
+    if text == "0" { Ok(None) } else { Ok(Some(larder_process::size::size(text)?)) }
+}
+
+/// `team-a=images:500,bytes:200GiB`, of each namespace once.
+fn namespace_bounds(texts: &[String], usual: Bound) -> anyhow::Result<BTreeMap<String, Bound>> {
+    let mut all = BTreeMap::new();
+    for text in texts {
+        let (namespace, bound) = namespace_bound(text, usual).with_context(|| format!("--namespace-bound {text:?}"))?;
+        ensure!(all.insert(namespace.clone(), bound).is_none(), "--namespace-bound: {namespace} is there twice");
+    }
+    Ok(all)
+}
+
+fn namespace_bound(text: &str, usual: Bound) -> anyhow::Result<(String, Bound)> {
+    const WRITE: &str = "write it as team-a=images:500,bytes:200GiB, with one of both at least; 0 is no bound";
+    let (namespace, parts) = text.trim().split_once('=').context(WRITE)?;
+    let is_name = |name: &str| {
+        let is_part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        (1..=63).contains(&name.len()) && name.bytes().all(is_part)
+    };
+    ensure!(is_name(namespace), "{namespace:?} is no name of a namespace: {WRITE}");
+    let (mut bound, mut said) = (usual, BTreeSet::new());
+    for part in parts.split(',') {
+        let (what, value) = part.trim().split_once(':').context(WRITE)?;
+        match what {
+            "images" => {
+                let images: u64 = value.parse().map_err(|_| anyhow!("{value:?} is no number of images: {WRITE}"))?;
+                bound.images = Some(images).filter(|images| *images > 0);
+            }
+            "bytes" => bound.bytes = bytes_of(value).with_context(|| format!("{value:?}: {WRITE}"))?,
+            _ => bail!("{what:?} is no bound: {WRITE}"),
+        }
+        ensure!(said.insert(what), "{what} is there twice: {WRITE}");
+    }
+    Ok((namespace.to_owned(), bound))
 }
 
 /// As kubectl writes selectors: `a=b,c!=d,e in (f, g),h notin (i),j,!k`.
@@ -141,8 +192,6 @@ mod chart;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::args::{Command, Typed};
 
@@ -171,10 +220,48 @@ mod tests {
             (vec!["--concurrency", "0"], "1..=64"),
             (vec!["--bytes-per-namespace", "much"], "--bytes-per-namespace"),
             (vec!["--mode", "watch"], "observe"),
+            (vec!["--pull-policies", "always"], "IfNotPresent"),
+            (vec!["--namespace-bound", "team-a"], "team-a=images:500,bytes:200GiB"),
+            (vec!["--namespace-bound", "team-a="], "team-a=images:500"),
+            (vec!["--namespace-bound", "Team=images:1"], "no name of a namespace"),
+            (vec!["--namespace-bound", "team-a=images:many"], "no number of images"),
+            (vec!["--namespace-bound", "team-a=bytes:much"], "200GiB"),
+            (vec!["--namespace-bound", "team-a=size:1GiB"], "no bound"),
+            (vec!["--namespace-bound", "team-a=images:1,images:2"], "twice"),
+            (vec!["--namespace-bound", "a=images:1", "--namespace-bound", "a=bytes:1"], "a is there twice"),
+            (vec!["--exclude", "docker.io/[a-z]*"], "no classes of characters"),
         ] {
             let error = of(&words).unwrap_err();
             assert!(error.contains(part), "{words:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_namespace_may_have_another_bound_than_all() {
+        let bounds = |words: &[&str]| of(words).unwrap().settings.bounds;
+        let all = bounds(&["--images-per-namespace", "0", "--bytes-per-namespace", "0"]);
+        assert_eq!((all.default, all.namespaces.len()), (Bound::default(), 0), "0 is none");
+        let all = bounds(&[
+            "--images-per-namespace=20",
+            "--bytes-per-namespace=1GiB",
+            "--namespace-bound=a=images:500,bytes:2GiB",
+            "--namespace-bound=b=images:0",
+            "--namespace-bound=c=bytes:0",
+        ]);
+        let bound = |images, bytes| Bound { images, bytes };
+        assert_eq!(all.default, bound(Some(20), Some(1 << 30)));
+        let expected =
+            [("a", bound(Some(500), Some(2 << 30))), ("b", bound(None, Some(1 << 30))), ("c", bound(Some(20), None))];
+        assert_eq!(all.namespaces, expected.map(|(name, bound)| (name.to_owned(), bound)).into());
+    }
+
+    #[test]
+    fn pull_policies_and_following_are_as_they_are_typed() {
+        let usual = of(&[]).unwrap();
+        assert_eq!((usual.filters, usual.settings.follow), (Filters::default(), false));
+        let typed = of(&["--pull-policies", "Always,Never", "--follow"]).unwrap();
+        assert_eq!(typed.filters.policies, BTreeSet::from([PullPolicy::Always, PullPolicy::Never]));
+        assert!(typed.settings.follow);
     }
 
     #[test]

@@ -83,11 +83,13 @@ impl Upstream {
             skip: prefix.skip,
             interval: sensible(prefix.monitoring_interval().ok().flatten()),
             expiry: sensible(prefix.expiry().ok().flatten()),
+            follow: prefix.follow,
         };
         Said {
             skip: *skip,
             interval,
             expiry,
+            follow: self.spec.follow,
             images_at_a_time: at_a_time.and_then(|number| usize::try_from(number).ok()),
             keep_quota: number(pacing.as_ref().and_then(|pacing| pacing.keep_quota_percent)),
             prefixes: prefixes.iter().map(|prefix| (prefix.prefix.clone(), part(prefix))).collect(),

@@ -252,7 +252,7 @@ pub fn up_to_date(image: &Image, cached: Option<&Digest>, upstream: &Upstream, f
             let what = if follow {
                 "it is being fetched"
             } else {
-                "nodes get the new one while its registry answers, and the cached one while it does not"
+                "nodes get the new one while its registry answers, and the cached one while it does not (spec.follow: true has it fetched)"
             };
             Said::new(UpToDate::Moved, format!("the tag now means {there}, cached is {have}: {what}"))
         }
@@ -284,7 +284,15 @@ impl fmt::Display for OverBound {
                 size(*own)
             )?,
         }
-        f.write_str(": older ones stay; raise the bound of the namespace, or delete what it does not need")
+        let part = match full {
+            Full::Images(_) => "images",
+            Full::Bytes { .. } => "bytes",
+        };
+        write!(
+            f,
+            ": older ones stay; raise controller.perNamespace.namespaces.{namespace}.{part} in the chart (--namespace-bound {namespace}={part}:…), or delete what it \
+             does not need"
+        )
     }
 }
 

@@ -43,6 +43,12 @@ pub enum PatternError {
         "image pattern {0:?} holds {1:?}, which no image has: *, ** and ? are all there is besides a reference, and upper case stands in tags only"
     )]
     Character(String, char),
+    /// Brackets stand around an IPv6 address and nowhere else.
+    #[error(
+        "image pattern {0:?} has brackets, and there are no classes of characters as in [a-z]: write ? for one character, * for any, or a pattern for each; brackets \
+         stand only around an address that is a registry, as in [2001:db8::1]:5000/**"
+    )]
+    Brackets(String),
     /// It would match nothing, ever.
     #[error("image pattern {0:?} begins with no registry: write {1:?}, or **/ before it for any registry")]
     NoRegistry(String, String),
@@ -69,6 +75,9 @@ impl Pattern {
             }
         }
         let first = text.split('/').next().unwrap_or(text);
+        if text.contains(['[', ']']) && !is_address(first, text) {
+            return Err(PatternError::Brackets(text.to_owned()));
+        }
         let is_wild = first.contains(['*', '?']);
         let names_a_registry = !head.is_empty() && (first.contains(['.', ':']) || first == "localhost" || is_wild);
         if !names_a_registry && !text.starts_with("**") {
@@ -121,6 +130,14 @@ impl Pattern {
             }
         }
     }
+}
+
+/// Whether the brackets of a pattern are those of its registry, an IPv6 address, and there are no others.
+fn is_address(first: &str, text: &str) -> bool {
+    let Some((host, port)) = first.strip_prefix('[').and_then(|rest| rest.split_once(']')) else { return false };
+    let is_host =
+        host.contains(':') && host.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '*' | '?'));
+    is_host && (port.is_empty() || port.starts_with(':')) && text.matches(['[', ']']).count() == 2
 }
 
 fn set(places: &mut [bool], at: usize) {

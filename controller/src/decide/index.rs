@@ -56,7 +56,7 @@ pub struct Wanted {
     pub nodes: usize,
     /// Whether a `DaemonSet` brings it to every node.
     pub is_of_daemon_set: bool,
-    /// Whether any of them asks the registry at every start: then the tag is followed.
+    /// Whether any of them asks the registry at every start: then the tag is followed, unless its object says otherwise.
     pub is_always: bool,
     /// Pods that have ended and would count. They are no users, but the image is known because of them.
     pub ended: usize,
@@ -237,6 +237,7 @@ impl Index {
         let key = self.namespace_key(name);
         let namespace = self.namespace_entry(&key);
         let before = std::mem::replace(&mut namespace.verdict, verdict);
+        let was_unknown = namespace.labels.is_none() && labels.is_some();
         namespace.labels = labels;
         if before == verdict {
             return changed;
@@ -245,8 +246,18 @@ impl Index {
         for (name, kept) in pods {
             self.discount(&name, &kept, before, now, &mut changed);
             self.count(&name, &kept, verdict, now, &mut changed);
+            if was_unknown {
+                // Its Pods came before its labels, which is as it happens at a start: that was no use of what they leave out.
+                self.forget_uses(&kept, before);
+            }
         }
         changed
+    }
+
+    fn forget_uses(&mut self, kept: &Kept, verdict: NamespaceVerdict) {
+        for (image, _) in self.shares(kept, verdict) {
+            self.forget(&image);
+        }
     }
 
     fn namespace_entry(&mut self, key: &Arc<str>) -> &mut Namespace {

@@ -20,7 +20,7 @@ pub struct Wish {
     pub digests: BTreeSet<Digest>,
     /// For which machines.
     pub platforms: Platforms,
-    /// Whether the pin follows its tag: some Pod has `imagePullPolicy: Always`.
+    /// Whether the pin follows its tag ([`super::registry::follow`]).
     pub follow: bool,
     /// What the tag means at its origin, if that was asked.
     pub upstream: Option<Digest>,

@@ -1,4 +1,5 @@
-//! What people say of registries and of parts of them: what is left alone, how often it is looked at, how long it is kept, how much at a time.
+//! What people say of registries and of parts of them: what is left alone, how often it is looked at, how long it is kept, whether tags are followed, how much at
+//! a time.
 //!
 //! Of several prefixes the longest counts, whole; what it does not say, its registry says; what that does not say, the controller's settings do.
 
@@ -17,6 +18,8 @@ pub struct Said {
     pub interval: Option<Duration>,
     /// How long images are kept after their last use.
     pub expiry: Option<Duration>,
+    /// Whether their tags are followed.
+    pub follow: Option<bool>,
     /// Images that are fetched at a time.
     pub images_at_a_time: Option<usize>,
     /// Percent of its quota that are left to pulls.
@@ -34,6 +37,8 @@ pub struct Part {
     pub interval: Option<Duration>,
     /// How long images are kept after their last use.
     pub expiry: Option<Duration>,
+    /// Whether their tags are followed.
+    pub follow: Option<bool>,
 }
 
 /// What is said of all of them, by their names.
@@ -70,6 +75,13 @@ impl Registries {
         part.or(said.interval).unwrap_or(usual)
     }
 
+    /// Whether an image's tag is followed, where neither its object nor its Pods say so ([`follow`]).
+    pub fn follow(&self, image: &Image, usual: bool) -> bool {
+        let Some(said) = self.of(image.registry()) else { return usual };
+        let part = said.part_of(image).and_then(|(_, part)| part.follow);
+        part.or(said.follow).unwrap_or(usual)
+    }
+
     /// How long images are kept.
     pub fn rules(&self, usual: Duration) -> Rules {
         let mut prefixes = BTreeMap::new();
@@ -96,6 +108,12 @@ impl Said {
             rest = rest.rsplit_once('/')?.0;
         }
     }
+}
+
+/// Whether the pin of an image follows its tag: what its objects say (`said`; of several that differ the one that lets nothing go), else yes for one that asks
+/// its registry at every start (`is_always`), else what holds for its registry.
+pub fn follow(said: impl IntoIterator<Item = Option<bool>>, is_always: bool, of_registry: bool) -> bool {
+    said.into_iter().flatten().reduce(|one, other| one && other).unwrap_or(is_always || of_registry)
 }
 
 /// For how long an object that the controller made, and nobody edited, stays without an image: in one leader's life. Images have been kept for long by then.

@@ -1,5 +1,7 @@
 //! What registries say of images now: asked through the cache by HEAD, spread over the interval.
 
+use std::sync::Arc;
+
 use larder_api::cached_image::UpToDate;
 use larder_api::condition::get;
 use larder_oci::Digest;
@@ -9,7 +11,7 @@ use super::{Done, QUESTIONS, QUESTIONS_AT_ALL, Work};
 use crate::cluster_cache::{CacheError, Code, Revalidation};
 use crate::decide::Image;
 use crate::decide::conditions::Upstream;
-use crate::world::now;
+use crate::world::{Object, now};
 
 impl Work {
     /// Asks for those whose time has come.
@@ -78,7 +80,7 @@ impl Work {
         self.upstream.insert(image.clone(), (said, now()));
         let held = self.pins.known.get(image).and_then(crate::cluster_cache::Pin::held);
         let has_moved = self.upstream.to_follow(image).is_some_and(|there| held.is_some_and(|held| held != there));
-        if has_moved && self.follows(image) {
+        if has_moved && self.is_to_follow(image) {
             self.pass_soon();
         }
         self.look_soon(image.clone());
@@ -90,10 +92,12 @@ impl Work {
         pinned.filter(|pinned| **pinned == digest).cloned().unwrap_or(digest)
     }
 
-    fn follows(&self, image: &Image) -> bool {
+    /// Whether its pin follows its tag, and nobody has heard yet that it moved.
+    fn is_to_follow(&self, image: &Image) -> bool {
         let known = self.shared.world.known();
-        let is_said =
-            known.objects_of(image).any(|object| get::<UpToDate>(&object.status.conditions) == Some(UpToDate::Moved));
-        !is_said && known.index.image(image, now()).is_some_and(|wanted| wanted.is_always)
+        let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
+        let is_said = |object: &Arc<Object>| get::<UpToDate>(&object.status.conditions) == Some(UpToDate::Moved);
+        let wanted = known.index.image(image, now());
+        !objects.iter().any(is_said) && self.follows(&known, image, &objects, wanted.as_ref())
     }
 }

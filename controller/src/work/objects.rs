@@ -146,6 +146,7 @@ impl Work {
         }
         let platforms = Self::platforms(&objects, &known);
         let interval = known.registries.rules.interval(image, shared.settings.monitoring);
+        let follows = self.follows(&known, image, &objects, wanted.as_ref());
         drop(known);
         self.note_the_end(image, &objects, wanted.as_ref(), now);
         self.by_time.watch(image, telling::LAST_USE, now);
@@ -155,7 +156,7 @@ impl Work {
                 // With the list, or when it is to be said that there is none, all are looked at.
                 continue;
             }
-            let status = self.status_of(&object, wanted.as_ref(), &platforms, now);
+            let status = self.status_of(&object, wanted.as_ref(), (&platforms, follows), now);
             let worth = telling::worth(&object.status, &status, interval);
             if worth == Worth::Nothing {
                 continue;
@@ -202,7 +203,7 @@ impl Work {
         &self,
         object: &Object,
         wanted: Option<&Wanted>,
-        platforms: &Platforms,
+        (platforms, follows): (&Platforms, bool),
         now: Moment,
     ) -> cached_image::CachedImageStatus {
         let none = Upstream::NotAsked;
@@ -237,6 +238,7 @@ impl Work {
             checked,
             is_watched: self.rounds.watches(&object.image),
             platforms,
+            follows,
             rules: &self.rules,
             now,
         };

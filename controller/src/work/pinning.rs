@@ -13,8 +13,8 @@ use crate::decide::index::Wanted;
 use crate::decide::pins::{self, Wish};
 use crate::decide::platforms::Platforms;
 use crate::decide::turns::Need;
-use crate::decide::{Image, Moment, digests};
-use crate::world::{Object, now};
+use crate::decide::{Image, Moment, digests, registry};
+use crate::world::{Known, Object, now};
 
 /// How long one request waits for a pin.
 const WAIT: Duration = Duration::from_secs(5);
@@ -45,10 +45,11 @@ impl Work {
         platforms: &Platforms,
         now: Moment,
     ) {
-        let (skipped, interval) = {
+        let (skipped, interval, follow) = {
             let known = self.shared.world.known();
             let rules = &known.registries.rules;
-            (rules.skipped(image).is_some(), rules.interval(image, self.shared.settings.monitoring))
+            let interval = rules.interval(image, self.shared.settings.monitoring);
+            (rules.skipped(image).is_some(), interval, self.follows(&known, image, objects, wanted))
         };
         if skipped {
             self.rounds.unwatch(image);
@@ -63,18 +64,32 @@ impl Work {
         if self.shared.settings.observe || !self.pins.is_listed || self.over(image).is_some() {
             return;
         }
-        let wish = self.wish_of(image, wanted.is_some_and(|wanted| wanted.is_always), platforms);
+        let wish = self.wish_of(image, follow, platforms);
+        let moved = wish.upstream.clone().filter(|_| wish.follow && !image.is_digest());
         let need = need(wanted);
         for (pin, platforms) in pins::wanted(&[wish]) {
-            let is_there = self
-                .pins
-                .known
-                .get(&pin)
-                .is_some_and(|known| known.state == PinState::Complete && known.platforms == platforms);
+            let moved = moved.as_ref().filter(|_| pin == *image);
+            let is_there = self.pins.known.get(&pin).is_some_and(|known| {
+                let is_followed = moved.is_none_or(|moved| known.digest.as_ref().is_none_or(|digest| digest == moved));
+                known.state == PinState::Complete && known.platforms == platforms && is_followed
+            });
             if !is_there && !self.pins.watched.contains(&pin) && !self.pins.leaving.contains(&pin) {
                 self.turns.wait(&pin, need);
             }
         }
+    }
+
+    /// Whether its pin follows its tag.
+    pub(super) fn follows(
+        &self,
+        known: &Known,
+        image: &Image,
+        objects: &[Arc<Object>],
+        wanted: Option<&Wanted>,
+    ) -> bool {
+        let said = objects.iter().map(|object| object.spec.follow);
+        let of_registry = known.registries.rules.follow(image, self.shared.settings.follow);
+        registry::follow(said, wanted.is_some_and(|wanted| wanted.is_always), of_registry)
     }
 
     pub(super) fn wish_of(&self, image: &Image, follow: bool, platforms: &Platforms) -> Wish {
@@ -158,7 +173,7 @@ impl Work {
     }
 
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.
-    fn owners(&self, pin: &Image, known: &crate::world::Known) -> Vec<Arc<Object>> {
+    fn owners(&self, pin: &Image, known: &Known) -> Vec<Arc<Object>> {
         let beside = self.digests.tags(pin).flat_map(|image| known.objects_of(image));
         known.objects_of(pin).chain(beside).collect()
     }

@@ -25,6 +25,8 @@ pub struct Settings {
     pub bounds: Bounds,
     /// How often a registry is asked what a tag means.
     pub monitoring: Duration,
+    /// Whether tags are followed of which nobody says anything.
+    pub follow: bool,
     /// Images that are fetched at a time.
     pub concurrency: usize,
     /// How a person answers the brake.

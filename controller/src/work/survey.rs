@@ -29,7 +29,7 @@ pub(super) struct Surveyed {
     pub(super) image: Image,
     /// For which machines it is kept.
     pub(super) platforms: Platforms,
-    /// Whether some Pod has `imagePullPolicy: Always`.
+    /// Whether its pin follows its tag.
     pub(super) follow: bool,
 }
 
@@ -57,7 +57,7 @@ impl Work {
                 self.look_soon(image.clone());
             }
             let platforms = alike.one(Self::platforms_on(&objects, known, &nodes));
-            let follow = wanted.is_some_and(|wanted| wanted.is_always);
+            let follow = self.follows(known, image, &objects, wanted.as_ref());
             survey.images.push(Surveyed { image: image.clone(), platforms, follow });
         }
         survey

@@ -49,6 +49,8 @@ pub(super) struct Facts<'a> {
     /// Whether its registry is asked about it now and then.
     pub(super) is_watched: bool,
     pub(super) platforms: &'a Platforms,
+    /// Whether what its tag means is fetched again when it has moved.
+    pub(super) follows: bool,
     pub(super) rules: &'a Rules,
     pub(super) now: Moment,
 }
@@ -158,8 +160,7 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
     }
     let was_compared = matches!(get::<UpToDate>(&before.conditions), Some(UpToDate::Same | UpToDate::Moved));
     if !(is_known_from_before && was_compared && status.digest == before.digest) {
-        let follow = wanted.is_some_and(|wanted| wanted.is_always);
-        let said = conditions::up_to_date(&object.image, held.as_ref(), upstream, follow);
+        let said = conditions::up_to_date(&object.image, held.as_ref(), upstream, facts.follows);
         write(&mut status, object, &said, &time);
     }
     status

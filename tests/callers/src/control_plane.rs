@@ -109,6 +109,8 @@ impl ControlPlane {
         command.args(["--bind-address", "127.0.0.1", "--secure-port", &self.address.port().to_string()]);
         command.arg("--tls-cert-file").arg(path("api.crt")).arg("--tls-private-key-file").arg(path("api.key"));
         command.arg("--cert-dir").arg(path("certificates")).arg("--token-auth-file").arg(path("tokens"));
+        // Image volumes are on by themselves from 1.35 on.
+        command.args(["--feature-gates", "ImageVolume=true"]);
         command.args(["--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24"]);
         command
             .args(["--service-account-issuer", ISSUER, "--service-account-signing-key-file"])

@@ -35,6 +35,7 @@ fn image() -> CachedImage {
     image.spec.retain = true;
     image.spec.platforms = vec!["linux/amd64".to_owned(), "linux/arm/v7".to_owned()];
     image.spec.expiry = Some("30d".to_owned());
+    image.spec.follow = Some(true);
     let mut conditions = Vec::new();
     condition::set(&mut conditions, Cached::Complete, "all of it", Some(1), &at(0));
     condition::set(&mut conditions, cached_image::UpstreamAvailable::Gone, "404", Some(1), &at(1));
@@ -78,11 +79,13 @@ fn registry() -> UpstreamRegistry {
         pacing: Some(Pacing { images_at_a_time: Some(2), keep_quota_percent: Some(0) }),
         monitoring_interval: Some("6h".to_owned()),
         expiry: Some("1d12h".to_owned()),
+        follow: Some(true),
         prefixes: vec![Prefix {
             prefix: "team/app".to_owned(),
             skip: Some(false),
             monitoring_interval: Some("1h".to_owned()),
             expiry: Some("90d".to_owned()),
+            follow: Some(false),
         }],
     };
     registry.status = Some(UpstreamRegistryStatus {

@@ -3,11 +3,19 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use larder_controller::cluster_cache::Pin;
 use larder_test_controller::{Cluster, until};
 use serde_json::{Value, json};
 
-/// The pins of the controller, as the cache's control API lists them.
+/// The images of the controller's pins, as the cache's control API lists them.
 pub(crate) fn pins(cluster: &Cluster) -> Result<Vec<String>> {
+    let mut pins: Vec<String> = every_pin(cluster)?.into_iter().map(|pin| pin.image.to_string()).collect();
+    pins.sort_unstable();
+    Ok(pins)
+}
+
+/// All that is said there of them.
+pub(crate) fn every_pin(cluster: &Cluster) -> Result<Vec<Pin>> {
     use futures_util::TryStreamExt as _;
     use larder_controller::cluster_cache::{ClusterCache, ClusterCacheConfig, Limits};
 
@@ -20,10 +28,7 @@ pub(crate) fn pins(cluster: &Cluster) -> Result<Vec<String>> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache = ClusterCache::new(config, Limits::default())?;
-    let mut pins: Vec<String> =
-        runtime.block_on(cache.pins().map_ok(|pin| pin.image.to_string()).try_collect::<Vec<_>>())?;
-    pins.sort_unstable();
-    Ok(pins)
+    Ok(runtime.block_on(cache.pins().try_collect())?)
 }
 
 pub(crate) fn from_pod_to_expiry() -> Result<()> {

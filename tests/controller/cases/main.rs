@@ -8,8 +8,10 @@ mod access;
 mod bounds;
 mod cache_client;
 mod cache_side;
+mod counted;
 mod definitions;
 mod fields;
+mod following;
 mod leader;
 mod life;
 mod node_side;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         ("bounds::one_namespace_has_so_many_bytes", bounds::one_namespace_has_so_many_bytes),
         ("cache_client::pins_over_tls_and_what_may_be_replaced", cache_client::pins_over_tls),
         ("cache_side::endpoints_and_authority_are_what_an_object_says", cache_side::endpoints_and_authority),
+        ("counted::what_pods_name_and_what_is_left_out", counted::what_pods_name_and_what_is_left_out),
+        ("following::a_moved_tag_is_followed_where_somebody_says_so", following::a_moved_tag),
         ("leader::never_two_write_and_a_partition_ends_the_work", leader::never_two_write),
         ("life::a_pods_image_is_cached_and_goes_when_nobody_uses_it", life::from_pod_to_expiry),
         ("life::what_a_pod_runs_is_pinned_and_fetched_once", life::what_a_pod_runs_is_pinned_and_fetched_once),

@@ -32,6 +32,11 @@ impl Cluster {
 
     /// The same with another `larder-cache` than the one that was just built.
     pub fn start_with(cache: PathBuf) -> Result<Self> {
+        Self::start_beside(cache, &[])
+    }
+
+    /// The same with more registries that may be asked without TLS.
+    pub fn start_beside(cache: PathBuf, registries: &[String]) -> Result<Self> {
         let plane = ControlPlane::start()?;
         for (_, definition) in DEFINITIONS {
             plane.apply(definition)?;
@@ -45,7 +50,8 @@ impl Cluster {
             until("the kind is served", || plane.kubectl(&["get", kind, "--all-namespaces"], ""))?;
         }
         let origin = Origin::start();
-        let cache = Cache::start_program(cache, &[origin.registry().to_string()])?;
+        let registries = [&[origin.registry().to_string()], registries].concat();
+        let cache = Cache::start_program(cache, &registries)?;
         Ok(Self { plane, origin, cache })
     }
 

@@ -171,7 +171,7 @@ fn callers(arguments: &Arguments) -> Result<Outcome> {
 
 fn controller(arguments: &Arguments) -> Result<Outcome> {
     let parts = Parts::from_environment()?;
-    for part in ["etcd", "kubernetes-1.34"] {
+    for part in ["etcd", "kubernetes-1.34", "distribution-3", "crane"] {
         parts.module(part)?;
     }
     let mut command = workspace::cargo();

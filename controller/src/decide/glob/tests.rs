@@ -30,6 +30,8 @@ fn wildcards_and_tags() {
         ("docker.io/library/app:V*", &["app:V1"], &["app:v1"]),
         ("**@*", &[&by_digest], &["nginx"]),
         ("**", &["nginx", "a.io:5000/b/c:1", &by_digest], &[]),
+        ("[2001:db8::1]:5000/**", &["[2001:db8::1]:5000/a/b:1"], &["[2001:db8::2]:5000/a"]),
+        ("[2001:db8::*]:*/team/*", &["[2001:db8::1]:5000/team/a"], &["[2001:db8::1]/team/a"]),
     ] {
         for image in is {
             assert!(matches(pattern, image), "{pattern} is not {image}");
@@ -52,6 +54,11 @@ fn a_pattern_that_could_never_match_is_refused_with_what_to_write() {
         ("ghcr.io/{a,b}", "'{'"),
         ("!ghcr.io/a", "'!'"),
         ("ghcr.io/a b", "' '"),
+        ("docker.io/[a-z]*", "[a-z]"),
+        ("reg:35000/[t]eam/**", "write ? for one character"),
+        ("[ab].example.com/**", "write ? for one character"),
+        ("[2001:db8::1]:5000/[a]/**", "write ? for one character"),
+        ("[2001:db8::1]x/**", "write ? for one character"),
     ] {
         let error = Pattern::parse(pattern).unwrap_err().to_string();
         assert!(error.contains(says), "{pattern}: {error}");

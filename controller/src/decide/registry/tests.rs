@@ -8,6 +8,7 @@ fn image(text: &str) -> Image {
 
 fn said() -> Registries {
     let part = |skip, hours: Option<u64>, days: Option<u32>| Part {
+        follow: None,
         skip,
         interval: hours.map(Duration::from_hours),
         expiry: days.map(|days| DAY * days),
@@ -49,6 +50,40 @@ fn the_longest_prefix_counts_whole_then_the_registry_then_the_settings() {
         assert_eq!(said.skipped(&image).is_some(), skipped, "{name}");
         assert_eq!(said.interval(&image, usual), Duration::from_hours(hours), "{name}");
         assert_eq!(rules.of(&image), DAY * days, "{name}");
+    }
+}
+
+#[test]
+fn an_image_says_whether_it_follows_its_tag_then_its_pods_then_its_registry() {
+    let (yes, no) = (Some(true), Some(false));
+    let hub = Said {
+        follow: yes,
+        prefixes: BTreeMap::from([
+            ("library".to_owned(), Part { follow: no, ..Part::default() }),
+            ("team".to_owned(), Part { skip: no, ..Part::default() }),
+        ]),
+        ..Said::default()
+    };
+    let all = Registries(BTreeMap::from([("docker.io".into(), hub)]));
+    for (name, usual, follows) in [
+        ("nginx:1", true, false),
+        ("team/app:1", false, true),
+        ("other/app:1", false, true),
+        ("ghcr.io/a/b:1", false, false),
+        ("ghcr.io/a/b:1", true, true),
+    ] {
+        assert_eq!(all.follow(&image(name), usual), follows, "{name}, else {usual}");
+    }
+    for (said, is_always, of_registry, follows) in [
+        (&[][..], false, false, false),
+        (&[None], false, true, true),
+        (&[None], true, false, true),
+        (&[no], true, true, false),
+        (&[yes], false, false, true),
+        (&[yes, None], false, false, true),
+        (&[yes, no], true, true, false),
+    ] {
+        assert_eq!(follow(said.iter().copied(), is_always, of_registry), follows, "{said:?} {is_always} {of_registry}");
     }
 }
 

@@ -83,6 +83,7 @@ fn told(given: Given) -> CachedImageStatus {
         checked: None,
         is_watched,
         platforms: &Platforms::of_words(&platforms),
+        follows: false,
         rules: &Rules::default(),
         now,
     })

@@ -86,6 +86,10 @@ pub struct CachedImageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 24), extend("x-kubernetes-validations" = schema::span()))]
     pub expiry: Option<String>,
+    /// Whether what its tag means is fetched again when its registry gives that tag to something else. Nothing: yes where a Pod of imagePullPolicy Always uses it,
+    /// else what its UpstreamRegistry says, else the controller's default, which is no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
 }
 
 impl CachedImageSpec {

@@ -94,6 +94,10 @@ pub struct UpstreamRegistrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 24), extend("x-kubernetes-validations" = schema::span()))]
     pub expiry: Option<String>,
+    /// Whether images of it are fetched again when their tags have moved. Those of a Pod of imagePullPolicy Always are, whatever this is. Nothing: the controller's
+    /// default, which is no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
     /// What is said otherwise for parts of the registry. Of several that match the longest counts, whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -146,6 +150,9 @@ pub struct Prefix {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 24), extend("x-kubernetes-validations" = schema::span()))]
     pub expiry: Option<String>,
+    /// Whether these images are fetched again when their tags have moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
 }
 
 impl Prefix {
