@@ -88,6 +88,7 @@ fn work(objects: usize) -> Work {
         rules: Rules::default(),
         bounds: Bounds::default(),
         monitoring: Duration::from_hours(6),
+        follow: false,
         concurrency: 8,
         how_to_release: "say=".to_owned(),
     };
