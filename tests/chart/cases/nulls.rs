@@ -15,11 +15,7 @@ const ALL: &str = "metrics:\n  agent: {enabled: true}\n  service: {enabled: true
                    resourceQuota: {enabled: true}\nopenshift: {enabled: true}\n\
                    cache:\n  replicas: 2\n  store: {type: bucket, bucket: {url: \"s3://images\", clusterId: a}}\n  \
                    control: {enabled: true, accounts: [a/b], tokenSecret: {name: a}}\n\
-<<<<<<< HEAD
-                   controller: {enabled: true, namespaces: team=web, include: [a.example/*], exclude: [b.example/*]}\n";
-=======
-                   controller: {enabled: true, namespaces: team=web, include: [a/*], exclude: [b/*], perNamespace: {namespaces: {a: {images: 1}}}, monitoring: {follow: true}}\n";
->>>>>>> 6b642fc (Tags are followed where an image, its registry or the controller says so; pull policies, a bound for one namespace; patterns with [a-z] are refused)
+                   controller: {enabled: true, namespaces: team=web, include: [a.example/*], exclude: [b.example/*], perNamespace: {namespaces: {a: {images: 1}}}, monitoring: {follow: true}}\n";
 
 fn every_value(helm: &Helm) -> Result<()> {
     let text = std::fs::read_to_string(chart().join("values.yaml"))?;

@@ -182,7 +182,6 @@ pub(crate) const ALL: &[Refusal] = &[
     refusal("an_expiry_in_weeks", "controller: {expiry: 2w}", &["/controller/expiry"]),
     refusal("a_holder_that_is_taken", "controller: {holder: pull}", &["/controller/holder"]),
     refusal("two_patterns_in_one", "controller: {include: ['docker.io/**,quay.io/**']}", &["/controller/include/0"]),
-<<<<<<< HEAD
     refusal("an_expiry_of_nothing", "controller: {expiry: 0d}", &["/controller/expiry"]),
     refusal("an_expiry_of_nothing_in_hours_and_minutes", "controller: {expiry: 0h0m}", &["/controller/expiry"]),
     refusal("an_expiry_that_is_empty", "controller: {expiry: ''}", &["/controller/expiry"]),
@@ -214,12 +213,10 @@ pub(crate) const ALL: &[Refusal] = &[
     refusal("a_holder_that_is_everybodys", "cache: {control: {enabled: true, accounts: [a/b], holders: [a/b=pull]}}", &["/cache/control/holders/0"]),
     refusal("a_log_at_no_level", "logFilter: larder_proxy=loud", &["/logFilter"]),
     refusal("a_log_of_a_pool_at_no_level", "pools: [{name: a, nodeLabel: {key: k, values: [v]}, logFilter: 'info,a=b=c'}]", &["/pools/0/logFilter"]),
-=======
     refusal("a_bound_of_nothing", "controller: {perNamespace: {namespaces: {team-a: {}}}}", &["/controller/perNamespace/namespaces/team-a"]),
     refusal("a_bound_of_no_namespace", "controller: {perNamespace: {namespaces: {Team: {images: 1}}}}", &["/controller/perNamespace/namespaces", "'Team' not allowed"]),
     refusal("a_bound_without_a_size", "controller: {perNamespace: {namespaces: {a: {bytes: much}}}}", &["/controller/perNamespace/namespaces/a/bytes"]),
     refusal("an_unknown_pull_policy", "controller: {pullPolicies: [always]}", &["/controller/pullPolicies/0", "'IfNotPresent'"]),
->>>>>>> 6b642fc (Tags are followed where an image, its registry or the controller says so; pull policies, a bound for one namespace; patterns with [a-z] are refused)
     refusal("controller_null", "controller: null", &["missing property 'controller'"]),
     refusal("unknown_crds_value", "crds: {enabled: false}", &["/crds", "'enabled' not allowed"]),
     refusal("misspelled_control_value", "cache: {control: {enable: true}}", &["/cache/control", "'enable' not allowed"]),
