@@ -195,7 +195,8 @@ impl Candidate {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(self.times.lease.as_secs().max(1)).ok(),
             renew_time: Some(time.clone()),
-            acquire_time: Some(time),
+            // When its holder took it: what is not in the change stays.
+            acquire_time: (!claim.renews || claim.replaces.is_none()).then_some(time),
             lease_transitions: Some(if claim.renews { transitions } else { transitions.saturating_add(1) }),
             ..LeaseSpec::default()
         };

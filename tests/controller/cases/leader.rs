@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use larder_controller::leader::{self, Candidate, LeaseName, Times, Witness};
 use larder_test_controller::{Cluster, Cut, until};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// Shorter than in a cluster. Between the last two a machine that is busy may stop a thread, and with it the look at when work ended.
@@ -89,6 +90,13 @@ fn until_it_works(terms: &Terms, who: impl Fn(usize) -> bool) -> Result<usize> {
     until("one of them leads", || works(terms).filter(|&index| who(index)).context("none does"))
 }
 
+/// What the lease says.
+fn lease(cluster: &Cluster) -> Result<Value> {
+    let words = ["get", "lease", "larder-controller", "--namespace=larder", "--output=json"];
+    let lease: Value = serde_json::from_str(&cluster.plane.kubectl(&words, "")?)?;
+    lease.get("spec").cloned().context("it says nothing")
+}
+
 pub(crate) fn never_two_write() -> Result<()> {
     let cluster = Cluster::start()?;
     let ways = [Cut::to(cluster.plane.address())?, Cut::to(cluster.plane.address())?];
@@ -99,6 +107,20 @@ pub(crate) fn never_two_write() -> Result<()> {
     let first = start(0, &ways[0])?;
     // A lease that is nobody's is taken without waiting.
     until_it_works(&terms, |index| index == 0)?;
+    // It is his since he took it, however often he renews it.
+    let taken = lease(&cluster)?;
+    until("it is renewed", || {
+        let renewed = lease(&cluster)?;
+        ensure!(renewed["renewTime"] != taken["renewTime"], "{renewed}");
+        Ok(renewed)
+    })
+    .and_then(|renewed| {
+        ensure!(
+            renewed["acquireTime"] == taken["acquireTime"] && taken["acquireTime"].is_string(),
+            "{renewed} {taken}"
+        );
+        Ok(())
+    })?;
     let second = start(1, &ways[1])?;
     // The leader's way is cut: its work ends by itself, and the other one takes over.
     ways[0].cut();
