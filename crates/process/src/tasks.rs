@@ -128,13 +128,14 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         let name = self.name;
-        let how = self.how.take().unwrap_or(TaskError::Panicked { name });
+        let how = self.how.take().or_else(|| std::thread::panicking().then_some(TaskError::Panicked { name }));
         let mut record = lock(&self.record);
         if let Some(position) = record.running.iter().position(|running| *running == name) {
             record.running.swap_remove(position);
         }
-        let asked_to = self.shutdown.is_cancelled() && matches!(how, TaskError::Ended { .. });
-        if !asked_to && record.first.is_none() {
+        let asked_to = self.shutdown.is_cancelled() && matches!(how, Some(TaskError::Ended { .. }));
+        // Neither ended nor panicked: it is dropped with its runtime, by a process that ends for another reason, which it says itself.
+        if let Some(how) = how.filter(|_| !asked_to && record.first.is_none()) {
             tracing::error!("{how}");
             record.first = Some(how);
         }
@@ -183,6 +184,16 @@ mod tests {
         let panicked = tasks();
         panicked.spawn("listener", async { panic!("of course") });
         assert_eq!(panicked.finish(LIMIT).await, Err(TaskError::Panicked { name: "listener" }));
+    }
+
+    #[test]
+    fn what_is_dropped_with_its_runtime_has_not_panicked() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tasks = Tasks::new(CancellationToken::new());
+        runtime.block_on(async { tasks.spawn("steady", std::future::pending()) });
+        drop(runtime);
+        let record = lock(&tasks.record);
+        assert_eq!((record.first.clone(), record.running.len()), (None, 0));
     }
 
     #[tokio::test(start_paused = true)]
