@@ -33,6 +33,8 @@ pub struct Reply {
     pub body: Body,
     /// For metrics and the request's span.
     pub outcome: Outcome,
+    /// Which of our own rules refuses, in words. For whoever set us up, and not for the client: it may say what an address leads to.
+    pub rule: Option<String>,
     /// Who is told how it ends.
     pub observer: Option<Box<dyn ReplyObserver>>,
 }
@@ -40,7 +42,7 @@ pub struct Reply {
 impl Reply {
     /// A reply whose end concerns nobody.
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body, outcome: Outcome) -> Self {
-        Self { status, headers, body, outcome, observer: None }
+        Self { status, headers, body, outcome, rule: None, observer: None }
     }
 }
 

@@ -436,6 +436,10 @@ fn private_images_and_addresses_that_a_pull_would_not_reach_are_refused() {
         let target = format!("/v1/pins/me/{registry}/team/app:v1?wait=30");
         let (status, pin) = cache.ask("PUT", &target, "");
         assert!(status == 202 && matches!(pin["state"].as_str(), Some("refused" | "waiting")), "{pin}");
+        // Which rule, and what a person can do.
+        let words = pin["error"].as_str().unwrap();
+        let is_said = words.contains("127.0.0.1 is this machine") && words.contains("make an UpstreamRegistry of it");
+        assert!(registry != other.registry().to_string() || is_said && pin["code"] == "not_permitted", "{pin}");
         let (status, _) = cache.ask("POST", &format!("/v1/revalidations/{registry}/team/app:v1"), "");
         assert!(matches!(status, 200 | 403 | 503), "{status}");
     }

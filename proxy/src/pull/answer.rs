@@ -40,7 +40,7 @@ pub(super) fn of_error(error: &SourceError) -> Reply {
     let reply = match error {
         SourceError::NotFound => refusal(StatusCode::NOT_FOUND, "not_found"),
         SourceError::NeedsCredentials { .. } => refusal(StatusCode::NOT_FOUND, "denied"),
-        SourceError::Refused { .. } => refused(),
+        SourceError::Refused { reason } => Reply { rule: Some(reason.clone()), ..refused() },
         SourceError::RateLimited { .. } => refusal(StatusCode::BAD_GATEWAY, "rate_limited"),
         SourceError::Timeout => refusal(StatusCode::BAD_GATEWAY, "timeout"),
         SourceError::Protocol { .. } | SourceError::Mismatch { .. } => refusal(StatusCode::BAD_GATEWAY, "wrong"),
@@ -188,6 +188,7 @@ mod tests {
             assert!(matches!(reply.status.as_u16(), 404 | 502), "{error}: {}", reply.status);
             assert_eq!(reply.headers[CONTENT_LENGTH], "0");
             assert!(matches!(reply.body, Body::Empty));
+            assert_eq!(reply.rule.is_some(), matches!(error, SourceError::Refused { .. }), "{error}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{Method, StatusCode};
-use larder_oci::{Digest, ManifestReference, Tag};
+use larder_oci::{Digest, ManifestReference, Registry, Tag};
 use tokio::time::Instant;
 
 use super::manifest::ManifestAnswer;
@@ -113,11 +113,11 @@ impl Puller {
     pub(crate) async fn find(&self, name: &Name, reference: &ManifestReference) -> Result<Found, Unkept> {
         let shared = &self.shared;
         if !shared.permits(name) {
-            return Err(not_permitted());
+            return Err(not_permitted(name));
         }
         let deadline = Instant::now() + self.answer;
         let ManifestAnswer { reply, given } = match reference {
-            ManifestReference::Tag(tag) if referrers::is_reserved(tag) => return Err(not_permitted()),
+            ManifestReference::Tag(tag) if referrers::is_reserved(tag) => return Err(reserved(tag)),
             ManifestReference::Tag(tag) => shared.by_tag(name, tag, &Method::GET, deadline).await,
             ManifestReference::Digest(digest) => shared.by_digest(name, digest, &Method::GET, deadline).await,
         };
@@ -170,7 +170,7 @@ impl Puller {
     /// Asks the origin for a reference with a HEAD, which costs no pull quota; what it says of a tag is written down if that is held.
     pub(crate) async fn revalidate(&self, name: &Name, reference: &ManifestReference) -> Result<Revalidated, Unkept> {
         if !self.shared.permits(name) {
-            return Err(not_permitted());
+            return Err(not_permitted(name));
         }
         match reference {
             ManifestReference::Tag(tag) => self.revalidate_tag(name, tag).await,
@@ -205,7 +205,7 @@ impl Puller {
     async fn revalidate_tag(&self, name: &Name, tag: &Tag) -> Result<Revalidated, Unkept> {
         let shared = &self.shared;
         if referrers::is_reserved(tag) {
-            return Err(not_permitted());
+            return Err(reserved(tag));
         }
         let held = shared.cached(name, tag).await.map(|cached| cached.digest().clone());
         // Not as one whose patience is short because something is cached: whoever asks so wants the origin's word.
@@ -230,8 +230,27 @@ const ONLY_HEARD: &str = "only the cluster cache's memory answers, not the regis
 
 const PRIVATE: &str = "private images are not kept yet; the engine pulls them with its own credentials";
 
-fn not_permitted() -> Unkept {
-    let words = "the settings do not allow it: see allow, deny and skip in the registries file";
+fn not_permitted(name: &Name) -> Unkept {
+    let registry = &name.registry;
+    let words = format!(
+        "the settings of the cluster cache do not allow it: see allow, deny and skip in its registries file, and skip in the UpstreamRegistry of {registry}"
+    );
+    Unkept::refused(Code::NotPermitted, words)
+}
+
+fn reserved(tag: &Tag) -> Unkept {
+    Unkept::refused(
+        Code::NotPermitted,
+        format!("{tag} is a tag of the cluster cache's own: give the image another one"),
+    )
+}
+
+/// What to do where one of our own rules is in the way.
+fn forbidden(registry: &Registry, what: &str, rule: Option<&str>) -> Unkept {
+    let rule = rule.unwrap_or("the log of the cluster cache says which rule is in the way");
+    let words = format!(
+        "the cluster cache must not ask {registry} for {what}: {rule}; if this registry is meant, name it in the cache's registries file or make an UpstreamRegistry of it, with the endpoints that it has, and insecure: true where that is plain HTTP"
+    );
     Unkept::refused(Code::NotPermitted, words)
 }
 
@@ -254,10 +273,7 @@ impl Shared {
             Some(said @ Verdict::Timeout) => by_origin(said, format!("{registry} did not answer in time for {what}")),
             Some(said @ Verdict::Unreachable) => by_origin(said, format!("{registry} cannot be reached for {what}")),
             _ if reply.outcome.result == "refused" && reply.status == StatusCode::NOT_FOUND => {
-                let words = format!(
-                    "our own rules do not let {what} of {registry} be fetched: an address, plain HTTP, or a policy (the log says which)"
-                );
-                Unkept::refused(Code::NotPermitted, words)
+                forbidden(registry, what, reply.rule.as_deref())
             }
             _ => Unkept::later(Code::Store, format!("{what} cannot be given now: {}", reply.outcome.result)),
         }

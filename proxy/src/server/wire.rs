@@ -27,7 +27,7 @@ pub(super) fn respond(
     mut account: Account,
     state: &Arc<SocketState>,
 ) -> Response<WireBody> {
-    let Reply { status, headers, body, outcome, observer } = reply;
+    let Reply { status, headers, body, outcome, rule: _, observer } = reply;
     account.answered(status, outcome, observer);
     // Whatever was prepared, there is none after these (RFC 9110 §9.3.2, §15.4.5).
     let body = if method == Method::HEAD || status == StatusCode::NOT_MODIFIED { Body::Empty } else { body };
