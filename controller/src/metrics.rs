@@ -50,11 +50,13 @@ pub struct Metrics {
     registries: Family<Reason, Gauge<i64, AtomicI64>>,
     left_out: Family<Why, Gauge<i64, AtomicI64>>,
     events: Family<Why, Counter<u64, AtomicU64>>,
+    events_dropped: Family<Why, Counter<u64, AtomicU64>>,
     known: Family<Kind, Gauge<i64, AtomicI64>>,
     held: Gauge<i64, AtomicI64>,
     expiry_held: Gauge<i64, AtomicI64>,
     unreadable: Family<Kind, Gauge<i64, AtomicI64>>,
     writes: Family<Kind, Counter<u64, AtomicU64>>,
+    write_errors: Family<Kind, Counter<u64, AtomicU64>>,
     watch_errors: Family<Kind, Counter<u64, AtomicU64>>,
     fetches: Family<Outcome, Counter<u64, AtomicU64>>,
     checks: Family<Outcome, Counter<u64, AtomicU64>>,
@@ -93,6 +95,12 @@ impl Default for Metrics {
         register!(left_out, "left_out", "Images that Pods use and that are not cached, by why");
         let events = Family::default();
         register!(events, "events", "Events that were to be written, by their reason");
+        let events_dropped = Family::default();
+        register!(
+            events_dropped,
+            "events_dropped",
+            "Events that were not written, for there were too many or the API server did not take them, by their reason"
+        );
         let known = Family::default();
         register!(known, "known", "Objects that are known of");
         let held = Gauge::default();
@@ -103,6 +111,8 @@ impl Default for Metrics {
         register!(unreadable, "unreadable", "Objects that cannot be read, and references of Pods that are none");
         let writes = Family::default();
         register!(writes, "writes", "Writes to the API server");
+        let write_errors = Family::default();
+        register!(write_errors, "write_errors", "Writes that the API server did not take, by what was written");
         let watch_errors = Family::default();
         register!(watch_errors, "watch_errors", "Watches that broke, by what is watched");
         let fetches = Family::default();
@@ -129,11 +139,13 @@ impl Default for Metrics {
             registries,
             left_out,
             events,
+            events_dropped,
             known,
             held,
             expiry_held,
             unreadable,
             writes,
+            write_errors,
             watch_errors,
             fetches,
             checks,
@@ -188,15 +200,21 @@ impl Metrics {
         }
     }
 
-    /// Whoever does not lead says nothing of images.
+    /// Whoever does not lead says nothing of images and registries.
     pub fn forget_images(&self) {
         self.images.clear();
+        self.registries.clear();
         self.left_out.clear();
     }
 
     /// An event was to be written.
     pub fn event(&self, reason: &'static str) {
         self.events.get_or_create(&Why { reason }).inc();
+    }
+
+    /// An event was not written.
+    pub fn event_dropped(&self, reason: &'static str) {
+        self.events_dropped.get_or_create(&Why { reason }).inc();
     }
 
     /// How many pins are held back.
@@ -217,6 +235,11 @@ impl Metrics {
     /// Something was written.
     pub fn wrote(&self, kind: &'static str) {
         self.writes.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Something was not written; that somebody else wrote before is no error.
+    pub fn write_failed(&self, kind: &'static str) {
+        self.write_errors.get_or_create(&Kind { kind }).inc();
     }
 
     /// A watch broke.
@@ -275,11 +298,13 @@ mod tests {
             registries,
             left_out,
             events,
+            events_dropped,
             known,
             held: _,
             expiry_held: _,
             unreadable,
             writes,
+            write_errors,
             watch_errors,
             fetches,
             checks,
@@ -291,18 +316,25 @@ mod tests {
         let _ = queues.get_or_create(&Queue { queue: "ready" });
         let _ = images.get_or_create(&Reason { condition: "Cached", reason: "Complete" });
         let _ = left_out.get_or_create(&Why { reason: "Excluded" });
-        let _ = events.get_or_create(&Why { reason: "Gone" });
+        for counters in [events, events_dropped] {
+            let _ = counters.get_or_create(&Why { reason: "Gone" });
+        }
         let _ = registries.get_or_create(&Reason { condition: "Reachable", reason: "Answers" });
         let _ = known.get_or_create(&Kind { kind: "pods" });
         let _ = unreadable.get_or_create(&Kind { kind: "pods" });
-        for counters in [writes, watch_errors] {
+        for counters in [writes, write_errors, watch_errors] {
             let _ = counters.get_or_create(&Kind { kind: "pods" });
         }
         for counters in [fetches, checks, passes] {
             let _ = counters.get_or_create(&Outcome { outcome: "complete" });
         }
         let text = metrics.text();
-        let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+        // As they are asked for: a counter's name has an end that its help has not.
+        let is_counter = |name: &str| text.contains(&format!("# TYPE {name} counter\n"));
+        let helps = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+        let names: Vec<String> = helps
+            .map(|(name, help)| format!("{name}{} {help}", if is_counter(name) { "_total" } else { "" }))
+            .collect();
         insta::assert_snapshot!("list", names.join("\n"));
     }
 }

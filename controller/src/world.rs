@@ -6,6 +6,7 @@
 mod gone;
 mod names;
 mod objects;
+mod reasons;
 mod registries;
 mod shared;
 mod tallies;
@@ -34,6 +35,7 @@ use crate::registries::Registries;
 pub(crate) use gone::{Gone, State};
 pub use names::Names;
 pub use objects::Objects;
+pub use reasons::Reasons;
 pub use shared::World;
 pub use tallies::{Counted, Tallies, Tally};
 pub use unreadable::Unreadable;
@@ -170,6 +172,8 @@ pub struct Known {
     pub registries_changed: BTreeSet<Box<str>>,
     /// How many images there are of each.
     pub tallies: Tallies,
+    /// How many objects give which reason.
+    pub reasons: Reasons,
     /// Which lists are complete.
     pub listed: Listed,
     /// Images of which something changed since somebody looked.
@@ -195,6 +199,7 @@ impl Known {
             registries: Registries::default(),
             registries_changed: BTreeSet::new(),
             tallies: Tallies::default(),
+            reasons: Reasons::default(),
             listed: Listed::default(),
             changed: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -266,7 +271,11 @@ impl Known {
         self.deleted.remove(&object.image);
         let image = object.image.clone();
         self.changed.insert(image.clone());
+        self.reasons.add(&object.status.conditions);
         let before = self.objects.insert(name, object);
+        if let Some(before) = &before {
+            self.reasons.remove(&before.status.conditions);
+        }
         self.tally(&image);
         if let Some(before) = before
             && before.image != image
@@ -290,6 +299,7 @@ impl Known {
             return;
         }
         let Some(object) = self.objects.remove(name) else { return };
+        self.reasons.remove(&object.status.conditions);
         self.unlink(name, &object.image);
         self.lost(&object.image, was_seen);
     }
@@ -319,6 +329,7 @@ impl Known {
         self.unreadable.object(name, image);
         // What was read of it before is not what it says now; that it is there is no reason to let anything go.
         if let Some(before) = self.objects.remove(name) {
+            self.reasons.remove(&before.status.conditions);
             self.unlink(name, &before.image);
             self.tally(&before.image);
             self.changed.insert(before.image.clone());

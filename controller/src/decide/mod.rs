@@ -4,7 +4,8 @@
 //! [`filter`]s ([`labels`], [`glob`]); the rest is counted in the [`index`] and bounded per namespace ([`bounds`]); each
 //! image has [`platforms`] and a time to go ([`expiry`], by a [`clock`] that is right, and not all at once: [`expiring`]); together they are [`pins`], held back by the [`brake`], fetched
 //! when it is their [`turns`], and looked at in [`rounds`]. What people say of a [`registry`] holds for its images, what of its [`quota`] is
-//! kept for pulls among it; what it does is its [`health`], by its [`standing`] with the caches; what a person reads are [`conditions`].
+//! kept for pulls among it; what it does is its [`health`], by its [`standing`] with the caches, and told of where it is an [outage](outages); what a person
+//! reads are [`conditions`].
 
 pub mod backoff;
 pub mod bounds;
@@ -22,6 +23,7 @@ pub mod image_id;
 pub mod index;
 pub mod labels;
 pub mod moment;
+pub mod outages;
 pub mod pins;
 pub mod platforms;
 pub mod pod;

@@ -214,6 +214,9 @@ fn moments(row: Row, new: u64, most: u32) -> impl Iterator<Item = Moment> {
 /// How often a registry is asked of which nothing was heard: an outage in a quiet cluster.
 pub const PULSE: Duration = Duration::from_mins(1);
 
+/// Without a word of a registry for so long nobody knows how it is: neither pulls nor this controller ask it.
+pub const SILENT: Duration = Duration::from_mins(5);
+
 /// How often one is asked that has just failed.
 pub const DOUBT: Duration = Duration::from_secs(2);
 

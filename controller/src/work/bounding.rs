@@ -132,7 +132,7 @@ impl Work {
         namespaces.retain(|_, at| at.elapsed() < TOLD_AGAIN);
         if !self.shared.settings.observe && !namespaces.contains_key(&over.namespace) {
             namespaces.insert(Arc::clone(&over.namespace), now);
-            self.events.publish_namespace(&over.namespace, Note::warning("OverLimit", format!("{image}: {over}")));
+            self.events.of_namespace(&over.namespace, Note::warning("OverLimit", format!("{image}: {over}")));
         }
     }
 }

@@ -199,7 +199,7 @@ impl Work {
         let message = expiring::message(hold, &self.shared.settings.how_to_release);
         if self.conditions.expiry.set(message.clone()) {
             tracing::warn!("{message}");
-            self.events.publish_brake(&message);
+            self.events.of_brake(&message);
         }
     }
 

@@ -3,11 +3,15 @@
 use std::future::Future;
 
 use larder_api::CachedImage;
+use tokio::time::Instant;
 
 use super::expire::Expired;
-use super::{Work, registries};
+use super::notes::Arrival;
+use super::{ANSWER, Work, registries};
+use crate::api_server::answered;
 use crate::cluster_cache::{AsOf, CacheError, Pin, Planned, Revalidation};
 use crate::decide::Image;
+use crate::events::Note;
 use crate::leader::NotLeading;
 
 /// How something ended that was asked of others.
@@ -32,6 +36,8 @@ pub(super) enum Done {
     Expired { result: Expired },
     /// The size of an image was asked for.
     Sized { image: Image, result: Result<Planned, CacheError> },
+    /// An event of this reason was written.
+    Told { reason: &'static str, result: Result<(), kube::Error> },
     /// The lead was lost on the way.
     NotLeading,
 }
@@ -40,6 +46,9 @@ pub(super) enum Done {
 pub(super) struct Told {
     pub(super) name: String,
     pub(super) uid: String,
+    /// What is to be told of it when it is written, and what is remembered then.
+    pub(super) notes: Vec<Note>,
+    pub(super) arrival: Arrival,
 }
 
 impl Work {
@@ -57,9 +66,17 @@ impl Work {
             Done::Expired { result } => self.expired(result),
             Done::Sized { image, result } => self.sized(&image, &result),
             Done::Registries(ended) => self.registries_ended(ended),
+            Done::Told { reason, result } => self.events.written(reason, result),
             Done::NotLeading => return Err(NotLeading),
         }
         Ok(())
+    }
+
+    /// Writes an event, if one waits.
+    pub(super) fn tell_of_events(&mut self) {
+        if let Some((reason, write)) = self.events.next(Instant::now()) {
+            self.write(answered(ANSWER, write), move |result| Done::Told { reason, result });
+        }
     }
 
     /// What is to be written is not begun without the lead, and given up with it.

@@ -18,6 +18,7 @@ mod jobs;
 mod listing;
 mod looks;
 mod monitoring;
+mod notes;
 mod objects;
 mod pass;
 mod pinning;
@@ -166,6 +167,8 @@ struct Work {
     by_time: Rounds,
     /// What registries said of images.
     upstream: Upstreams,
+    /// Images that are in the cache for the first time, and not yet with all that belongs to them.
+    arriving: BTreeSet<Image>,
     /// Questions that are under way, by registry.
     questions: BTreeMap<Box<str>, usize>,
     digests: Beside,
@@ -217,6 +220,7 @@ impl Work {
         let turns = Turns::new(shared.settings.concurrency, Backoff::default(), shared.identity.clone());
         let begin = Instant::now();
         shared.world.is_worked_on(true);
+        shared.world.known().reasons.tell_anew();
         let (found, pen) = shared.note.begin();
         let found = held::Held::read(&found);
         Self {
@@ -243,6 +247,7 @@ impl Work {
             rounds: Rounds::default(),
             by_time: Rounds::default(),
             upstream: Upstreams::default(),
+            arriving: BTreeSet::new(),
             questions: BTreeMap::new(),
             digests: Beside::default(),
             next_pass: begin,
@@ -280,6 +285,7 @@ impl Work {
             self.begin_pass();
             self.begin_expiry();
             self.ask_size();
+            self.tell_of_events();
             self.count();
             let wake = self.wakes_at();
             tokio::select! {
@@ -370,6 +376,7 @@ impl Work {
             by_time,
             sizes,
             unlisted,
+            self.events.wakes_at(),
             self.pins.trouble.said_at(),
         ];
         let latest = Instant::now() + PASS;
@@ -414,7 +421,12 @@ impl Work {
         metrics.queue("under_way", under_way);
         metrics.queue("to_write", self.looks.len());
         metrics.queue("being_written", self.writing.len());
-        let known = self.shared.world.known();
+        let mut known = self.shared.world.known();
+        if known.listed.images && known.reasons.take_news() {
+            for ((condition, reason), count) in known.reasons.all() {
+                metrics.images(condition, reason, count);
+            }
+        }
         metrics.visited(known.objects.take_visited());
         metrics.known("pods", known.index.pods());
         metrics.known("nodes", known.nodes.len());

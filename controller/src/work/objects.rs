@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use kube::Resource as _;
 use kube::api::{Patch, PatchParams};
-use larder_api::condition::{Reason as _, get};
 use larder_api::{CachedImage, cached_image, upstream_registry};
 use larder_oci::{Algorithm, Digest};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::notes::{Arrival, notes};
 use super::telling::{self, Facts, Worth};
 use super::{ANSWER, Done, LOOKS, Told, WRITES, Work};
 use crate::FIELD_MANAGER;
@@ -120,6 +120,7 @@ impl Work {
                 }
                 self.digests.remove(image);
                 self.upstream.remove(image);
+                self.arriving.remove(image);
                 return Look::Nothing;
             }
             if is_leaving {
@@ -276,7 +277,6 @@ impl Work {
     }
 
     fn tell(&mut self, object: &Object, status: &cached_image::CachedImageStatus) {
-        self.note(object, status);
         let patch = json!({
             "apiVersion": CachedImage::api_version(&()), "kind": CachedImage::kind(&()),
             "metadata": { "name": object.name, "uid": object.uid, "resourceVersion": object.resource_version },
@@ -284,7 +284,14 @@ impl Work {
         });
         let api = self.api.clone();
         let name = object.name.clone();
-        let told = Told { name: name.clone(), uid: object.uid.clone() };
+        let known = self.arriving.contains(&object.image);
+        let mut arrival = if known { Arrival::OnTheWay } else { Arrival::None };
+        let mut said = notes(&object.status, status, &mut arrival);
+        let is_new = object.status.observed_generation != object.generation;
+        if let Some(words) = ignored(&object.spec).filter(|_| is_new) {
+            said.push(Note::warning("Invalid", format!("ignored, until it is corrected: {words}")));
+        }
+        let told = Told { name: name.clone(), uid: object.uid.clone(), notes: said, arrival };
         self.begin_write(object.image.clone(), Some(told), "status", async move {
             api.patch_status(&name, &applying(), &Patch::Apply(&patch)).await
         });
@@ -308,6 +315,9 @@ impl Work {
         match result {
             Ok(object) => {
                 self.conditions.api.clear();
+                if let Some(told) = told {
+                    self.note(image, told);
+                }
                 if let Some(object) = Object::of(object) {
                     self.shared.world.known().object(object, Source::Answer);
                 }
@@ -327,13 +337,14 @@ impl Work {
             }
             // Somebody else changed it, or it is gone: the watch says what is.
             Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => {
-                if let Some(Told { name, uid }) = told.filter(|_| crate::api_server::is_no_such_object(&error)) {
+                if let Some(Told { name, uid, .. }) = told.filter(|_| crate::api_server::is_no_such_object(&error)) {
                     self.shared.world.known().object_missing(&name, &uid, std::time::Instant::now());
                 }
                 self.looks.insert(image.clone(), Instant::now() + Duration::from_secs(1));
             }
             Err(error) => {
                 let words = crate::api_server::words(&error);
+                self.shared.metrics.write_failed("images");
                 self.conditions.api.set(format!("{image}: {words}; it is tried again"));
                 if self.refusals.is_news(&words, Instant::now()) {
                     tracing::warn!(%image, "its CachedImage cannot be written: {words}");
@@ -343,39 +354,15 @@ impl Work {
         }
     }
 
-    /// What a person should hear of without looking.
-    fn note(&mut self, object: &Object, status: &cached_image::CachedImageStatus) {
-        use cached_image::{Cached, UpstreamAvailable};
-        let is_new = object.status.observed_generation != object.generation;
-        if let Some(words) = ignored(&object.spec).filter(|_| is_new) {
-            self.events.publish(object, Note::warning("Invalid", format!("ignored, until it is corrected: {words}")));
-        }
-        let message = |condition: &str| {
-            let found = status.conditions.iter().find(|known| known.type_ == condition);
-            found.map(|known| known.message.clone()).unwrap_or_default()
+    /// Its status says so from now on. What was written although nobody heard of it is not told: the status says it.
+    fn note(&mut self, image: &Image, told: Told) {
+        let Told { name, uid, notes, arrival } = told;
+        match arrival {
+            Arrival::OnTheWay => self.arriving.insert(image.clone()),
+            Arrival::None => self.arriving.remove(image),
         };
-        let before = get::<Cached>(&object.status.conditions);
-        let after = get::<Cached>(&status.conditions);
-        let is_for_somebody = |reason: &Cached| {
-            matches!(reason, Cached::Refused | Cached::Private | Cached::NotFound | Cached::OverLimit)
-        };
-        let was_there = before == Some(Cached::Complete) && object.status.digest.is_some();
-        match after.filter(|after| Some(*after) != before) {
-            Some(reason) if is_for_somebody(&reason) => {
-                self.events.publish(object, Note::warning(reason.as_str(), message(Cached::CONDITION)));
-            }
-            Some(Cached::CacheUnreachable) | None => {}
-            // Nothing that anybody decided.
-            Some(_) if was_there && status.digest.is_none() => {
-                let words = format!("the cluster cache no longer has what it had: {}", message(Cached::CONDITION));
-                self.events.publish(object, Note::warning("Lost", words));
-            }
-            Some(_) => {}
-        }
-        let before = get::<UpstreamAvailable>(&object.status.conditions);
-        let after = get::<UpstreamAvailable>(&status.conditions);
-        if let Some(reason @ UpstreamAvailable::Gone) = after.filter(|after| Some(*after) != before) {
-            self.events.publish(object, Note::warning(reason.as_str(), message(UpstreamAvailable::CONDITION)));
+        for note in notes {
+            self.events.of_image(&name, &uid, note);
         }
     }
 }

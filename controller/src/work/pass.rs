@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::pinning::need;
-use super::survey::{Counts, Survey, Surveyed};
+use super::survey::{Survey, Surveyed};
 use super::{Done, Work, telling};
 use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, PinState};
 use crate::decide::brake::Ruling;
@@ -111,7 +111,6 @@ impl Work {
         }
         self.tell_of_unreadable();
         if self.shared.settings.observe {
-            Counts::of(&self.shared.world.known().objects).tell(&self.shared.metrics);
             self.shared.metrics.passed("observed");
             self.report();
             let deleted = self.shared.world.known().deleted.iter().cloned().collect();
@@ -149,8 +148,7 @@ impl Work {
         let shared = Arc::clone(&self.shared);
         let known = shared.world.known();
         let is_skipped = |image: &&Image| known.registries.rules.skipped(image).is_some();
-        let Survey { counts, claims, images } = self.survey(&known, now);
-        counts.tell(&shared.metrics);
+        let Survey { claims, images } = self.survey(&known, now);
         self.judge(&known, claims);
         let mut wishes = Vec::with_capacity(images.len());
         for Surveyed { image, platforms, follow } in images {
@@ -220,7 +218,7 @@ impl Work {
                 let message = hold.message(&self.shared.settings.how_to_release).replace("= ", "=");
                 if self.conditions.brake.set(message.clone()) {
                     tracing::warn!("{message}");
-                    self.events.publish_brake(&message);
+                    self.events.of_brake(&message);
                 }
             }
         }

@@ -19,6 +19,7 @@ use super::budget::{Budget, OF_A_REGISTRY};
 use super::{Done, QUESTIONS_AT_ALL, Told, Work};
 use crate::cluster_cache::{CacheError, Heard};
 use crate::decide::health::Reachable;
+use crate::decide::outages::Outages;
 use crate::decide::quota::{KeptQuota, QuotaHold};
 use crate::decide::registry::{Asked, to_ask};
 use crate::decide::rounds::Quota;
@@ -53,6 +54,8 @@ pub(super) struct Registries {
     standings: BTreeMap<Box<str>, Standing>,
     /// What is said of those whose quota is kept for pulls.
     holds: BTreeMap<Box<str>, QuotaHold>,
+    /// What was told of outages to who does not look.
+    outages: Outages,
     budget: Budget<Box<str>>,
     writing: BTreeSet<Box<str>>,
     /// What could not be written is not written before that.
@@ -75,6 +78,7 @@ impl Registries {
             marks: BTreeMap::new(),
             standings: BTreeMap::new(),
             holds: BTreeMap::new(),
+            outages: Outages::default(),
             budget: Budget::of(OF_A_REGISTRY),
             writing: BTreeSet::new(),
             again: BTreeMap::new(),
@@ -95,6 +99,11 @@ impl Registries {
     /// Whether a registry can be reached.
     pub(super) fn reachable(&self, registry: &str) -> Reachable {
         self.standings.get(registry).map(Standing::reachable).unwrap_or_default()
+    }
+
+    /// Whether the caches have said what they met of registries.
+    fn has_heard(&self) -> bool {
+        !self.marks.is_empty()
     }
 
     /// What is said of an image that waits because what is left of its registry's quota is kept for pulls.
@@ -131,6 +140,7 @@ impl Work {
         self.make_registries();
         self.tell_registries();
         self.delete_registries();
+        self.tell_of_outages();
     }
 
     pub(super) fn registries_ended(&mut self, ended: Ended) {

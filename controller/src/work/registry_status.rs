@@ -9,8 +9,10 @@ use larder_api::{Time, UpstreamRegistryStatus};
 
 use super::telling::Worth;
 use crate::decide::health;
-use crate::decide::standing::{self, Standing, Why};
+use crate::decide::outages::Told;
+use crate::decide::standing::{self, SILENT, Standing, Why};
 use crate::decide::{Image, Moment};
+use crate::events::Note;
 use crate::registries::Upstream;
 use crate::world::{Tally, moment};
 
@@ -33,7 +35,22 @@ pub(super) struct Facts<'a> {
     /// `None`: they were not counted yet.
     pub(super) counts: Option<&'a Tally>,
     pub(super) standing: Option<&'a Standing>,
+    /// Whether the caches have said what they met, since this process leads.
+    pub(super) has_heard: bool,
     pub(super) now: Moment,
+}
+
+impl Facts<'_> {
+    /// No image of it is wanted, so it is not asked by itself: there is no question but for an image. And nobody pulled from it lately.
+    fn is_left_alone(&self) -> bool {
+        let Self { object, counts, standing, has_heard, now } = self;
+        let is_limited = standing.and_then(|standing| standing.peace).is_some_and(|until| until > *now);
+        let heard = standing.and_then(Standing::heard).max(object.status.last_checked.as_ref().map(moment));
+        *has_heard
+            && !is_limited
+            && counts.is_some_and(|counts| counts.known == 0)
+            && heard.is_none_or(|heard| now.since(heard) >= SILENT)
+    }
 }
 
 fn as_time(moment: Moment) -> Time {
@@ -46,7 +63,7 @@ fn number<T: TryFrom<u64>>(value: u64, most: T) -> T {
 
 /// The status as it should be.
 pub(super) fn status(facts: &Facts<'_>) -> UpstreamRegistryStatus {
-    let Facts { object, counts, standing, now } = facts;
+    let Facts { object, counts, standing, now, .. } = facts;
     let (generation, time) = (object.generation, as_time(*now));
     let before = &object.status;
     let mut conditions = before.conditions.clone();
@@ -60,7 +77,7 @@ pub(super) fn status(facts: &Facts<'_>) -> UpstreamRegistryStatus {
         };
     }
     let host = object.spec.registry.as_str();
-    let reachable = reachable(object, *standing, *now);
+    let reachable = reachable(facts);
     if let Some((reason, words)) = &reachable {
         set(&mut conditions, *reason, words, generation, &time);
     }
@@ -109,10 +126,14 @@ pub(super) fn status(facts: &Facts<'_>) -> UpstreamRegistryStatus {
 }
 
 /// Whether it can be reached; `None`: what was said before is the best that is known.
-fn reachable(object: &Upstream, standing: Option<&Standing>, now: Moment) -> Option<(Reachable, String)> {
+fn reachable(facts: &Facts<'_>) -> Option<(Reachable, String)> {
+    let Facts { object, counts, standing, now, .. } = *facts;
     let host = &object.spec.registry;
     if object.spec.skip {
         return Some((Reachable::Skipped, "skip is set: nobody of Larder asks it".to_owned()));
+    }
+    if facts.is_left_alone() {
+        return Some((Reachable::NotAsked, format!("no image of {host} is wanted, so nobody asks it")));
     }
     let known = standing.map(Standing::reachable).unwrap_or_default();
     match (known, standing) {
@@ -143,8 +164,13 @@ fn reachable(object: &Upstream, standing: Option<&Standing>, now: Moment) -> Opt
             ),
         )),
         (health::Reachable::Since(_), _) => Some((Reachable::Answers, "it answers".to_owned())),
-        _ if get::<Reachable>(&object.status.conditions).is_some_and(|reason| reason != Reachable::Skipped) => None,
-        _ => Some((Reachable::NotAsked, "nobody has asked it since this was made: it is asked soon".to_owned())),
+        _ => match get::<Reachable>(&object.status.conditions) {
+            None | Some(Reachable::Skipped) => Some((Reachable::NotAsked, "nobody has asked it yet".to_owned())),
+            Some(Reachable::NotAsked) if counts.is_some_and(|counts| counts.known > 0) => {
+                Some((Reachable::NotAsked, "nobody has asked it yet: it is asked soon".to_owned()))
+            }
+            Some(_) => None,
+        },
     }
 }
 
@@ -210,6 +236,32 @@ fn errors(standing: &Standing, before: &[UpstreamError]) -> Vec<UpstreamError> {
     errors.extend(older);
     errors.truncate(larder_api::upstream_registry::MOST_ERRORS);
     errors
+}
+
+/// Whether it says that its registry answers; `None`: nobody knows, or it is skipped. One that wants to be left in peace has answered.
+pub(super) fn answers(status: &UpstreamRegistryStatus) -> Option<bool> {
+    match get::<Reachable>(&status.conditions)? {
+        Reachable::Answers | Reachable::RateLimited => Some(true),
+        Reachable::Unreachable | Reachable::Untrusted | Reachable::Failing => Some(false),
+        Reachable::Skipped | Reachable::NotAsked => None,
+    }
+}
+
+/// What is told of an outage.
+pub(super) fn note(outage: Told, registry: &str, status: &UpstreamRegistryStatus) -> Option<Note> {
+    let condition = status.conditions.iter().find(|known| known.type_ == Reachable::CONDITION)?;
+    let reason = get::<Reachable>(&status.conditions)?;
+    Some(match outage {
+        Told::Away => Note::warning(reason.as_str(), condition.message.clone()),
+        Told::Back(None) => Note::news(Reachable::Answers.as_str(), format!("{registry} answers again")),
+        Told::Back(Some(after)) => {
+            let after = match after.as_secs() {
+                seconds @ 0..120 => format!("{seconds} seconds"),
+                seconds => format!("{} minutes", seconds / 60),
+            };
+            Note::news(Reachable::Answers.as_str(), format!("{registry} answers again, after {after}"))
+        }
+    })
 }
 
 /// The reasons that it gives, for whoever counts.

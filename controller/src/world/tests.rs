@@ -198,3 +198,31 @@ fn who_waits_for_it_stands_in_no_other_tasks_way() {
     });
     assert!(world.known().listed.pods);
 }
+
+#[test]
+fn how_many_give_which_reason_is_known_at_any_time() {
+    let world = world();
+    let mut known = world.known();
+    let saying = |name: &str, version: &str, reason: Cached| {
+        let mut object = object(name, name, version, "nginx:1");
+        let time = Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+        larder_api::condition::set(&mut object.status.conditions, reason, "", None, &time);
+        object
+    };
+    let count = |known: &Known, reason: &str| {
+        let mut all = known.reasons.all();
+        all.find(|((condition, known), _)| (*condition, *known) == ("Cached", reason)).map(|(_, count)| count)
+    };
+    assert_eq!(count(&known, "Complete"), Some(0), "a series is there from the beginning");
+    assert!(known.reasons.take_news() && !known.reasons.take_news());
+    known.object(saying("a", "1", Cached::Queued), Source::Watch);
+    known.object(saying("b", "2", Cached::Complete), Source::Watch);
+    assert_eq!((count(&known, "Queued"), count(&known, "Complete")), (Some(1), Some(1)));
+    known.object(saying("a", "3", Cached::Complete), Source::Answer);
+    known.object(saying("a", "3", Cached::Complete), Source::Watch);
+    assert_eq!((count(&known, "Queued"), count(&known, "Complete")), (Some(0), Some(2)));
+    assert!(known.reasons.take_news());
+    known.object_gone("a", None, true);
+    known.unreadable_object("b", Some("nginx:1"));
+    assert_eq!(known.reasons, Reasons::default());
+}

@@ -1,5 +1,7 @@
 //! Registries: seen from what the cache sees of them, left alone where a person says so.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use larder_test_controller::{Cluster, condition_of, until};
@@ -32,6 +34,21 @@ fn until_registry(cluster: &Cluster, condition: &str, reason: &str) -> Result<Va
     })
 }
 
+/// What events say of objects of a kind: name, type, reason, in the order in which they were written of one object.
+fn told(cluster: &Cluster, kind: &str) -> Result<Vec<[String; 3]>> {
+    let all: Value =
+        serde_json::from_str(&cluster.plane.kubectl(&["get", "events", "--namespace=default", "--output=json"], "")?)?;
+    let all = all.get("items").and_then(Value::as_array).context("a list")?;
+    let of_kind = all.iter().filter(|event| event.pointer("/involvedObject/kind") == Some(&json!(kind)));
+    let of_kind = of_kind.map(|event| {
+        // One that was repeated is another one.
+        ensure!(event.get("series").is_none_or(Value::is_null), "{event:#}");
+        let text = |pointer| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok([text("/involvedObject/name"), text("/type"), text("/reason")])
+    });
+    of_kind.collect()
+}
+
 fn until_so(what: &str, cluster: &Cluster, is: impl Fn(&Value) -> bool) -> Result<Value> {
     until(what, || {
         let object = object(cluster)?;
@@ -55,6 +72,9 @@ pub(crate) fn from_traffic() -> Result<()> {
         object.pointer("/status/images") == Some(&json!({"known": 1, "cached": 1, "missingUpstream": 0}))
     })?;
     ensure!(counted.pointer("/status/latencyMilliseconds").is_some(), "{counted:#}");
+    // Known with the status, and not with the next pass.
+    let page = controller.page("/metrics")?;
+    ensure!(page.contains("larder_controller_images{condition=\"Cached\",reason=\"Complete\"} 1\n"), "{page}");
     ensure!(counted.pointer("/spec") == up.pointer("/spec") && counted.pointer("/spec/skip") == Some(&json!(false)));
     // An outage and its end.
     cluster.origin.stop();
@@ -68,6 +88,17 @@ pub(crate) fn from_traffic() -> Result<()> {
     );
     cluster.origin.start_again();
     until_registry(&cluster, "Reachable", "Answers")?;
+    // Whoever does not look hears of both, and that there is something to fall back on.
+    let [name, ..] = until("the outage is told", || {
+        let told = told(&cluster, "UpstreamRegistry")?;
+        let words: Vec<[&str; 2]> = told.iter().map(|[_, kind, reason]| [&**kind, &**reason]).collect();
+        ensure!(words == [["Warning", "Unreachable"], ["Normal", "Answers"]], "{told:?}");
+        told.into_iter().next().context("one")
+    })?;
+    ensure!(up.pointer("/metadata/name") == Some(&json!(name)), "{name}");
+    let cached = told(&cluster, "CachedImage")?;
+    let of_it = cached.iter().filter(|[.., kind, reason]| kind == "Normal" && reason == "Cached").count();
+    ensure!(of_it == 1, "{cached:?}");
     let page = controller.page("/metrics")?;
     let line = "larder_controller_registries{condition=\"Reachable\",reason=\"Answers\"} 1";
     ensure!(page.contains(line), "{page}");
@@ -150,6 +181,11 @@ pub(crate) fn as_people_say() -> Result<()> {
         },
     });
     cluster.plane.apply(&said.to_string())?;
+    let quiet = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry", "metadata": {"name": "quiet.example.com"},
+        "spec": {"registry": "quiet.example.com"},
+    });
+    cluster.plane.apply(&quiet.to_string())?;
     for (pod, image) in [("digest", &by_digest), ("tag", &tagged), ("short", &short), ("left", &left)] {
         cluster.run(pod, image)?;
     }
@@ -157,6 +193,16 @@ pub(crate) fn as_people_say() -> Result<()> {
     for image in [&by_digest, &tagged, &short] {
         cluster.until_reason(image, "Cached", "Complete")?;
     }
+    // Nobody asks one of which there is no image, and nobody says that it will be.
+    until("it is said that nobody asks it", || {
+        let all = all(&cluster)?;
+        let quiet = all.iter().find(|object| object.pointer("/metadata/name") == Some(&json!("quiet.example.com")));
+        let said = quiet.and_then(|quiet| condition_of(quiet, "Reachable")).context("it says nothing")?;
+        let words = said.get("message").and_then(Value::as_str).unwrap_or_default();
+        ensure!(said.get("reason") == Some(&json!("NotAsked")), "{said:#}");
+        ensure!(words == "no image of quiet.example.com is wanted, so nobody asks it", "{said:#}");
+        Ok(())
+    })?;
     let refused = cluster.until_reason(&left, "Cached", "Refused")?;
     let words = condition_of(&refused, "Cached").and_then(|said| said.get("message")).and_then(Value::as_str);
     ensure!(words.is_some_and(|words| words.contains("skip")), "{refused:#}");
@@ -188,6 +234,15 @@ pub(crate) fn as_people_say() -> Result<()> {
     let changed = json!({"spec": {"prefixes": []}}).to_string();
     cluster.plane.kubectl(&["patch", "upstreamregistry", &name, "--type=merge", "--patch", &changed], "")?;
     cluster.until_reason(&left, "Cached", "Complete")?;
+    // That each of them is safe was told once, whoever led.
+    let cached = until("it is told", || {
+        let mut told = told(&cluster, "CachedImage")?;
+        told.retain(|[.., reason]| reason == "Cached");
+        ensure!(told.len() >= 4, "{told:?}");
+        Ok(told)
+    })?;
+    let names: BTreeSet<&str> = cached.iter().map(|[name, ..]| &**name).collect();
+    ensure!(names.len() == cached.len(), "{cached:?}");
     // An API server that does not know the kind any more: what was said holds. Its objects went first.
     let changed = json!({"spec": {"prefixes": [{"prefix": "still", "skip": true}]}}).to_string();
     cluster.plane.kubectl(&["patch", "upstreamregistry", &name, "--type=merge", "--patch", &changed], "")?;

@@ -15,15 +15,14 @@ use super::{AGAIN, Ended};
 use crate::FIELD_MANAGER;
 use crate::api_server::answered;
 use crate::decide::registry::{UNUSED, to_make};
+use crate::decide::standing::SILENT;
 use crate::registries::Upstream;
+use crate::work::notes::Arrival;
 use crate::work::objects::applying;
 use crate::work::registry_status::{self, Facts};
 use crate::work::telling::Worth;
 use crate::work::{ANSWER, Done, Told, WRITES, Work};
 use crate::world::{Source, Tally, now};
-
-/// Standings of registries that have no object and no image are kept for so long.
-const FORGET: Duration = Duration::from_hours(1);
 
 impl Work {
     pub(super) fn make_registries(&mut self) {
@@ -74,7 +73,8 @@ impl Work {
                 let none = Tally::default();
                 let counts = self.pins.is_listed.then(|| known.tallies.of(&key).unwrap_or(&none));
                 let standing = self.registries.standings.get(&key);
-                let status = registry_status::status(&Facts { object, counts, standing, now });
+                let has_heard = self.registries.has_heard();
+                let status = registry_status::status(&Facts { object, counts, standing, has_heard, now });
                 registry_status::count(&status, &mut reasons);
                 let worth = registry_status::worth(&object.status, &status, now);
                 let may = worth != Worth::Nothing
@@ -105,7 +105,8 @@ impl Work {
                 "status": status,
             });
             let api = self.registries.api.clone();
-            let told = Told { name: object.name.clone(), uid: object.uid.clone() };
+            let (notes, arrival) = (Vec::new(), Arrival::None);
+            let told = Told { name: object.name.clone(), uid: object.uid.clone(), notes, arrival };
             self.write_registry(registry, Some(told), "registry_status", async move {
                 api.patch_status(&object.name, &applying(), &Patch::Apply(&patch)).await
             });
@@ -144,13 +145,14 @@ impl Work {
             }
             // Somebody else changed it, or is there already: the watch says what is.
             Err(error) if matches!(crate::api_server::code(&error), Some(404 | 409)) => {
-                if let Some(Told { name, uid }) = told.filter(|_| crate::api_server::is_no_such_object(&error)) {
+                if let Some(Told { name, uid, .. }) = told.filter(|_| crate::api_server::is_no_such_object(&error)) {
                     let now = std::time::Instant::now();
                     self.shared.world.change(|known| known.registry_missing(&name, &uid, now));
                 }
                 self.registries.again.insert(registry.into(), Instant::now() + Duration::from_secs(1));
             }
             Err(error) => {
+                self.shared.metrics.write_failed("registries");
                 tracing::warn!(
                     registry,
                     "its UpstreamRegistry cannot be written: {}",
@@ -158,6 +160,26 @@ impl Work {
                 );
                 self.registries.again.insert(registry.into(), Instant::now() + AGAIN);
             }
+        }
+    }
+
+    /// What their objects say of outages is told to who does not look.
+    pub(super) fn tell_of_outages(&mut self) {
+        let now = Instant::now().into_std();
+        let mut told = Vec::new();
+        let known = self.shared.world.known();
+        self.registries.outages.keep_only(|registry| known.registries.of(registry).is_some());
+        for object in known.registries.all().filter(|object| object.counts()) {
+            let Some(registry) = object.registry() else { continue };
+            let answers = registry_status::answers(&object.status);
+            if let Some(outage) = self.registries.outages.see(&registry, answers, now) {
+                let note = registry_status::note(outage, &registry, &object.status);
+                told.extend(note.map(|note| (object.name.clone(), object.uid.clone(), note)));
+            }
+        }
+        drop(known);
+        for (name, uid, note) in told {
+            self.events.of_registry(&name, &uid, note);
         }
     }
 
@@ -169,7 +191,9 @@ impl Work {
         self.registries.asked.retain(|registry, _| known.tallies.of(registry).is_some());
         self.registries.holds.retain(|_, hold| hold.said(now).is_some());
         self.registries.standings.retain(|registry, standing| {
-            known.tallies.of(registry).is_some() || standing.heard().is_some_and(|heard| now.since(heard) < FORGET)
+            // How it was is no word about how it is when the next image of it comes.
+            let is_silent = standing.heard().is_none_or(|heard| now.since(heard) >= SILENT);
+            known.tallies.of(registry).is_some() || !is_silent || standing.peace.is_some_and(|until| until > now)
         });
     }
 

@@ -56,7 +56,7 @@ fn counts(known: usize, cached: usize) -> Tally {
 }
 
 fn told(object: &Upstream, counts: Option<&Tally>, standing: Option<&Standing>) -> UpstreamRegistryStatus {
-    status(&Facts { object, counts, standing, now: at(31) })
+    status(&Facts { object, counts, standing, has_heard: true, now: at(31) })
 }
 
 fn lines(status: &UpstreamRegistryStatus) -> String {
@@ -77,6 +77,8 @@ fn what_a_person_reads() {
     limited.peace = Some(at(90));
     let said = [
         ("new", told(&ours(), None, None)),
+        ("new, and nothing of it is wanted", told(&ours(), Some(&Tally::default()), None)),
+        ("new, and not asked yet", told(&ours(), Some(&all), None)),
         ("well", told(&ours(), Some(&all), Some(&answers()))),
         ("nothing wanted", told(&ours(), Some(&Tally::default()), Some(&answers()))),
         ("limited", told(&ours(), Some(&all), Some(&limited))),
@@ -88,7 +90,7 @@ fn what_a_person_reads() {
     ];
     let page: Vec<String> = said.iter().map(|(what, status)| format!("{what}\n{}", lines(status))).collect();
     insta::assert_snapshot!(page.join("\n\n"));
-    let well = &said[1].1;
+    let well = &said[3].1;
     assert_eq!(well.latency_milliseconds, Some(80));
     assert_eq!(well.reachable_since, Some(as_time(at(1))));
     assert_eq!(well.quota.as_ref().map(|quota| (quota.remaining, quota.limit)), Some((76, 100)));
@@ -99,16 +101,16 @@ fn what_a_person_reads() {
     assert_eq!(quota(months).unwrap().resets_at, Some(as_time(at(9 + 6 * 3600))), "and not beyond it");
     assert_eq!(quota(standing::Quota { reset: None, window: None, ..told_by_it }).unwrap().resets_at, None);
     assert_eq!(well.images, Some(ImageCounts { known: 3, cached: 3, missing_upstream: 1 }));
-    let down = &said[4].1;
+    let down = &said[6].1;
     assert_eq!((down.reachable_since.clone(), down.last_errors[0].count), (None, 3));
-    assert_eq!(said[8].1.images, None, "of another one nothing else is said");
+    assert_eq!(said[10].1.images, None, "of another one nothing else is said");
 }
 
 #[test]
 fn who_takes_over_says_nothing_of_what_it_does_not_know_yet() {
     let mut object = ours();
     object.status = told(&object, Some(&counts(3, 3)), Some(&fails(Why::Failing)));
-    let after = status(&Facts { object: &object, counts: None, standing: None, now: at(900) });
+    let after = status(&Facts { object: &object, counts: None, standing: None, has_heard: false, now: at(900) });
     assert_eq!(worth(&object.status, &after, at(900)), Worth::Nothing);
     assert_eq!(after, object.status);
     // It has answered all the time.
@@ -116,8 +118,57 @@ fn who_takes_over_says_nothing_of_what_it_does_not_know_yet() {
     object.status = told(&object, Some(&counts(3, 3)), Some(&answers()));
     let mut later = Standing::default();
     later.learn([("a".to_owned(), Report { answered: row(9, 500, 899), ..Report::default() })], at(900));
-    let after = status(&Facts { object: &object, counts: None, standing: Some(&later), now: at(900) });
+    let after = status(&Facts { object: &object, counts: None, standing: Some(&later), has_heard: true, now: at(900) });
     assert_eq!(after.reachable_since, Some(as_time(at(1))));
+}
+
+#[test]
+fn of_one_that_nobody_asks_it_is_not_said_for_ever_how_it_was() {
+    let (none, some) = (Tally::default(), counts(3, 3));
+    for (standing, reason) in [
+        (answers(), Reachable::Answers),
+        (fails(Why::Unreachable), Reachable::Unreachable),
+        (fails(Why::Failing), Reachable::Failing),
+    ] {
+        let mut object = ours();
+        object.status = told(&object, Some(&some), Some(&standing));
+        let heard = standing.heard().unwrap();
+        let said = |counts, standing, has_heard, after: Duration| {
+            let status = status(&Facts { object: &object, counts, standing, has_heard, now: heard.after(after) });
+            (get::<Reachable>(&status.conditions).unwrap(), status.reachable_since.is_some())
+        };
+        let as_before = (reason, reason == Reachable::Answers);
+        let soon = Duration::from_secs(299);
+        // Its last image is gone, and nobody pulls from it.
+        assert_eq!(said(Some(&none), Some(&standing), true, soon), as_before);
+        assert_eq!(said(Some(&none), Some(&standing), true, SILENT), (Reachable::NotAsked, false));
+        // Whoever takes over knows when it was heard of last from the status.
+        assert_eq!(said(Some(&none), None, true, soon), as_before);
+        assert_eq!(said(Some(&none), None, true, SILENT), (Reachable::NotAsked, false));
+        // Not before it is known what is wanted, and what the caches met.
+        assert_eq!(said(None, None, true, SILENT), as_before);
+        assert_eq!(said(Some(&none), None, false, SILENT), as_before);
+        assert_eq!(said(Some(&some), Some(&standing), true, SILENT), as_before);
+    }
+    // It is left in peace, which it asked for.
+    let mut limited = answers();
+    limited.peace = Some(at(900));
+    let mut object = ours();
+    object.status = told(&object, Some(&some), Some(&limited));
+    let left = status(&Facts {
+        object: &object,
+        counts: Some(&none),
+        standing: Some(&limited),
+        has_heard: true,
+        now: at(899),
+    });
+    assert_eq!(get::<Reachable>(&left.conditions), Some(Reachable::RateLimited));
+    // The next image of it that is wanted is a reason to ask.
+    let mut object = ours();
+    object.status = told(&object, Some(&none), None);
+    let wanted = status(&Facts { object: &object, counts: Some(&some), standing: None, has_heard: true, now: at(40) });
+    let words = &wanted.conditions.iter().find(|known| known.type_ == "Reachable").unwrap().message;
+    assert!(words.contains("asked soon"), "{words}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ reasons! {
         RateLimited = False,
         /// It is skipped: nobody of Larder asks it.
         Skipped = Unknown,
-        /// Nobody has asked it yet.
+        /// Nobody has asked it yet, or nobody does: no image of it is wanted.
         NotAsked = Unknown,
     }
 }
