@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
 ];
 
 /// Where the lists of metrics are, as snapshots.
-const LISTS: [&str; 2] = ["proxy/src/snapshots", "daemonset/src/snapshots"];
+const LISTS: [&str; 3] = ["proxy/src/snapshots", "daemonset/src/snapshots", "controller/src/snapshots"];
 
 fn asks_for_metrics_that_exist(_: &Helm) -> Result<()> {
     let mut known = BTreeSet::new();
@@ -33,8 +33,9 @@ fn asks_for_metrics_that_exist(_: &Helm) -> Result<()> {
     let dashboard: Value = serde_json::from_str(&text).context("the dashboard is no JSON")?;
     let panels = dashboard["panels"].as_array().context("no panels")?;
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
-    let mut asked = 0;
+    let (mut asked, mut is_of_controllers) = (0, false);
     for expression in targets.filter_map(|target| target["expr"].as_str()) {
+        is_of_controllers |= expression.contains("larder_controller_");
         let words = expression.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
         for metric in words.filter(|word| word.starts_with("larder_")) {
             ensure!(known.contains(metric), "{metric} of {expression} is no metric of ours");
@@ -42,6 +43,7 @@ fn asks_for_metrics_that_exist(_: &Helm) -> Result<()> {
         }
     }
     ensure!(asked > 20, "only {asked} metrics are asked for");
+    ensure!(is_of_controllers, "nothing is asked of controllers");
     Ok(())
 }
 
