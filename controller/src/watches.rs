@@ -2,7 +2,8 @@
 //!
 //! Invariants: an object that cannot be read is skipped and said so, and never stops a watch; whatever happens to a watch (a restart of the API server, a
 //! version that is too old, a definition that is gone) it begins anew by itself, and what was known stays known until it has. What could not be watched, or
-//! was silent for long, is listed before it is watched again: an etcd that was put back to what it was before has versions that were seen already.
+//! was silent for long, is listed before it is watched again: an etcd that was put back to what it was before has versions that were seen already. Pods come
+//! after the labels of their namespaces: whatever was counted of an ignored one until then would be kept for as long as any image that was used.
 
 mod guarded;
 
@@ -56,6 +57,8 @@ pub fn start(
         kind,
         is_optional: false,
         is_open: heard.open(&kind.to_lowercase()),
+        after: None,
+        is_listed: CancellationToken::new(),
         world: Arc::clone(world),
         readiness: readiness.clone(),
         metrics: Arc::clone(metrics),
@@ -63,10 +66,12 @@ pub fn start(
     let stop = tasks.shutdown();
     let pods = Api::<DeserializeGuard<ApiPod>>::all(client.clone());
     let pods = move || watcher(pods.clone(), config());
-    tasks.spawn("watch-pods", until(stop, watch("Pods").follow(pods, pod)));
+    let watch_namespaces = watch("Namespaces");
+    let watch_pods = Watch { after: Some(watch_namespaces.is_listed.clone()), ..watch("Pods") };
+    tasks.spawn("watch-pods", until(stop, watch_pods.follow(pods, pod)));
     let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
     let namespaces = move || watcher(namespaces.clone(), config());
-    tasks.spawn("watch-namespaces", until(stop, watch("Namespaces").follow(namespaces, Names::of(namespace))));
+    tasks.spawn("watch-namespaces", until(stop, watch_namespaces.follow(namespaces, Names::of(namespace))));
     let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
     let nodes = move || watcher(nodes.clone(), config());
     tasks.spawn("watch-nodes", until(stop, watch("Nodes").follow(nodes, Names::of(node))));
@@ -94,6 +99,10 @@ struct Watch {
     kind: &'static str,
     /// Told whenever the API server has answered with a watch.
     is_open: Arc<Notify>,
+    /// Nothing is asked before this.
+    after: Option<CancellationToken>,
+    /// All of them were listed for the first time.
+    is_listed: CancellationToken,
     /// Without this kind everything else goes on.
     is_optional: bool,
     world: Arc<World>,
@@ -110,6 +119,9 @@ impl Watch {
     {
         let mut waits = Some(self.readiness.latch(self.kind));
         let trouble = self.readiness.condition(self.kind);
+        if let Some(after) = &self.after {
+            after.cancelled().await;
+        }
         let mut events = std::pin::pin!(larder_api_server::try_again(begin, AGAIN, SILENCE));
         let goes_on = || {
             if trouble.clear() {
@@ -136,6 +148,7 @@ impl Watch {
                     }
                     self.world.change(|known| apply.apply(known, event));
                     if is_complete {
+                        self.is_listed.cancel();
                         waits = None;
                     }
                 }

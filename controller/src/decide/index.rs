@@ -237,7 +237,6 @@ impl Index {
         let key = self.namespace_key(name);
         let namespace = self.namespace_entry(&key);
         let before = std::mem::replace(&mut namespace.verdict, verdict);
-        let was_unknown = namespace.labels.is_none() && labels.is_some();
         namespace.labels = labels;
         if before == verdict {
             return changed;
@@ -246,18 +245,8 @@ impl Index {
         for (name, kept) in pods {
             self.discount(&name, &kept, before, now, &mut changed);
             self.count(&name, &kept, verdict, now, &mut changed);
-            if was_unknown {
-                // Its Pods came before its labels, which is as it happens at a start: that was no use of what they leave out.
-                self.forget_uses(&kept, before);
-            }
         }
         changed
-    }
-
-    fn forget_uses(&mut self, kept: &Kept, verdict: NamespaceVerdict) {
-        for (image, _) in self.shares(kept, verdict) {
-            self.forget(&image);
-        }
     }
 
     fn namespace_entry(&mut self, key: &Arc<str>) -> &mut Namespace {

@@ -1,12 +1,42 @@
 use std::sync::Mutex;
 
-use futures_util::stream;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::decide::filter::Filters;
 
-type Events = UnboundedSender<watcher::Result<Event<Guarded>>>;
+/// Where the events of each watch that was begun are put.
+type Scripts<K> = Arc<Mutex<Vec<UnboundedSender<watcher::Result<Event<K>>>>>>;
+
+fn watch_of(kind: &'static str, world: &Arc<World>, readiness: &Readiness) -> Watch {
+    Watch {
+        kind,
+        is_open: Arc::default(),
+        after: None,
+        is_listed: CancellationToken::new(),
+        is_optional: false,
+        world: Arc::clone(world),
+        readiness: readiness.clone(),
+        metrics: Arc::default(),
+    }
+}
+
+/// Watches that see what a test says.
+fn scripted<K: Send + 'static>() -> (Scripts<K>, impl Fn() -> BoxStream<'static, watcher::Result<Event<K>>> + Send) {
+    let scripts = Scripts::<K>::default();
+    let begin = {
+        let scripts = Arc::clone(&scripts);
+        move || {
+            let (sender, receiver) = unbounded_channel();
+            scripts.lock().unwrap().push(sender);
+            let next =
+                |mut receiver: UnboundedReceiver<_>| async { receiver.recv().await.map(|event| (event, receiver)) };
+            stream::unfold(receiver, next).boxed()
+        }
+    };
+    (scripts, begin)
+}
 
 /// Longer than any pause before a watch is tried again. No time passes for it.
 async fn settle() {
@@ -15,25 +45,10 @@ async fn settle() {
 
 #[tokio::test(start_paused = true)]
 async fn a_kind_that_was_not_there_is_listed_anew_before_it_counts_as_watched() {
-    let (readiness, is_open) = (Readiness::new(), Arc::new(Notify::new()));
-    let world = Arc::new(World::new(Filters::default()));
-    let watch = Watch {
-        kind: "CachedImages",
-        is_open: Arc::clone(&is_open),
-        is_optional: false,
-        world: Arc::clone(&world),
-        readiness: readiness.clone(),
-        metrics: Arc::default(),
-    };
-    let watches: Arc<Mutex<Vec<Events>>> = Arc::default();
-    let begin = {
-        let watches = Arc::clone(&watches);
-        move || {
-            let (sender, receiver) = unbounded_channel();
-            watches.lock().unwrap().push(sender);
-            stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|event| (event, receiver)) })
-        }
-    };
+    let (readiness, world) = (Readiness::new(), Arc::new(World::new(Filters::default())));
+    let watch = watch_of("CachedImages", &world, &readiness);
+    let is_open = Arc::clone(&watch.is_open);
+    let (watches, begin) = scripted::<Guarded>();
     let following = tokio::spawn(watch.follow(begin, Names::of(image)));
     settle().await;
     let send = |watch: usize, event| watches.lock().unwrap()[watch].send(event).unwrap();
@@ -62,4 +77,32 @@ async fn a_kind_that_was_not_there_is_listed_anew_before_it_counts_as_watched() 
     settle().await;
     assert_eq!(watches.lock().unwrap().len(), 2);
     following.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_listed_after_the_labels_of_their_namespaces() {
+    let (readiness, world) = (Readiness::new(), Arc::new(World::new(Filters::default())));
+    let namespaces = watch_of("Namespaces", &world, &readiness);
+    let pods = Watch { after: Some(namespaces.is_listed.clone()), ..watch_of("Pods", &world, &readiness) };
+    let (of_pods, begin) = scripted();
+    let following_pods = tokio::spawn(pods.follow(begin, pod));
+    settle().await;
+    let (of_namespaces, begin) = scripted();
+    let following = tokio::spawn(namespaces.follow(begin, Names::of(namespace)));
+    settle().await;
+    of_namespaces.lock().unwrap()[0].send(Ok(Event::Init)).unwrap();
+    settle().await;
+    assert!(of_pods.lock().unwrap().is_empty(), "they were asked for before anybody knew the labels");
+    let page = readiness.report().to_string();
+    assert!(page.contains("waiting: Namespaces") && page.contains("waiting: Pods"), "{page}");
+    of_namespaces.lock().unwrap()[0].send(Ok(Event::InitDone)).unwrap();
+    settle().await;
+    assert_eq!(of_pods.lock().unwrap().len(), 1);
+    for event in [Event::Init, Event::InitDone] {
+        of_pods.lock().unwrap()[0].send(Ok(event)).unwrap();
+    }
+    settle().await;
+    assert!(world.known().listed.pods && world.known().listed.namespaces);
+    following.abort();
+    following_pods.abort();
 }

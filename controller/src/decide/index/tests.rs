@@ -153,22 +153,6 @@ fn a_namespace_that_nobody_has_told_of_has_its_name() {
 }
 
 #[test]
-fn labels_that_come_after_a_namespaces_pods_leave_no_use_behind() {
-    let ignored = || labels(&[("larder.dev/ignore", "")]);
-    let mut index = index();
-    index.pod(&pod("a", &["nginx", "redis"]), second(0));
-    index.pod(&Pod { namespace: "other".into(), ..pod("a", &["redis"]) }, second(1));
-    index.namespace("shop", ignored(), second(2));
-    let wanted = |index: &Index, name: &str| index.image(&image(name), second(9)).unwrap();
-    assert_eq!((wanted(&index, "nginx").last_used, wanted(&index, "nginx").first_used), (None, None));
-    assert_eq!(wanted(&index, "redis").used_by, 1);
-    // One that is ignored from some day on was used until then.
-    index.namespace("other", labels(&[]), second(3));
-    index.namespace("other", ignored(), second(4));
-    assert_eq!(wanted(&index, "redis").last_used, Some(second(4)));
-}
-
-#[test]
 fn what_running_pods_have_is_counted_by_digest() {
     let mut index = index();
     let running = |name: &str, id: &str| {

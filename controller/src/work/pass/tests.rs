@@ -125,6 +125,7 @@ async fn a_pass_reads_each_object_once() {
         work.listed(Ok((Some(AsOf(pass)), pins())));
         assert_eq!(visited(&work), 200);
     }
+    work.count();
     let text = work.shared.metrics.text();
     assert!(text.contains("larder_controller_passes_total{outcome=\"declared\"} 3"), "{text}");
     assert!(text.contains("reason=\"Present\"} 200"), "{text}");
