@@ -1,11 +1,10 @@
-//! What the chart's schema lets through is what this program starts with: a value that it refuses would be a Pod that never starts.
+//! What the chart's schema takes is what this program starts with.
 
 use std::sync::LazyLock;
 
 use larder_process::command_line;
+use larder_test_chart::schema::Said;
 use proptest::prelude::*;
-use regex::Regex;
-use serde_json::Value;
 
 use super::config;
 use crate::args::{Command, Typed};
@@ -25,32 +24,6 @@ fn starts(flag: &str, text: &str) -> bool {
     let Ok((typed, _)) = command_line::parse::<Typed>(line) else { return false };
     let Command::Run(args) = typed.command;
     config(&args).is_ok()
-}
-
-/// The part of the schema that is about one text.
-struct Said {
-    patterns: Vec<Regex>,
-    never: Option<String>,
-    longest: usize,
-}
-
-impl Said {
-    fn at(place: &str) -> Self {
-        let schema: Value = serde_json::from_str(include_str!("../../../chart/values.schema.json")).unwrap();
-        let said = schema.pointer(place).unwrap_or_else(|| panic!("there is no {place}"));
-        let all = said["allOf"].as_array().into_iter().flatten().chain([said]);
-        let patterns = all.filter_map(|one| one["pattern"].as_str()).map(|text| Regex::new(text).unwrap()).collect();
-        let longest = said["maxLength"].as_u64().map_or(usize::MAX, |most| usize::try_from(most).unwrap());
-        let said = Self { patterns, never: said["not"]["const"].as_str().map(str::to_owned), longest };
-        assert!(!said.patterns.is_empty(), "{place} has no pattern");
-        said
-    }
-
-    fn takes(&self, text: &str) -> bool {
-        text.chars().count() <= self.longest
-            && self.never.as_deref() != Some(text)
-            && self.patterns.iter().all(|pattern| pattern.is_match(text))
-    }
 }
 
 #[test]
@@ -117,7 +90,7 @@ fn what_people_write_is_taken_by_both_and_what_makes_no_sense_by_neither() {
     ];
     for ((flag, place), (same, right, wrong)) in VALUES.into_iter().zip(table) {
         assert_eq!(flag, same);
-        let said = Said::at(place);
+        let said = Said::at(place).unwrap();
         for text in right {
             assert!(starts(flag, text), "{flag}={text} is not taken by the program");
             assert!(said.takes(text), "{flag}={text} is not taken by the chart");
@@ -177,7 +150,7 @@ fn nearly() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn the_program_starts_with_whatever_the_chart_takes(text in nearly()) {
-        static SAID: LazyLock<[Said; 5]> = LazyLock::new(|| VALUES.map(|(_, place)| Said::at(place)));
+        static SAID: LazyLock<[Said; 5]> = LazyLock::new(|| VALUES.map(|(_, place)| Said::at(place).unwrap()));
         for ((flag, _), said) in VALUES.into_iter().zip(&*SAID) {
             // Nothing is said then.
             let is_left_out = text.is_empty() && matches!(flag, "--namespaces" | "--bytes-per-namespace");

@@ -114,6 +114,19 @@ mod tests {
         assert!(error.ends_with("; write for example info or warn,larder_proxy=debug"), "{error}");
         assert_eq!(filter("").unwrap().to_string(), "kube_client::client::builder=off,object_store=warn,info");
         assert!(filter("warn,larder_proxy=debug").is_ok());
+        // What the chart's `logFilter` takes (tests/chart).
+        for right in [
+            "debug",
+            "WARN",
+            "info,larder_proxy::pull=trace",
+            "larder_proxy",
+            "a=0,b=off",
+            "[pull]=debug",
+            "a[pull]",
+            " ",
+        ] {
+            assert!(filter(right).is_ok(), "{right}");
+        }
     }
 
     #[test]

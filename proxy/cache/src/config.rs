@@ -118,6 +118,9 @@ fn kubernetes(args: &RunArgs) -> Option<KubernetesConfig> {
 }
 
 #[cfg(test)]
+mod chart;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::args::{Command, Typed};

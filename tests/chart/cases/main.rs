@@ -53,6 +53,8 @@ fn trials() -> Result<Vec<Trial>> {
         let helm = helm.clone();
         trials.push(trial(format!("refused::{}", refusal.name), move || refusal.run(&helm)));
     }
+    let of_helm = helm.clone();
+    trials.push(trial("what_programs_take_is_taken".to_owned(), move || refusals::taken(&of_helm)));
     for (name, run) in
         registries::TESTS.iter().chain(dashboard::TESTS).chain(notes::TESTS).chain(nulls::TESTS).chain(rights::PAGE)
     {

@@ -25,6 +25,23 @@ impl Refusal {
     }
 }
 
+/// What programs take is not refused: patterns of the schema as helm understands them.
+pub(crate) fn taken(helm: &Helm) -> Result<()> {
+    for values in TAKEN {
+        let mut file = tempfile::NamedTempFile::new().context("make a file of values")?;
+        file.write_all(values.as_bytes())?;
+        helm.template(file.path(), None, &[]).with_context(|| format!("{values} is refused"))?;
+    }
+    Ok(())
+}
+
+const TAKEN: [&str; 4] = [
+    "controller: {namespaces: ' team in (web, db),tier notin (x), a = b,c==d,e!=f,example.com/owner,!hidden,g=', expiry: 0d1s}\nlogFilter: 'info,larder_proxy::pull=TRACE,[pull]=debug,b'",
+    "controller: {include: ['docker.io/library/*', '**:latest', '**', '*/team/*', 'localhost/a', 'r.example:5000/a:V1', 'quay.io/a@sha256:0a', '[fd00::1]:5000/a', '?.example/a']}",
+    "controller: {namespaces: '', expiry: 1d12h, monitoring: {interval: 90m}, perNamespace: {images: 0, bytes: 50gb}, holder: a.b}\nlogFilter: ''",
+    "cache: {external: {url: 'https://[fd00::7]:7443/', addresses: ['10.0.0.7:7443', '[fd00::7]:7443', '[::1]:1', '[1:2:3:4:5:6:7::]:9']}}",
+];
+
 const fn refusal(name: &'static str, values: &'static str, says: &'static [&'static str]) -> Refusal {
     Refusal { name, values, says }
 }
@@ -212,6 +229,7 @@ pub(crate) const ALL: &[Refusal] = &[
     refusal("a_holder_of_somebody_who_has_no_account", "cache: {control: {enabled: true, accounts: [a/b], holders: [a/c=x]}}", &["cache.control.holders: nobody is a/c"]),
     refusal("a_holder_that_is_everybodys", "cache: {control: {enabled: true, accounts: [a/b], holders: [a/b=pull]}}", &["/cache/control/holders/0"]),
     refusal("a_log_at_no_level", "logFilter: larder_proxy=loud", &["/logFilter"]),
+    refusal("a_log_with_a_space", "logFilter: 'info, larder_proxy=debug'", &["/logFilter"]),
     refusal("a_log_of_a_pool_at_no_level", "pools: [{name: a, nodeLabel: {key: k, values: [v]}, logFilter: 'info,a=b=c'}]", &["/pools/0/logFilter"]),
     refusal("a_bound_of_nothing", "controller: {perNamespace: {namespaces: {team-a: {}}}}", &["/controller/perNamespace/namespaces/team-a"]),
     refusal("a_bound_of_no_namespace", "controller: {perNamespace: {namespaces: {Team: {images: 1}}}}", &["/controller/perNamespace/namespaces", "'Team' not allowed"]),

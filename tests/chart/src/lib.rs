@@ -5,6 +5,7 @@
 pub mod helm;
 pub mod nodes;
 pub mod objects;
+pub mod schema;
 
 use std::path::{Path, PathBuf};
 
