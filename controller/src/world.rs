@@ -13,18 +13,16 @@ mod tallies;
 #[cfg(test)]
 mod tests;
 mod unreadable;
+mod whose;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::ResourceExt as _;
 use larder_api::cached_image::{Cached, UpstreamAvailable};
 use larder_api::condition::{get, is_true};
 use larder_api::{CachedImage, CachedImageSpec, CachedImageStatus, Time};
 
-use crate::FIELD_MANAGER;
 use crate::decide::expiry::MadeBy;
 use crate::decide::filter::Filters;
 use crate::decide::index::Index;
@@ -39,6 +37,7 @@ pub use reasons::Reasons;
 pub use shared::World;
 pub use tallies::{Counted, Tallies, Tally};
 pub use unreadable::Unreadable;
+pub(crate) use whose::is_ours_alone;
 
 /// A `CachedImage`, as far as it is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +52,7 @@ pub struct Object {
     pub generation: Option<i64>,
     /// `metadata.creationTimestamp`
     pub created: Moment,
-    /// Who made it. What somebody else wrote to is that one's from then on: who applies objects from a repository does not know who was first.
+    /// Who made it, or applies it: who applies objects from a repository does not know who was first.
     pub made_by: MadeBy,
     /// `spec.image`, in full.
     pub image: Image,
@@ -67,14 +66,14 @@ impl Object {
     /// `None`: its image is none, which the API server does not let through.
     pub fn of(object: CachedImage) -> Option<Self> {
         let image = Image::parse(&object.spec.image).ok()?;
-        let is_ours = is_ours_alone(object.managed_fields());
+        let made_by = whose::made_by(&object.metadata);
         Some(Self {
             name: object.metadata.name?,
             uid: object.metadata.uid?,
             resource_version: object.metadata.resource_version?,
             generation: object.metadata.generation,
             created: object.metadata.creation_timestamp.map_or(Moment::END, |time| moment(&time)),
-            made_by: if is_ours { MadeBy::Controller } else { MadeBy::Person },
+            made_by,
             image,
             spec: object.spec,
             status: object.status.unwrap_or_default(),
@@ -93,15 +92,6 @@ pub(crate) fn is_newer(this: &str, that: &str) -> bool {
         (Some(this), Some(that)) => this > that,
         _ => this != that,
     }
-}
-
-/// Whether the controller made an object, and nobody else has written to it. What is written to the status makes it nobody's.
-pub(crate) fn is_ours_alone(fields: &[ManagedFieldsEntry]) -> bool {
-    let mut writers = fields.iter().filter(|entry| entry.subresource.is_none()).peekable();
-    let is_ours = |entry: &ManagedFieldsEntry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
-    };
-    writers.peek().is_some() && writers.all(is_ours)
 }
 
 /// Who says how an object is.

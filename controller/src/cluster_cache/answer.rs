@@ -125,6 +125,8 @@ pub struct Pin {
     pub put_at: u64,
     /// When a client of the cache last used it, as far as the replica that was asked knows.
     pub last_pull: Option<Moment>,
+    /// When its registry last said that the reference means `digest`, where that was asked of this very pin and is known.
+    pub confirmed_at: Option<Moment>,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +151,8 @@ struct Written {
     blobs: Amount,
     #[serde(default)]
     last_pull: Option<u64>,
+    #[serde(default)]
+    confirmed_at: Option<u64>,
 }
 
 pub(super) fn strange(what: &str) -> impl Fn(serde_json::Error) -> CacheError {
@@ -177,7 +181,9 @@ impl Written {
             bytes,
             blobs,
             last_pull,
+            confirmed_at,
         } = self;
+        let time = |seconds: u64| Moment::from_millis(seconds.saturating_mul(1000));
         if its != holder {
             return Err(CacheError::Strange { reason: format!("a pin of {:?}, not of {holder:?}", shown(&its)) });
         }
@@ -194,7 +200,8 @@ impl Written {
             bytes,
             blobs,
             put_at,
-            last_pull: last_pull.map(|seconds| Moment::from_millis(seconds.saturating_mul(1000))),
+            last_pull: last_pull.map(time),
+            confirmed_at: confirmed_at.map(time),
         })
     }
 }
@@ -320,8 +327,10 @@ mod tests {
         assert_eq!(read.last_pull, None);
         let mut pulled = written();
         pulled["last_pull"] = json!(1_790_000_001);
+        pulled["confirmed_at"] = json!(1_790_000_002);
         let pulled = pin(&bytes(&pulled), "me", &image("alpine:3")).unwrap();
         assert_eq!(pulled.last_pull, Some(Moment::from_seconds(1_790_000_001)));
+        assert_eq!((pulled.confirmed_at, read.confirmed_at), (Some(Moment::from_seconds(1_790_000_002)), None));
         for (key, value, part) in [
             ("holder", json!("you"), "not of"),
             ("image", json!("docker.io/library/alpine:4"), "alpine:4"),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use larder_api::cached_image::{Cached, UpToDate, UpstreamAvailable};
+use larder_api::cached_image::{Cached, Kept, UpToDate, UpstreamAvailable};
 use larder_api::condition::{Reason as _, Truth};
 use larder_oci::Digest;
 
@@ -82,6 +82,8 @@ pub struct Beside {
     pub refused: Option<String>,
     /// What the spec says that nobody can do.
     pub ignored: Option<String>,
+    /// What keeps it although no Pod uses it.
+    pub kept: Option<Kept>,
 }
 
 /// What the origin said, when it was asked last.
@@ -91,7 +93,7 @@ pub enum Upstream {
     NotAsked,
     /// It has it; a tag means this digest.
     Has(Digest),
-    /// 404
+    /// 404: it is gone, or has never been.
     Gone,
     /// 401 or 403
     Denied,
@@ -103,15 +105,31 @@ pub enum Upstream {
     NoAnswer(String),
 }
 
+/// What there is, or was, of an image here: in the cache, or where Pods ran it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Had {
+    /// The cache has it.
+    Now,
+    /// It had it, or somebody once said which digest it was.
+    Before,
+    /// Neither is known of it.
+    Never,
+}
+
 /// Whether everything needed is in the cache, verified. What nobody can do of a spec keeps the rest of it from nothing, and is said beside.
 pub fn cached(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>) -> Said<Cached> {
-    let said = of_what_is_pinned(pin, beside, not_pinned);
-    match &beside.ignored {
-        None => said,
-        Some(ignored) => {
-            Said { message: format!("{}; ignored, until it is corrected: {ignored}", said.message), ..said }
-        }
+    let Said { reason, mut message } = of_what_is_pinned(pin, beside, not_pinned);
+    match beside.kept {
+        None => {}
+        Some(Kept::Retained) => message.push_str("; no Pod uses it, and it stays until spec.retain is false"),
+        Some(Kept::Applied) => message.push_str(
+            "; no Pod uses it, and it stays because somebody made or applies this object: delete it there, or set spec.expiry",
+        ),
     }
+    if let Some(ignored) = &beside.ignored {
+        message = format!("{message}; ignored, until it is corrected: {ignored}");
+    }
+    Said { reason, message }
 }
 
 fn of_what_is_pinned(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>) -> Said<Cached> {
@@ -164,7 +182,7 @@ fn of_what_is_pinned(pin: &Pin, beside: &Beside, not_pinned: Option<&NotPinned>)
 }
 
 fn complete(bytes: u64, beside: &Beside, not_pinned: Option<&NotPinned>) -> Said<Cached> {
-    let Beside { missing_digests, missing_platforms, refused, keeps_older: _, ignored: _ } = beside;
+    let Beside { missing_digests, missing_platforms, refused, keeps_older: _, ignored: _, kept: _ } = beside;
     let kept = size(bytes);
     if !missing_platforms.is_empty() {
         let why = match (refused, not_pinned) {
@@ -194,28 +212,35 @@ pub fn upstream_available(
     image: &Image,
     upstream: &Upstream,
     registry: Reachable,
-    is_cached: bool,
+    had: Had,
     is_watched: bool,
 ) -> Said<UpstreamAvailable> {
     let host = image.registry();
-    let kept = if is_cached {
-        "the cache keeps it"
-    } else {
-        "the cache does not have it either, so Pods cannot start on nodes that lack it"
+    let kept = match had {
+        Had::Now => "the cache keeps it",
+        Had::Before | Had::Never => "the cache does not have it either, so Pods cannot start on nodes that lack it",
     };
     let unreachable =
         |error: &str| Said::new(UpstreamAvailable::Unreachable, format!("{host} does not answer{error}; {kept}"));
     match (upstream, registry) {
-        (Upstream::Gone, _) => Said::new(
-            UpstreamAvailable::Gone,
+        (Upstream::Gone, _) if had == Had::Never => Said::new(
+            UpstreamAvailable::NotFound,
             format!(
-                "{host} says that it has no such image; {kept}; move to another one, or set spec.retain to keep this after its last Pod"
+                "{host} says that it has no such image, and the cache has never had it either: see whether the name is right"
             ),
         ),
+        (Upstream::Gone, _) => {
+            let retain = if had == Had::Now { ", or set spec.retain to keep this after its last Pod" } else { "" };
+            Said::new(
+                UpstreamAvailable::Gone,
+                format!("{host} says that it has no such image any more; {kept}; move to another one{retain}"),
+            )
+        }
         (Upstream::Denied, _) => Said::new(
             UpstreamAvailable::Denied,
             format!(
-                "{host} gives it to nobody without credentials, which is also what some say of what was deleted; {kept}"
+                "{host} gives it to nobody without credentials, which is also what some say of what was deleted; {}",
+                if had == Had::Now { kept } else { "nothing of it is cached: Pods need credentials of their own" }
             ),
         ),
         (Upstream::NoAnswer(error), _) => unreachable(&format!(": {error}")),

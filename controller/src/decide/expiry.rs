@@ -51,7 +51,7 @@ impl Rules {
 pub enum MadeBy {
     /// The controller, because of a Pod.
     Controller,
-    /// A person, to have it before any Pod. It is kept until the person deletes it, unless it has an expiry of its own.
+    /// A person, or something of a person's that applies it, to have it whatever Pods do. It is kept until it is deleted, unless it has an expiry of its own.
     Person,
 }
 
@@ -62,7 +62,7 @@ pub struct Object {
     pub uid: String,
     /// `metadata.resourceVersion`: as it was looked at.
     pub resource_version: String,
-    /// The label or field manager says so.
+    /// By who means its image.
     pub made_by: MadeBy,
     /// `metadata.creationTimestamp`
     pub created: Moment,

@@ -70,6 +70,14 @@ impl Rounds {
         self.place(image, next(image, interval, now), interval);
     }
 
+    /// It is to be looked at out of its turn, as soon as its registry allows it.
+    pub fn soon(&mut self, image: &Image, now: Moment) {
+        if let Some((_, interval)) = self.images.get(image).copied() {
+            self.unwatch(image);
+            self.place(image, now, interval);
+        }
+    }
+
     /// Whether it is looked at.
     pub fn watches(&self, image: &Image) -> bool {
         self.images.contains_key(image)

@@ -49,7 +49,8 @@ pub(super) fn claim_of(known: &Known, image: &Image, objects: &[Arc<Object>]) ->
     let (mut namespaces, first_used) = known.index.owners(image);
     let (mut bytes, mut since, mut is_of_a_person) = (None, first_used, false);
     for object in objects {
-        is_of_a_person |= object.made_by == MadeBy::Person;
+        // The controller retains nothing: that is a person's word as well.
+        is_of_a_person |= object.made_by == MadeBy::Person || object.spec.retain;
         bytes = bytes.max(object.status.size_bytes.and_then(|bytes| u64::try_from(bytes).ok()));
         since = Some(since.map_or(object.created, |since| since.min(object.created)));
         if namespaces.is_empty() {

@@ -190,10 +190,10 @@ impl Work {
         let mut all = objects.iter().map(|object| Platforms::of(&own(object), nodes));
         let first = all.next().unwrap_or_default();
         let mut wanted = all.fold(first, |platforms, more| platforms.and(&more));
-        // Whoever makes an object decides what is fetched beside what Pods need, and not in its place.
+        // Whoever writes to an object decides what is fetched beside what Pods need, and not in its place.
         let is_used =
             |object: &Arc<Object>| known.index.image(&object.image, now()).is_some_and(|wanted| wanted.is_used());
-        if objects.iter().all(|object| object.made_by == expiry::MadeBy::Person) && objects.iter().any(is_used) {
+        if objects.iter().any(|object| !object.spec.platforms.is_empty()) && objects.iter().any(is_used) {
             wanted = wanted.and(&Platforms::of(&BTreeSet::new(), nodes));
         }
         // However many objects ask for however much: what the nodes need comes first.

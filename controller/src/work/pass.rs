@@ -95,6 +95,11 @@ impl Work {
                 if telling::is_news(known, &pin) {
                     changed.push(image.clone());
                 }
+                // The cache came to have it by itself, and with it its registry's word.
+                if pin.state == PinState::Complete && known.is_some_and(|known| known.state != PinState::Complete) {
+                    self.upstream.doubt(&image);
+                    self.rounds.soon(&image, now());
+                }
                 self.pins.known.insert(image, pin);
             }
         }

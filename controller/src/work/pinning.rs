@@ -92,6 +92,11 @@ impl Work {
         registry::follow(said, wanted.is_some_and(|wanted| wanted.is_always), of_registry)
     }
 
+    /// How often its registry is asked for it.
+    fn interval(&self, image: &Image) -> Duration {
+        self.shared.world.known().registries.rules.interval(image, self.shared.settings.monitoring)
+    }
+
     pub(super) fn wish_of(&self, image: &Image, follow: bool, platforms: &Platforms) -> Wish {
         Wish {
             image: image.clone(),
@@ -196,6 +201,26 @@ impl Work {
         }
     }
 
+    /// Who fetches an image has its registry's word of it. Where that is not known, the registry is asked, out of turn, and as any other time within what it allows.
+    fn heard_by_fetching(&mut self, image: &Image, pin: &Pin) {
+        if !self.rounds.watches(image) {
+            return;
+        }
+        let (now, interval) = (now(), self.interval(image));
+        let confirmed = pin.confirmed_at.filter(|at| pin.state == PinState::Complete && now.since(*at) <= interval);
+        if let (Some(at), Some(digest)) = (confirmed, &pin.digest) {
+            // The cache's clock may be ahead.
+            self.upstream.hear(image, digest, at.min(now));
+            return;
+        }
+        if pin.state == PinState::Complete {
+            self.upstream.doubt(image);
+        }
+        if self.upstream.get(image).is_none() && telling::refusal(pin).is_none() {
+            self.rounds.soon(image, now);
+        }
+    }
+
     pub(super) fn fetched(&mut self, image: &Image, result: Result<Pin, CacheError>) {
         self.pins.watched.remove(image);
         self.cache_said(result.as_ref().err());
@@ -206,6 +231,8 @@ impl Work {
                 let differs = found.is_some_and(|found| self.upstream.put(image, found));
                 if differs && self.under_way() < QUESTIONS_AT_ALL {
                     self.ask(image.clone());
+                } else if !differs {
+                    self.heard_by_fetching(image, &pin);
                 }
                 let outcome = match pin.state {
                     PinState::Complete => "complete",
@@ -221,7 +248,8 @@ impl Work {
                         self.turns.failed(image, now());
                     }
                 }
-                self.pins.known.insert(image.clone(), pin);
+                // Lists do not say that.
+                self.pins.known.insert(image.clone(), Pin { confirmed_at: None, ..pin });
             }
             Err(error) => {
                 self.shared.metrics.fetched("error");

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use larder_api::cached_image::{Cached, HeldDigest, MOST_NAMESPACES, Progress, UpToDate, UpstreamAvailable, UsedBy};
+use larder_api::cached_image::{
+    Cached, HeldDigest, Kept, MOST_NAMESPACES, Progress, UpToDate, UpstreamAvailable, UsedBy,
+};
 use larder_api::condition::{Reason, get, set};
 use larder_api::{CachedImageStatus, Time};
 use larder_oci::Digest;
 
 use crate::cluster_cache::{Code, Pin, PinState};
-use crate::decide::conditions::{self, Beside, NotPinned, Said, Upstream};
+use crate::decide::conditions::{self, Beside, Had, NotPinned, Said, Upstream};
 use crate::decide::expiry::{self, Rules, Until};
 use crate::decide::health::Reachable;
 use crate::decide::index::Wanted;
@@ -94,11 +96,10 @@ pub(super) fn use_of(wanted: Option<&Wanted>) -> expiry::Use {
 
 /// The status as it should be.
 pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
-    let Facts {
-        object, wanted, pin, not_pinned, upstream, registry, checked, is_watched, platforms, rules, now, ..
-    } = facts;
+    let Facts { object, wanted, pin, not_pinned, registry, is_watched, platforms, rules, now, .. } = facts;
     let before = &object.status;
     let pinned = pin.ok().flatten();
+    let (upstream, checked) = &heard(facts, pinned);
     let kept = pinned.and_then(|pin| pin.held().map(ToString::to_string)).or_else(|| match pin {
         // Nobody could be asked: what was is the best that is known.
         Err(_) => before.digest.clone(),
@@ -117,9 +118,11 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         (_, last) => last,
     };
     let first_used = wanted.and_then(|wanted| wanted.first_used).map(as_time).or_else(|| before.first_used.clone());
-    let expires = match expiry::until(&object.image, &as_object, used, rules, *now) {
-        Until::Expires(at) => Some(as_time(at)),
-        Until::Used | Until::Retained | Until::Deleted => None,
+    let (expires, keeps) = match expiry::until(&object.image, &as_object, used, rules, *now) {
+        Until::Expires(at) => (Some(as_time(at)), None),
+        Until::Used => (None, None),
+        Until::Retained => (None, Some(Kept::Retained)),
+        Until::Deleted => (None, Some(Kept::Applied)),
     };
     let mut status = CachedImageStatus {
         observed_generation: object.generation,
@@ -145,17 +148,22 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
         last_used: last_used.map(as_time),
         last_pull: last_pull(before.last_pull.as_ref(), pinned, *now),
         expires_at: expires,
+        kept: keeps,
         progress: pinned.filter(|pin| pin.state == PinState::Fetching).map(progress),
         conditions: before.conditions.clone(),
     };
     let time = as_time(*now);
-    let said = cached(facts, pinned, not_pinned.as_ref());
+    let said = cached(facts, pinned, not_pinned.as_ref(), keeps);
     write(&mut status, object, &said, &time);
     let held = status.digest.as_deref().and_then(|digest| Digest::parse(digest).ok());
     // Nobody asked since this process leads: what the registry said to the one before is the best that is known.
     let is_known_from_before = matches!(upstream, Upstream::NotAsked) && before.upstream_checked.is_some();
-    if !is_known_from_before || get::<UpstreamAvailable>(&before.conditions).is_none() {
-        let said = conditions::upstream_available(&object.image, upstream, *registry, held.is_some(), *is_watched);
+    let said_before = get::<UpstreamAvailable>(&before.conditions);
+    // But not that there has never been what is there now.
+    let is_refuted = said_before == Some(UpstreamAvailable::NotFound) && held.is_some();
+    if !is_known_from_before || said_before.is_none() || is_refuted {
+        let had = had(before, &status);
+        let said = conditions::upstream_available(&object.image, upstream, *registry, had, *is_watched);
         write(&mut status, object, &said, &time);
     }
     let was_compared = matches!(get::<UpToDate>(&before.conditions), Some(UpToDate::Same | UpToDate::Moved));
@@ -166,6 +174,48 @@ pub(super) fn status(facts: &Facts<'_>) -> CachedImageStatus {
     status
 }
 
+/// What its registry said: when it was asked about it last, or else when the cache came to fetch it and got nothing. That was within minutes, for it goes on
+/// trying; when exactly it was first is what matters.
+fn heard(facts: &Facts<'_>, pinned: Option<&Pin>) -> (Upstream, Option<Moment>) {
+    let Some(answer) = pinned.filter(|_| *facts.upstream == Upstream::NotAsked).and_then(refusal) else {
+        return (facts.upstream.clone(), facts.checked);
+    };
+    let before = &facts.object.status;
+    let was = match get::<UpstreamAvailable>(&before.conditions) {
+        Some(UpstreamAvailable::Gone | UpstreamAvailable::NotFound) => Upstream::Gone,
+        Some(UpstreamAvailable::Denied) => Upstream::Denied,
+        _ => Upstream::NotAsked,
+    };
+    let checked = before.upstream_checked.as_ref().filter(|_| was == answer).map(moment);
+    (answer, checked.or(Some(facts.now)))
+}
+
+/// What a registry said to whoever came to fetch, where it said what this is not: a blob that is missing says nothing of the whole.
+pub(super) fn refusal(pin: &Pin) -> Option<Upstream> {
+    let is_unknown = pin.digest.is_none() && pin.until_then.is_none();
+    match (pin.state, pin.code) {
+        (PinState::Waiting, Some(Code::NotFound)) if is_unknown => Some(Upstream::Gone),
+        (PinState::Refused, Some(Code::Private)) if is_unknown => Some(Upstream::Denied),
+        _ => None,
+    }
+}
+
+/// Whether there is, or ever was, anything of it here.
+fn had(before: &CachedImageStatus, now: &CachedImageStatus) -> Had {
+    // The size stays when the image is gone.
+    let was_somewhere = |status: &CachedImageStatus| {
+        status.size_bytes.is_some()
+            || status.digest.is_some()
+            || status.upstream_digest.is_some()
+            || !status.digests.is_empty()
+    };
+    match &now.digest {
+        Some(_) => Had::Now,
+        None if was_somewhere(before) || was_somewhere(now) => Had::Before,
+        None => Had::Never,
+    }
+}
+
 /// What the cache knows of it, which after its restart is nothing; so what was said holds, and a time is followed by later ones only. Its clock may be ahead.
 fn last_pull(before: Option<&Time>, pinned: Option<&Pin>, now: Moment) -> Option<Time> {
     let known = pinned.and_then(|pin| pin.last_pull).map(|at| as_time(at.min(now)));
@@ -173,8 +223,14 @@ fn last_pull(before: Option<&Time>, pinned: Option<&Pin>, now: Moment) -> Option
 }
 
 fn held_digests(facts: &Facts<'_>, pinned: Option<&Pin>) -> Vec<HeldDigest> {
+    let before = &facts.object.status;
+    let was_present = get::<UpstreamAvailable>(&before.conditions) == Some(UpstreamAvailable::Present);
+    let from_before = before.upstream_digest.as_deref().filter(|_| was_present);
+    let from_before = from_before.and_then(|digest| Digest::parse(digest).ok());
     let upstream = match facts.upstream {
         Upstream::Has(digest) => Some(digest),
+        // What it said to the process before this one.
+        Upstream::NotAsked => from_before.as_ref(),
         _ => None,
     };
     let none = BTreeMap::new();
@@ -215,7 +271,7 @@ fn write<R: Reason>(status: &mut CachedImageStatus, object: &Object, said: &Said
     set(&mut status.conditions, said.reason, &said.message, object.generation, time);
 }
 
-fn cached(facts: &Facts<'_>, pinned: Option<&Pin>, not_pinned: Option<&NotPinned>) -> Said<Cached> {
+fn cached(facts: &Facts<'_>, pinned: Option<&Pin>, not_pinned: Option<&NotPinned>, kept: Option<Kept>) -> Said<Cached> {
     let refused = facts.refused.map(str::to_owned);
     let pin = match (&facts.pin, pinned) {
         (Err(words), _) => conditions::Pin::NoAnswer((*words).to_owned()),
@@ -232,6 +288,7 @@ fn cached(facts: &Facts<'_>, pinned: Option<&Pin>, not_pinned: Option<&NotPinned
         missing_platforms: pinned.map(|pin| facts.platforms.missing_in(&pin.platforms)).unwrap_or_default(),
         refused,
         ignored: facts.ignored.clone(),
+        kept,
     };
     conditions::cached(&pin, &beside, not_pinned)
 }

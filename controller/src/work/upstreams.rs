@@ -29,6 +29,20 @@ impl Upstreams {
         self.said.insert(image, said);
     }
 
+    /// Its registry is known to have said so when it was fetched: counts if that was later than what it said to whoever asked.
+    pub(super) fn hear(&mut self, image: &Image, digest: &Digest, at: Moment) {
+        if self.said.get(image).is_none_or(|(_, asked)| *asked < at) {
+            self.said.insert(image.clone(), (Upstream::Has(digest.clone()), at));
+        }
+    }
+
+    /// The cache has it now: that its registry would not give it, as it said before that, may not be so any more.
+    pub(super) fn doubt(&mut self, image: &Image) {
+        if matches!(self.said.get(image), Some((Upstream::Gone | Upstream::Denied, _))) {
+            self.said.remove(image);
+        }
+    }
+
     /// Nobody wants it any more.
     pub(super) fn remove(&mut self, image: &Image) {
         self.said.remove(image);
@@ -112,6 +126,27 @@ mod tests {
         fn finds(&mut self, name: &str) -> bool {
             self.pinned = digest(name);
             self.upstreams.put(&self.image, &self.pinned)
+        }
+    }
+
+    #[test]
+    fn what_was_heard_later_counts() {
+        let (image, mut upstreams) = (Image::parse("reg.example.com/app:1").unwrap(), Upstreams::default());
+        let at = Moment::from_seconds;
+        let said = |upstreams: &Upstreams| upstreams.get(&image).cloned();
+        upstreams.hear(&image, &digest("a"), at(5));
+        assert_eq!(said(&upstreams), Some((Upstream::Has(digest("a")), at(5))));
+        upstreams.doubt(&image);
+        assert!(said(&upstreams).is_some(), "nothing speaks against it");
+        upstreams.insert(image.clone(), (Upstream::Gone, at(9)));
+        upstreams.hear(&image, &digest("a"), at(8));
+        assert_eq!(said(&upstreams), Some((Upstream::Gone, at(9))), "it was deleted after that");
+        upstreams.hear(&image, &digest("a"), at(10));
+        assert_eq!(said(&upstreams), Some((Upstream::Has(digest("a")), at(10))));
+        for refusal in [Upstream::Gone, Upstream::Denied] {
+            upstreams.insert(image.clone(), (refusal, at(11)));
+            upstreams.doubt(&image);
+            assert_eq!(said(&upstreams), None);
         }
     }
 

@@ -156,7 +156,7 @@ mod tests {
     use larder_oci::{Algorithm, Digest};
 
     use super::*;
-    use crate::decide::conditions::{self, Beside, Upstream, cached, up_to_date, upstream_available};
+    use crate::decide::conditions::{self, Beside, Had, Upstream, cached, up_to_date, upstream_available};
     use crate::decide::health::Reachable;
 
     fn time() -> Time {
@@ -172,7 +172,7 @@ mod tests {
         let mut all = Vec::new();
         let said = cached(pin, &Beside::default(), None);
         set(&mut all, said.reason, &said.message, Some(1), &time());
-        let said = upstream_available(image, upstream, Reachable::default(), kept.is_some(), true);
+        let said = upstream_available(image, upstream, Reachable::default(), Had::Now, true);
         set(&mut all, said.reason, &said.message, Some(1), &time());
         let said = up_to_date(image, kept, upstream, false);
         set(&mut all, said.reason, &said.message, Some(1), &time());

@@ -25,29 +25,6 @@ fn version(known: &Known, name: &str) -> Option<String> {
 }
 
 #[test]
-fn what_somebody_else_wrote_to_is_that_ones() {
-    let by = |writers: &[(&str, &str, Option<&str>)]| {
-        let fields: Vec<serde_json::Value> = writers
-            .iter()
-            .map(|(manager, operation, subresource)| json!({"manager": manager, "operation": operation, "subresource": subresource}))
-            .collect();
-        let object = json!({
-            "apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "spec": { "image": "nginx:1" },
-            "metadata": { "name": "a", "uid": "u", "resourceVersion": "1", "managedFields": fields },
-        });
-        Object::of(serde_json::from_value(object).unwrap()).unwrap().made_by
-    };
-    let (ours, status) = ((FIELD_MANAGER, "Apply", None), (FIELD_MANAGER, "Apply", Some("status")));
-    assert_eq!(by(&[ours, status]), MadeBy::Controller);
-    assert_eq!(by(&[ours, ("anybody", "Update", Some("status"))]), MadeBy::Controller);
-    // `kubectl apply` of an object that is there already, and the same with `--server-side`.
-    assert_eq!(by(&[ours, ("kubectl-client-side-apply", "Update", None), status]), MadeBy::Person);
-    assert_eq!(by(&[ours, ("argocd-controller", "Apply", None)]), MadeBy::Person);
-    assert_eq!(by(&[("kubectl-client-side-apply", "Update", None), status]), MadeBy::Person);
-    assert_eq!(by(&[]), MadeBy::Person);
-}
-
-#[test]
 fn an_answer_and_the_watch_come_in_any_order() {
     let world = world();
     let mut known = world.known();

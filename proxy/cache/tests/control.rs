@@ -233,6 +233,32 @@ fn a_pin_says_when_a_client_pulled_what_it_is_of() {
     assert!(cache.until_complete(&names[0])["last_pull"].is_null());
 }
 
+/// What is given while the registry is away is not its word.
+#[test]
+fn a_pin_says_when_its_registry_last_confirmed_it() {
+    let origin = Origin::start();
+    let image = image(33);
+    origin.push("team/app", "v1", &image);
+    let cache = Cache::of(&origin);
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (before, tag) = (now(), pinned(&origin, "v1"));
+    let by_digest = format!("{}@{}", tag.rsplit_once(':').unwrap().0, image.index);
+    let mut said = Vec::new();
+    for name in [&tag, &by_digest] {
+        let (status, pin) = cache.ask("PUT", &format!("/v1/pins/{name}?wait=60"), "");
+        assert_eq!(status, 200, "{pin}");
+        let confirmed = pin["confirmed_at"].as_u64().unwrap();
+        assert!((before..=now()).contains(&confirmed), "{pin}");
+        assert_eq!(cache.pin(name)["confirmed_at"], confirmed);
+        said.push(confirmed);
+    }
+    let listed = cache.ask("GET", "/v1/pins?holder=me", "").1;
+    assert!(listed["pins"].as_array().unwrap().iter().all(|pin| pin["confirmed_at"].is_null()), "{listed}");
+    origin.stop();
+    let again = cache.ask("PUT", &format!("/v1/pins/{tag}?wait=60"), r#"{"platforms":["linux/amd64"]}"#).1;
+    assert_eq!((&again["state"], &again["confirmed_at"]), (&json!("complete"), &json!(said[0])), "{again}");
+}
+
 #[test]
 fn what_is_kept_of_some_platforms_stays_while_more_of_them_cannot_be_had() {
     let origin = Origin::start();

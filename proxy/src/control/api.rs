@@ -298,6 +298,9 @@ pub(super) struct PinView {
     /// When a client last used it, in seconds since 1970; absent while nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_pull: Option<u64>,
+    /// When the registry last said that the reference means `digest`, in seconds since 1970; of a complete pin that was asked for by itself, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) confirmed_at: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -360,6 +363,7 @@ impl PinView {
             bytes,
             blobs,
             last_pull: None,
+            confirmed_at: None,
         }
     }
 }

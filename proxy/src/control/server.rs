@@ -5,7 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -220,7 +220,7 @@ impl Control {
             Request::Put { name, wait } => self.put(name, body, wait).await,
             Request::Get { name } => {
                 let kept = pins.get(&name).await?.ok_or_else(|| no_pin(&name))?;
-                ok(self.show(kept)?)
+                ok(self.show_one(kept).await?)
             }
             Request::Delete { name } => {
                 self.keeper.delete(&name).await?;
@@ -314,20 +314,35 @@ impl Control {
             let is_under_way = matches!(going_on, Some(State::Queued | State::Fetching));
             if !is_under_way || Instant::now() >= until {
                 let status = if kept.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
-                return Ok(Reply { status, json: self.show(kept)? });
+                return Ok(Reply { status, json: self.show_one(kept).await? });
             }
             let _ = timeout_at(until.min(Instant::now() + Duration::from_secs(1)), changed).await;
         }
     }
 
     fn show(&self, kept: KeptPin) -> Result<Value, Wrong> {
+        json_of(self.view(kept))
+    }
+
+    /// Of one that is asked for by itself what is read for it as well.
+    async fn show_one(&self, kept: KeptPin) -> Result<Value, Wrong> {
+        let confirmed_at = match kept.pin.content.as_ref().filter(|_| kept.complete) {
+            Some(content) => self.keeper.puller().confirmed_at(&kept.pin.name.image, &content.root).await,
+            None => None,
+        };
+        let mut view = self.view(kept);
+        view.confirmed_at = confirmed_at.map(seconds);
+        json_of(view)
+    }
+
+    fn view(&self, kept: KeptPin) -> PinView {
         let place = kept.pin.name.place();
         let going_on = self.keeper.state(&place);
         let last_pull = self.last_pull(&kept);
         let mut view = PinView::new(kept, going_on.as_ref().map(|(state, progress)| (state.clone(), &**progress)));
         view.last_pull = last_pull;
         view.until_then_error = view.until_then_error.map(|words| self.keeper.why_older_lacks(&place).unwrap_or(words));
-        serde_json::to_value(view).map_err(|error| Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        view
     }
 
     /// When a client last used what a pin is of, in seconds since 1970. Nothing is read for it: a hundred thousand pins are listed once a minute.
@@ -338,9 +353,17 @@ impl Control {
         let known = contents.flat_map(|content| {
             [self.keeper.puller().last_pull(&name, &content.root), self.keeper.pins().pulled_at(&name, &content.root)]
         });
-        let last = known.flatten().max()?;
-        Some(last.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+        known.flatten().max().map(seconds)
     }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn json_of(view: PinView) -> Result<Value, Wrong> {
+    serde_json::to_value(view).map_err(|error| Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 /// What a registry was to be asked for, and was not, or does not give.

@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::{Method, StatusCode};
-use larder_oci::{Digest, ManifestReference, Registry, Tag};
+use larder_oci::{Digest, ImageReference, ManifestReference, Registry, Tag};
 use tokio::time::Instant;
 
 use super::manifest::ManifestAnswer;
@@ -165,6 +166,22 @@ impl Puller {
             }
         }
         Ok(())
+    }
+
+    /// When the origin last said that a reference means this digest, or that it has it, as far as that is written down: what was given meanwhile without its
+    /// word is no confirmation.
+    pub(crate) async fn confirmed_at(&self, image: &ImageReference, digest: &Digest) -> Option<SystemTime> {
+        let name = Name { registry: image.registry.clone(), repository: image.repository.clone() };
+        let store = &self.shared.store;
+        match image.manifest_reference() {
+            ManifestReference::Tag(tag) => {
+                let record = store.tag(&name, &tag).await.ok().flatten();
+                record.filter(|record| record.digest == *digest).map(|record| record.checked_at)
+            }
+            ManifestReference::Digest(_) => {
+                store.link(&name, digest).await.ok().flatten().map(|link| link.confirmed_at)
+            }
+        }
     }
 
     /// Asks the origin for a reference with a HEAD, which costs no pull quota; what it says of a tag is written down if that is held.

@@ -90,6 +90,11 @@ pub(crate) fn a_table_answers_at_a_glance(world: &World) -> Result<()> {
         ("Expires", "2026-02-01T00:00:00Z"),
     ];
     same(&made(world, "cachedimages", &image, &status)?, &cells)?;
+    // Of one that has no end it is in the place of the end why.
+    let without_end = json!({ "status": { "expiresAt": null, "kept": "Retained" } });
+    world.merge(&format!("{GROUP}/cachedimages/glance/status"), &without_end)?.done()?;
+    let shown = row(world, "cachedimages", "glance")?;
+    ensure!(shown.contains(&("Expires".to_owned(), "Retained".to_owned())), "{shown:?}");
     let registry = json!({
         "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry", "metadata": { "name": "glance.example.com" },
         "spec": { "registry": "glance.example.com" },

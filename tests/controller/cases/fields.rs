@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, bail, ensure};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
-use larder_api::cached_image::{self, Cached, HeldDigest, Progress, UsedBy};
+use larder_api::cached_image::{self, Cached, HeldDigest, Kept, Progress, UsedBy};
 use larder_api::condition;
 use larder_api::node_mirror::{Configured, Conflict, Engine, LeftAlone, Placed, Proxy, Withdrawn};
 use larder_api::upstream_registry::{AllCached, ImageCounts, Pacing, Policy, Prefix, Quota, Reachable, UpstreamError};
@@ -57,6 +57,7 @@ fn image() -> CachedImage {
         last_used: Some(at(5)),
         last_pull: Some(at(6)),
         expires_at: Some(at(7)),
+        kept: Some(Kept::Applied),
         progress: Some(Progress { bytes_known: 1 << 41, bytes_fetched: 1, blobs_known: 3, blobs_fetched: 0 }),
         conditions,
     });

@@ -90,6 +90,65 @@ pub(crate) fn from_pod_to_expiry() -> Result<()> {
     controller.terminate()
 }
 
+/// What a person set and took back, or noted, is no wish; what somebody applies is.
+pub(crate) fn kept_as_long_as_somebody_means_it() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let images: Vec<String> = ["retained", "noted", "applied", "served"]
+        .iter()
+        .zip(1..)
+        .map(|(name, seed)| cluster.push(name, seed).0)
+        .collect();
+    let [retained, noted, applied, served] = images.as_slice() else { anyhow::bail!("four of them") };
+    for (pod, image) in ["one", "two", "three", "four"].into_iter().zip(&images) {
+        cluster.run(pod, image)?;
+    }
+    let controller = cluster.controller(&[])?;
+    let mut names = BTreeMap::new();
+    for image in &images {
+        let object = cluster.until_reason(image, "Cached", "Complete")?;
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).context("a name")?;
+        names.insert(image.as_str(), name.to_owned());
+    }
+    controller.terminate()?;
+    let name = |image: &str| names.get(image).map_or("", String::as_str);
+    let retain = |is: bool| {
+        let patch = json!({ "spec": { "retain": is } }).to_string();
+        cluster.plane.kubectl(&["patch", "cachedimage", name(retained), "--type=merge", "--patch", &patch], "")
+    };
+    retain(true)?;
+    cluster.plane.kubectl(&["annotate", "cachedimage", name(noted), "team=mine"], "")?;
+    // As it is in somebody's repository: who was first does not matter.
+    let meant = |image: &str| {
+        let object = json!({"apiVersion": "larder.dev/v1alpha1", "kind": "CachedImage", "metadata": {"name": name(image)}, "spec": {"image": image}});
+        object.to_string()
+    };
+    cluster.plane.apply(&meant(applied))?;
+    let by_server = ["apply", "--server-side", "--field-manager=kustomize-controller", "--filename=-"];
+    cluster.plane.kubectl(&by_server, &meant(served))?;
+    for pod in ["one", "two", "three", "four"] {
+        cluster.stop(pod)?;
+    }
+    // It has not used up what it may write of each.
+    let controller = cluster.controller(&["--expiry", "3s"])?;
+    for (image, why) in [(retained, "Retained"), (applied, "Applied"), (served, "Applied")] {
+        until(&format!("{image} says that it is {why}"), || {
+            let object = cluster.object(image)?;
+            ensure!(object.pointer("/status/kept") == Some(&json!(why)), "{object:#}");
+            ensure!(object.pointer("/status/expiresAt").is_none(), "{object:#}");
+            Ok(())
+        })?;
+    }
+    let shown = cluster.plane.kubectl(&["get", "cachedimage", name(retained), "--no-headers"], "")?;
+    ensure!(shown.contains(" Retained "), "{shown}");
+    cluster.until_gone(noted)?;
+    retain(false)?;
+    cluster.until_gone(retained)?;
+    for image in [applied, served] {
+        ensure!(cluster.objects(image)?.len() == 1, "{image}: {}", controller.log());
+    }
+    controller.terminate()
+}
+
 /// What the tag means and what a Pod runs are two pins of one content.
 pub(crate) fn what_a_pod_runs_is_pinned_and_fetched_once() -> Result<()> {
     let cluster = Cluster::start()?;

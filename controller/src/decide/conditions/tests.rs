@@ -48,6 +48,9 @@ fn every_cached() -> Vec<Said<Cached>> {
     let odd = Beside { ignored: Some("spec.platforms: linux".into()), ..Beside::default() };
     all.extend([&done, &Pin::None].map(|pin| cached(pin, &odd, None)));
     all.push(cached(&Pin::Fetching(1 << 20, 1 << 21), &Beside { keeps_older: true, ..Beside::default() }, None));
+    for kept in [Kept::Retained, Kept::Applied] {
+        all.push(cached(&done, &Beside { kept: Some(kept), ..odd.clone() }, None));
+    }
     let platforms = Beside { missing_platforms: vec!["linux/arm64".into(), "linux/s390x".into()], ..Beside::default() };
     all.push(cached(&done, &platforms, None));
     all.push(cached(&done, &Beside { refused: Some("400: no such platform".into()), ..platforms }, None));
@@ -77,15 +80,13 @@ fn every_upstream() -> Vec<Upstream> {
 fn every_available() -> Vec<Said<UpstreamAvailable>> {
     let mut all = Vec::new();
     for registry in [Reachable::Unknown, Reachable::Not(Moment::default())] {
-        for is_cached in [true, false] {
+        for had in [Had::Now, Had::Before, Had::Never] {
             all.extend(
-                every_upstream()
-                    .iter()
-                    .map(|upstream| upstream_available(&image(), upstream, registry, is_cached, true)),
+                every_upstream().iter().map(|upstream| upstream_available(&image(), upstream, registry, had, true)),
             );
         }
     }
-    all.push(upstream_available(&by_digest(), &Upstream::NotAsked, Reachable::Unknown, true, false));
+    all.push(upstream_available(&by_digest(), &Upstream::NotAsked, Reachable::Unknown, Had::Now, false));
     all
 }
 
@@ -158,7 +159,7 @@ fn a_pin_that_is_there_is_told_of_although_it_would_not_be_put_again() {
 #[test]
 fn a_registry_that_is_down_is_told_at_once_and_what_it_said_of_the_image_before_that_stays() {
     let down = Reachable::Not(Moment::default());
-    let of = |upstream: &Upstream| upstream_available(&image(), upstream, down, true, true).reason;
+    let of = |upstream: &Upstream| upstream_available(&image(), upstream, down, Had::Now, true).reason;
     assert_eq!(of(&Upstream::Has(digest("a"))), UpstreamAvailable::Unreachable);
     assert_eq!(of(&Upstream::NotAsked), UpstreamAvailable::Unreachable);
     assert_eq!(of(&Upstream::Gone), UpstreamAvailable::Gone);

@@ -193,3 +193,32 @@ proptest! {
         prop_assert_eq!(next(&image(n), interval, at), at.after(interval));
     }
 }
+
+/// Many at once that nobody has asked for yet are no burst either.
+#[test]
+fn what_is_asked_out_of_turn_goes_as_fast_as_its_registry_allows_and_has_its_own_turn_after_that() {
+    let (begin, interval) = (Moment::from_seconds(1_700_000_000), Duration::from_hours(6));
+    let mut rounds = Rounds::default();
+    let images: Vec<Image> = (0..100).map(|n| Image::parse(&format!("reg.example.com/app:{n}")).unwrap()).collect();
+    for image in &images {
+        rounds.soon(image, begin);
+        assert!(!rounds.watches(image), "what is not looked at is not looked at soon");
+        rounds.watch(image, interval, begin);
+        rounds.soon(image, begin);
+    }
+    assert_eq!(rounds.wakes_at(), Some(begin));
+    let mut now = begin;
+    let mut taken = Vec::new();
+    while taken.len() < images.len() && now.since(begin) < Duration::from_mins(1) {
+        let some = rounds.take(now);
+        assert!(some.len() <= A_SECOND as usize + 1, "{} at once", some.len());
+        taken.extend(some);
+        now = now.after(Duration::from_secs(1));
+    }
+    let seconds = now.since(begin).as_secs();
+    assert!((8..=11).contains(&seconds), "{seconds} s");
+    taken.sort();
+    taken.dedup();
+    assert_eq!(taken.len(), images.len(), "each of them once");
+    assert_eq!(rounds.soonest("reg.example.com").map(|image| next(image, interval, now)), rounds.wakes_at());
+}

@@ -61,6 +61,7 @@ fn pin(number: usize) -> Pin {
         blobs: amount,
         put_at: 1_790_000_000,
         last_pull: None,
+        confirmed_at: None,
     }
 }
 

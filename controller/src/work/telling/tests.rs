@@ -39,6 +39,7 @@ fn pin(state: PinState, error: Option<&str>) -> Pin {
         blobs: Amount { known: 3, fetched: 3 },
         put_at: 0,
         last_pull: None,
+        confirmed_at: None,
     }
 }
 
@@ -48,6 +49,9 @@ struct Given {
     wanted: Option<Wanted>,
     pin: Result<Option<Pin>, &'static str>,
     refused: Option<&'static str>,
+    upstream: Upstream,
+    made_by: MadeBy,
+    retain: bool,
     is_watched: bool,
     platforms: &'static [&'static str],
     now: Moment,
@@ -60,6 +64,9 @@ impl Default for Given {
             wanted: None,
             pin: Ok(None),
             refused: None,
+            upstream: Upstream::NotAsked,
+            made_by: MadeBy::Controller,
+            retain: false,
             is_watched: true,
             platforms: &["linux/amd64"],
             now: Moment::from_seconds(1_700_000_000),
@@ -68,19 +75,20 @@ impl Default for Given {
 }
 
 fn told(given: Given) -> CachedImageStatus {
-    let Given { before, wanted, pin, refused, is_watched, platforms, now } = given;
+    let Given { before, wanted, pin, refused, upstream, made_by, retain, is_watched, platforms, now } = given;
+    let spec = larder_api::CachedImageSpec { retain, ..larder_api::CachedImageSpec::default() };
     let platforms: Vec<String> = platforms.iter().map(|word| (*word).to_owned()).collect();
     status(&Facts {
-        object: &object(before),
+        object: &Object { made_by, spec, ..object(before) },
         wanted: wanted.as_ref(),
         pin: pin.as_ref().map(Option::as_ref).map_err(|words| *words),
         digests: &BTreeMap::new(),
         not_pinned: None,
         ignored: None,
         refused,
-        upstream: &Upstream::NotAsked,
+        upstream: &upstream,
         registry: Reachable::Unknown,
-        checked: None,
+        checked: (upstream != Upstream::NotAsked).then_some(now),
         is_watched,
         platforms: &Platforms::of_words(&platforms),
         follows: false,
@@ -244,4 +252,89 @@ fn a_pin_is_news_when_it_is_other_than_before_and_not_for_when_it_was_pulled() {
     for (name, known, now, is) in cases {
         assert_eq!(is_news(known.as_ref(), &now), is, "{name}");
     }
+}
+
+/// An end, or why there is none, is in one column.
+#[test]
+fn what_keeps_an_image_without_a_pod_is_said() {
+    use MadeBy::{Controller, Person};
+    let used = || Some(Wanted { used_by: 1, ..Wanted::default() });
+    for (what, made_by, retain, wanted, kept, words) in [
+        ("used", Person, true, used(), None, None),
+        ("the controller's", Controller, false, None, None, None),
+        ("retained", Controller, true, None, Some(Kept::Retained), Some("until spec.retain is false")),
+        ("a person's", Person, false, None, Some(Kept::Applied), Some("somebody made or applies this object")),
+        ("a person's, retained", Person, true, None, Some(Kept::Retained), Some("until spec.retain is false")),
+    ] {
+        let pin = Ok(Some(pin(PinState::Complete, None)));
+        let status = told(Given { made_by, retain, wanted: wanted.clone(), pin, ..Given::default() });
+        let has_end = wanted.is_none() && kept.is_none();
+        assert_eq!((status.kept, status.expires_at.is_some()), (kept, has_end), "{what}");
+        let message = message(&status, "Cached");
+        assert!(words.map_or(!message.contains("no Pod"), |words| message.contains(words)), "{what}: {message}");
+    }
+}
+
+fn available(status: &CachedImageStatus) -> UpstreamAvailable {
+    get(&status.conditions).unwrap()
+}
+
+/// What has never been cannot have been deleted.
+#[test]
+fn gone_is_what_was_there() {
+    let with = |status: CachedImageStatus| Given { before: status, upstream: Upstream::Gone, ..Given::default() };
+    let held = || Ok(Some(pin(PinState::Complete, None)));
+    let digest = || Some(digest("a").to_string());
+    let held_by_a_pod = HeldDigest { digest: digest().unwrap(), pods: 1, ..HeldDigest::default() };
+    let nothing = CachedImageStatus::default;
+    for (what, given, is) in [
+        ("misspelt", with(nothing()), UpstreamAvailable::NotFound),
+        ("cached", Given { pin: held(), ..with(nothing()) }, UpstreamAvailable::Gone),
+        ("cached once", with(CachedImageStatus { digest: digest(), ..nothing() }), UpstreamAvailable::Gone),
+        ("lost long ago", with(CachedImageStatus { size_bytes: Some(9), ..nothing() }), UpstreamAvailable::Gone),
+        ("once there", with(CachedImageStatus { upstream_digest: digest(), ..nothing() }), UpstreamAvailable::Gone),
+        ("it runs", with(CachedImageStatus { digests: vec![held_by_a_pod], ..nothing() }), UpstreamAvailable::Gone),
+    ] {
+        let status = told(given);
+        assert_eq!(available(&status), is, "{what}");
+        let words = message(&status, "UpstreamAvailable");
+        assert_eq!(words.contains("spec.retain"), status.digest.is_some(), "{what}: {words}");
+    }
+}
+
+/// Whoever fetches has asked.
+#[test]
+fn what_a_registry_said_to_whoever_fetched_is_its_word() {
+    let begin = Moment::from_seconds(1_700_000_000);
+    let coded = |state, code| Pin { code: Some(code), ..pin(state, Some("it says so")) };
+    let missing = coded(PinState::Waiting, Code::NotFound);
+    let of = |before: &CachedImageStatus, pin: &Pin, now| {
+        told(Given { before: before.clone(), pin: Ok(Some(pin.clone())), now, ..Given::default() })
+    };
+    for (what, pin, is) in [
+        ("not there", missing.clone(), UpstreamAvailable::NotFound),
+        ("private", coded(PinState::Refused, Code::Private), UpstreamAvailable::Denied),
+        ("on its way", pin(PinState::Fetching, None), UpstreamAvailable::NotChecked),
+        ("a blob of it", Pin { digest: Some(digest("a")), ..missing.clone() }, UpstreamAvailable::NotChecked),
+        ("not permitted", coded(PinState::Refused, Code::NotPermitted), UpstreamAvailable::NotChecked),
+    ] {
+        let status = of(&CachedImageStatus::default(), &pin, begin);
+        assert_eq!(available(&status), is, "{what}");
+        let is_said = is != UpstreamAvailable::NotChecked;
+        assert_eq!(status.upstream_checked, is_said.then(|| as_time(begin)), "{what}");
+    }
+    // It is tried again and again.
+    let first = of(&CachedImageStatus::default(), &missing, begin);
+    let later = begin.after(Duration::from_mins(10));
+    let again = of(&first, &missing, later);
+    assert_eq!((&again.conditions, &again.upstream_checked), (&first.conditions, &first.upstream_checked));
+    assert_eq!(available(&of(&first, &pin(PinState::Fetching, None), later)), UpstreamAvailable::NotFound);
+    let there = of(&first, &pin(PinState::Complete, None), later);
+    assert_eq!(available(&there), UpstreamAvailable::NotChecked, "it is there by now, and nobody has asked since");
+    let said = Given { before: there, pin: Ok(Some(pin(PinState::Complete, None))), ..Given::default() };
+    let said = told(Given { upstream: Upstream::Has(digest("a")), ..said });
+    assert_eq!(available(&said), UpstreamAvailable::Present);
+    // The process after this one has not asked itself.
+    let after = of(&said, &pin(PinState::Complete, None), later);
+    assert_eq!((&after.digests, after.digests.first().map(|held| held.upstream)), (&said.digests, Some(true)));
 }

@@ -16,7 +16,7 @@ use crate::schema;
 use crate::span::{self, SpanError};
 
 pub use reasons::{Cached, UpToDate, UpstreamAvailable};
-pub use status::{CachedImageStatus, HeldDigest, MOST_DIGESTS, MOST_NAMESPACES, MOST_PODS, Progress, UsedBy};
+pub use status::{CachedImageStatus, HeldDigest, Kept, MOST_DIGESTS, MOST_NAMESPACES, MOST_PODS, Progress, UsedBy};
 
 /// Most platforms that one image may name.
 pub const MOST_PLATFORMS: usize = 32;
@@ -47,8 +47,8 @@ pub(crate) const COLUMNS: &[Column] = &[
     Column::new(
         "Expires",
         "string",
-        ".status.expiresAt",
-        "When it leaves the cache; empty while it is used or retained.",
+        ".status['expiresAt','kept']",
+        "When it leaves the cache, or what keeps it (Retained, Applied); empty while a Pod uses it.",
     ),
     Column::new("Age", "date", ".metadata.creationTimestamp", "How long it has been there."),
     Column::wide("Size", "integer", ".status.sizeBytes", "Bytes in the cache."),
@@ -75,14 +75,14 @@ pub struct CachedImageSpec {
     /// The image, in full, with a tag or a digest: docker.io/library/alpine:3. It cannot be changed.
     #[schemars(length(min = 3, max = schema::LONGEST_IMAGE), extend("x-kubernetes-validations" = schema::image()))]
     pub image: String,
-    /// Keep it although no Pod uses it, until this is false again or the object is deleted.
+    /// Keep it although no Pod uses it, until the object is deleted or this is false again: then it goes as it would have without.
     #[serde(default)]
     pub retain: bool,
     /// The platforms to keep, as linux/amd64 or linux/arm/v7. Empty: those of the cluster's nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::platforms")]
     pub platforms: Vec<String>,
-    /// How long it is kept after its last use, as 30d, 12h or 1d12h. Nothing: what its UpstreamRegistry says, else the controller's default.
+    /// How long it is kept after its last use, as 30d, 12h or 1d12h. Nothing: what its UpstreamRegistry says, else the controller's default; if somebody else than the controller made or applies the object, until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 24), extend("x-kubernetes-validations" = schema::span()))]
     pub expiry: Option<String>,

@@ -37,8 +37,10 @@ reasons! {
     UpstreamAvailable of "UpstreamAvailable" {
         /// The registry has it.
         Present = True,
-        /// The registry says that it has no such image any more.
+        /// The registry says that it has no such image any more, which the cache has or had.
         Gone = False,
+        /// The registry says that it has no such image, and the cache never had it: its name is not right, as a rule.
+        NotFound = False,
         /// The registry gives it to nobody without credentials.
         Denied = False,
         /// The registry cannot be reached.

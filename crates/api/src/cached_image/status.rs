@@ -66,10 +66,13 @@ pub struct CachedImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_pull: Option<Time>,
-    /// When it leaves the cache unless a Pod uses it again. Nothing while one does, or while it is retained.
+    /// When it leaves the cache unless a Pod uses it again. Nothing while one does, or while something else keeps it: see kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub expires_at: Option<Time>,
+    /// Why it has no end although no Pod uses it. Retained: because of spec.retain. Applied: somebody else than the controller made this object, or applies it (kubectl apply, Argo CD, Flux, Helm): delete it there, or say spec.expiry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
     /// How far fetching it is, while it is fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -77,6 +80,15 @@ pub struct CachedImageStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// What keeps an image that no Pod uses.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    #[expect(missing_docs, reason = "described where it is used: a comment here would be a schema of its own")]
+    Retained,
+    #[expect(missing_docs, reason = "as above")]
+    Applied,
 }
 
 /// One content that the reference stands for, somewhere.
