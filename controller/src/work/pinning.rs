@@ -142,7 +142,7 @@ impl Work {
                 self.turns.done(&image);
                 continue;
             };
-            let platforms = {
+            let (platforms, is_of_the_cache) = {
                 let known = self.shared.world.known();
                 let all: Vec<Arc<Object>> = self.owners(&image, &known);
                 if all.is_empty() {
@@ -150,7 +150,9 @@ impl Work {
                     self.turns.done(&image);
                     continue;
                 }
-                Self::platforms(&all, &known)
+                let platforms = Self::platforms(&all, &known);
+                let is_of_the_cache = self.is_of_the_cache(&image, &known, &platforms);
+                (platforms, is_of_the_cache)
             };
             if self.pins.known.get(&image).is_none_or(|pin| pin.platforms != platforms) {
                 self.turns.is_wanted_otherwise(&image);
@@ -159,7 +161,12 @@ impl Work {
             let (cache, progress) = (self.shared.cache.clone(), self.progress.0.clone());
             let name = image.clone();
             let fetch = async move {
-                let mut pin = cache.put(&reference, &platforms.words(), WAIT).await?;
+                // Somebody may have deleted it meanwhile.
+                let pinned = if is_of_the_cache { cache.get(&reference).await? } else { None };
+                let mut pin = match pinned {
+                    Some(pin) => pin,
+                    None => cache.put(&reference, &platforms.words(), WAIT).await?,
+                };
                 let end = Instant::now() + LONGEST;
                 while matches!(pin.state, PinState::Queued | PinState::Fetching) && Instant::now() < end {
                     // Nobody waits for who would hear of it.
@@ -175,6 +182,25 @@ impl Work {
             };
             self.write(fetch, move |result| Done::Fetched { image, result });
         }
+    }
+
+    /// Whether the cache makes a pin whole by itself, as what it was and within what its registry allows. To put it again would have its tag asked for: a pin that
+    /// does not follow its tag would become something else, and the registry's last pulls would be spent.
+    fn is_of_the_cache(&self, image: &Image, known: &Known, platforms: &Platforms) -> bool {
+        let Some(pin) = self.pins.known.get(image) else { return false };
+        let Some(digest) = &pin.digest else { return false };
+        if pin.state == PinState::Complete || pin.platforms != *platforms {
+            return false;
+        }
+        let Some(there) = self.upstream.to_follow(image).filter(|there| !image.is_digest() && *there != digest) else {
+            return true;
+        };
+        let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
+        let follows = self.follows(known, image, &objects, known.index.image(image, now()).as_ref());
+        if follows {
+            tracing::debug!(%image, %there, "a pin that is not complete follows its tag");
+        }
+        !follows
     }
 
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.
@@ -207,13 +233,16 @@ impl Work {
             return;
         }
         let (now, interval) = (now(), self.interval(image));
-        let confirmed = pin.confirmed_at.filter(|at| pin.state == PinState::Complete && now.since(*at) <= interval);
-        if let (Some(at), Some(digest)) = (confirmed, &pin.digest) {
-            // The cache's clock may be ahead.
-            self.upstream.hear(image, digest, at.min(now));
-            return;
-        }
         if pin.state == PinState::Complete {
+            // What a node's pull was told before that is no word of this fetch, which may have found everything in the cache.
+            let put_at = Moment::from_millis(pin.put_at.saturating_mul(1000));
+            let confirmed = pin.confirmed_at.filter(|at| *at >= put_at && now.since(*at) <= interval);
+            if let (Some(at), Some(digest)) = (confirmed, &pin.digest)
+                // The cache's clock may be ahead.
+                && self.upstream.hear(image, digest, at.min(now))
+            {
+                return;
+            }
             self.upstream.doubt(image);
         }
         if self.upstream.get(image).is_none() && telling::refusal(pin).is_none() {
@@ -229,10 +258,13 @@ impl Work {
                 self.pins.refused.remove(image);
                 let found = pin.digest.as_ref().filter(|_| pin.state == PinState::Complete);
                 let differs = found.is_some_and(|found| self.upstream.put(image, found));
-                if differs && self.under_way() < QUESTIONS_AT_ALL {
-                    self.ask(image.clone());
-                } else if !differs {
+                if !differs {
                     self.heard_by_fetching(image, &pin);
+                } else if (self.under_way() >= QUESTIONS_AT_ALL || !self.ask(image.clone()))
+                    && self.rounds.watches(image)
+                {
+                    self.upstream.between_turns(image);
+                    self.rounds.soon(image, now());
                 }
                 let outcome = match pin.state {
                     PinState::Complete => "complete",

@@ -16,6 +16,8 @@ pub(super) struct Upstreams {
     said: BTreeMap<Image, (Upstream, Moment)>,
     /// They were put since their turn came last, and something else came of it than was said.
     used_up: BTreeSet<Image>,
+    /// They are asked for out of their turn next, for want of room before: that is no turn.
+    between: BTreeSet<Image>,
 }
 
 impl Upstreams {
@@ -29,11 +31,13 @@ impl Upstreams {
         self.said.insert(image, said);
     }
 
-    /// Its registry is known to have said so when it was fetched: counts if that was later than what it said to whoever asked.
-    pub(super) fn hear(&mut self, image: &Image, digest: &Digest, at: Moment) {
-        if self.said.get(image).is_none_or(|(_, asked)| *asked < at) {
+    /// Its registry is known to have said so when it was fetched: counts if that was later than what it said to whoever asked. Whether it counts.
+    pub(super) fn hear(&mut self, image: &Image, digest: &Digest, at: Moment) -> bool {
+        let counts = self.said.get(image).is_none_or(|(_, asked)| *asked < at);
+        if counts {
             self.said.insert(image.clone(), (Upstream::Has(digest.clone()), at));
         }
+        counts
     }
 
     /// The cache has it now: that its registry would not give it, as it said before that, may not be so any more.
@@ -47,6 +51,7 @@ impl Upstreams {
     pub(super) fn remove(&mut self, image: &Image) {
         self.said.remove(image);
         self.used_up.remove(image);
+        self.between.remove(image);
     }
 
     /// What the cache should have, if that is known and was not tried already.
@@ -57,9 +62,16 @@ impl Upstreams {
         }
     }
 
-    /// Its own turn to be checked has come.
+    /// The next time that it is asked for is not its own turn.
+    pub(super) fn between_turns(&mut self, image: &Image) {
+        self.between.insert(image.clone());
+    }
+
+    /// It is asked for: its own turn to be checked has come, if nothing else was said.
     pub(super) fn turn(&mut self, image: &Image) {
-        self.used_up.remove(image);
+        if !self.between.remove(image) {
+            self.used_up.remove(image);
+        }
     }
 
     /// It was put, and is this. Whether its registry is to be asked what it means: something else was said.
@@ -134,14 +146,14 @@ mod tests {
         let (image, mut upstreams) = (Image::parse("reg.example.com/app:1").unwrap(), Upstreams::default());
         let at = Moment::from_seconds;
         let said = |upstreams: &Upstreams| upstreams.get(&image).cloned();
-        upstreams.hear(&image, &digest("a"), at(5));
+        assert!(upstreams.hear(&image, &digest("a"), at(5)));
         assert_eq!(said(&upstreams), Some((Upstream::Has(digest("a")), at(5))));
         upstreams.doubt(&image);
         assert!(said(&upstreams).is_some(), "nothing speaks against it");
         upstreams.insert(image.clone(), (Upstream::Gone, at(9)));
-        upstreams.hear(&image, &digest("a"), at(8));
+        assert!(!upstreams.hear(&image, &digest("a"), at(8)));
         assert_eq!(said(&upstreams), Some((Upstream::Gone, at(9))), "it was deleted after that");
-        upstreams.hear(&image, &digest("a"), at(10));
+        assert!(upstreams.hear(&image, &digest("a"), at(10)));
         assert_eq!(said(&upstreams), Some((Upstream::Has(digest("a")), at(10))));
         for refusal in [Upstream::Gone, Upstream::Denied] {
             upstreams.insert(image.clone(), (refusal, at(11)));
@@ -173,6 +185,11 @@ mod tests {
         stage.says("b");
         assert_eq!(stage.pass(), (vec![], true), "that was tried");
         assert_eq!(stage.upstreams.get(&stage.image).map(|(said, _)| said), Some(&Upstream::Has(digest("b"))));
+        // There was no room to ask at once: that it is asked a little later is no turn.
+        stage.upstreams.between_turns(&stage.image);
+        stage.upstreams.turn(&stage.image);
+        stage.says("b");
+        assert_eq!(stage.pass(), (vec![], true), "that was tried");
         // Its turn comes again.
         stage.upstreams.turn(&stage.image);
         stage.says("b");

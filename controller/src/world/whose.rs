@@ -19,11 +19,16 @@ const DECLARED: [&str; 3] = [
     "meta.helm.sh/release-name",
 ];
 
+/// Who replaces a whole object by what is in a file: the image with it, which the API server notes as nobody's news where it is the same.
+const REPLACERS: [&str; 3] = ["kubectl-replace", "argocd-application-controller", "kapp"];
+
 /// Who made a `CachedImage`, or says that it is to be there. Nothing is lost for want of a word: where nobody owns the image it is a person's.
 pub(super) fn made_by(meta: &ObjectMeta) -> MadeBy {
-    let is_declared = meta.annotations.iter().flatten().any(|(key, _)| DECLARED.contains(&key.as_str()));
-    let mut owners =
-        of_itself(meta.managed_fields.as_deref().unwrap_or_default()).filter(|entry| owns_image(entry)).peekable();
+    let fields = meta.managed_fields.as_deref().unwrap_or_default();
+    let replaces = |entry: &ManagedFieldsEntry| entry.manager.as_deref().is_some_and(|name| REPLACERS.contains(&name));
+    let is_declared = meta.annotations.iter().flatten().any(|(key, _)| DECLARED.contains(&key.as_str()))
+        || of_itself(fields).any(replaces);
+    let mut owners = of_itself(fields).filter(|entry| owns_image(entry)).peekable();
     let is_ours = owners.peek().is_some() && owners.all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
     if is_ours && !is_declared { MadeBy::Controller } else { MadeBy::Person }
 }
@@ -119,6 +124,12 @@ mod tests {
                 "applied",
                 last_applied,
                 &[ours.clone(), entry("kubectl-client-side-apply", "Update", &[NOTE])],
+                MadeBy::Person,
+            ),
+            (
+                "replaced from a file",
+                None,
+                &[ours.clone(), entry("kubectl-replace", "Update", &["spec/expiry"])],
                 MadeBy::Person,
             ),
             ("of Argo CD", tracking, std::slice::from_ref(&ours), MadeBy::Person),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use larder_test_controller::{Cluster, Registry, until};
+use larder_test_controller::{Cluster, Registry, condition_of, until};
 use larder_test_origin::{Image, ImageSpec};
 use larder_test_parts::own::larder_cache;
 use serde_json::{Value, json};
@@ -117,4 +117,59 @@ pub(crate) fn a_moved_tag() -> Result<()> {
         ensure!(object.pointer("/spec/follow") == Some(&json!(follow)), "{object:#}");
     }
     third.terminate()
+}
+
+/// What the cache loses of an image comes back as what it was, whoever wants it: only whoever follows a tag gets something else for it.
+pub(crate) fn what_is_lost_of_it() -> Result<()> {
+    let mut registry = Registry::start()?;
+    let mut cluster = Cluster::start_beside(larder_cache()?, &[registry.name()])?;
+    let build = |seed| Image::build(&ImageSpec { layers: vec![3_000], seed, ..ImageSpec::default() });
+    let (old, new) = (build(1), build(2));
+    let (before, after) = (old.index.to_string(), new.index.to_string());
+    let mut images = Vec::new();
+    for repository in ["team/plain", "team/always"] {
+        let image = registry.push(repository, "v1", &old)?;
+        let policy = if repository == "team/always" { "Always" } else { "IfNotPresent" };
+        let (name, _) = image.rsplit_once(':').context("a tag")?;
+        run(&cluster, &repository.replace('/', "-"), &image, policy, &format!("{name}@{before}"))?;
+        images.push(image);
+    }
+    let [plain, always] = images.as_slice() else { bail!("two of them") };
+    let controller = cluster.controller(&["--monitoring-interval", "30d"])?;
+    for image in &images {
+        cluster.until_reason(image, "Cached", "Complete")?;
+    }
+    for repository in ["team/plain", "team/always"] {
+        registry.push(repository, "v1", &new)?;
+    }
+    // The registry and a layer are lost on one day, and the controller says so (another one: the first has written as much of each as it may in a minute).
+    controller.terminate()?;
+    registry.kill();
+    cluster.cache.kill();
+    cluster.cache.lose(&old.largest_layer())?;
+    cluster.cache.start_again()?;
+    let controller = cluster.controller(&["--monitoring-interval", "30d"])?;
+    for image in &images {
+        until("it is not complete", || {
+            let object = cluster.object(image)?;
+            let cached = condition_of(&object, "Cached");
+            let said = cached.and_then(|cached| cached.get("status"));
+            ensure!(said == Some(&json!("False")), "{cached:?}");
+            Ok(())
+        })?;
+    }
+    registry.start_again()?;
+    for image in &images {
+        cluster.until_reason(image, "Cached", "Complete")?;
+        until_pinned(&cluster, image, &before)?;
+    }
+    let object = cluster.object(plain)?;
+    ensure!(object.pointer("/status/digest") == Some(&json!(before)), "{object:#}");
+    // Its registry is asked in 30 days; another controller that asks sooner follows it.
+    controller.terminate()?;
+    let controller = cluster.controller(&["--monitoring-interval", "2s"])?;
+    until_pinned(&cluster, always, &after)?;
+    cluster.until_reason(plain, "UpToDate", "Moved")?;
+    until_pinned(&cluster, plain, &before)?;
+    controller.terminate()
 }

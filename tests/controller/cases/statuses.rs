@@ -5,6 +5,8 @@ use larder_test_controller::{Cluster, condition_of, until};
 use larder_test_origin::{Behaviour, Matcher};
 use serde_json::{Value, json};
 
+use crate::life::pins;
+
 fn message(object: &Value, condition: &str) -> Result<String> {
     let message = condition_of(object, condition).and_then(|found| found.get("message")).and_then(Value::as_str);
     message.map(str::to_owned).with_context(|| format!("{object}"))
@@ -45,6 +47,28 @@ pub(crate) fn what_a_fetch_heard() -> Result<()> {
             ensure!(object.pointer("/status/digests") == Some(&held), "{object:#}");
         }
     }
+    controller.terminate()
+}
+
+/// Found in the cache, for its registry is away: what that said to somebody before is no word of now.
+pub(crate) fn what_a_fetch_did_not_hear() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let (image, _) = cluster.push("team/app", 1);
+    cluster.wish("app", &image)?;
+    let controller = cluster.controller(&["--monitoring-interval", "30d"])?;
+    let object = cluster.until_reason(&image, "Cached", "Complete")?;
+    ensure!(reason(&object, "UpstreamAvailable") == "Present", "{object:#}");
+    cluster.plane.kubectl(&["delete", "cachedimage", "app"], "")?;
+    until("it is not pinned any more", || {
+        let pins = pins(&cluster)?;
+        ensure!(pins.is_empty(), "{pins:?}");
+        Ok(())
+    })?;
+    cluster.origin.stop();
+    cluster.wish("app", &image)?;
+    let object = cluster.until_reason(&image, "Cached", "Complete")?;
+    ensure!(reason(&object, "UpstreamAvailable") != "Present", "{object:#}");
+    cluster.until_reason(&image, "UpstreamAvailable", "Unreachable")?;
     controller.terminate()
 }
 

@@ -120,6 +120,13 @@ impl Cache {
         Ok(())
     }
 
+    /// Takes a blob out of its store, as a bad disk does.
+    pub fn lose(&self, blob: &Digest) -> Result<()> {
+        let hex = blob.hex();
+        let file = self.path("store/blobs/sha256").join(hex.get(..2).unwrap_or_default()).join(hex);
+        std::fs::remove_file(&file).with_context(|| format!("no blob at {}", file.display()))
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;

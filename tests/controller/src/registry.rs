@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 /// A running process with a folder of its own.
 pub struct Registry {
-    _process: Process,
+    process: Option<Process>,
+    program: PathBuf,
     address: SocketAddr,
     crane: PathBuf,
     folder: TempDir,
@@ -29,17 +30,29 @@ impl Registry {
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
             folder.path().join("data").display()
         );
-        let file = folder.path().join("config.yml");
-        std::fs::write(&file, settings)?;
-        let mut command = Command::new(parts.registry()?);
-        command.arg("serve").arg(file).env("OTEL_TRACES_EXPORTER", "none");
-        let mut process = Process::start("registry", folder.path(), &mut command)?;
+        std::fs::write(folder.path().join("config.yml"), settings)?;
+        let mut registry = Self { process: None, program: parts.registry()?, address, crane: parts.crane()?, folder };
+        registry.start_again()?;
+        Ok(registry)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it with what it had.
+    pub fn start_again(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.arg("serve").arg(self.folder.path().join("config.yml")).env("OTEL_TRACES_EXPORTER", "none");
+        let mut process = Process::start("registry", self.folder.path(), &mut command)?;
         until("the registry answers", || {
             process.check_running()?;
-            ensure!(http::get(address, "/v2/", &[])?.status == 200, "it does not say 200");
+            ensure!(http::get(self.address, "/v2/", &[])?.status == 200, "it does not say 200");
             Ok(())
         })?;
-        Ok(Self { _process: process, address, crane: parts.crane()?, folder })
+        self.process = Some(process);
+        Ok(())
     }
 
     /// As references name it.
