@@ -133,7 +133,7 @@ pub(crate) struct RunArgs {
         default_value = "2000"
     )]
     pub(crate) images_per_namespace: u64,
-    /// So much of the cache for one namespace at most, so that no tenant fills it: 50GiB. Without it: as much as there is. Older images stay.
+    /// So much of the cache for one namespace at most, so that no tenant fills it: 50GiB. Without it, or 0: as much as there is. Older images stay.
     #[arg(long, env = "LARDER_BYTES_PER_NAMESPACE", help_heading = "Which images", value_name = "SIZE")]
     pub(crate) bytes_per_namespace: Option<String>,
     /// Another bound for one namespace: team-a=images:500,bytes:200GiB; what it does not say is as for all, 0 is no bound. Repeatable; in the variable with

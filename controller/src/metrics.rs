@@ -110,7 +110,7 @@ impl Default for Metrics {
         let unreadable = Family::default();
         register!(unreadable, "unreadable", "Objects that cannot be read, and references of Pods that are none");
         let writes = Family::default();
-        register!(writes, "writes", "Writes to the API server");
+        register!(writes, "writes", "Writes to the API server, by what is written");
         let write_errors = Family::default();
         register!(write_errors, "write_errors", "Writes that the API server did not take, by what was written");
         let watch_errors = Family::default();

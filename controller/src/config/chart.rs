@@ -86,7 +86,11 @@ fn what_people_write_is_taken_by_both_and_what_makes_no_sense_by_neither() {
             ],
         ),
         ("--holder", &["larder-controller", "prod", "a.b"], &["pull", "", "-a", ".a", "A", "a/b"]),
-        ("--bytes-per-namespace", &["50GiB", "20gb", "1000", "1T"], &["0", "0GiB", "much", "1.5GiB", "-1", "GiB"]),
+        (
+            "--bytes-per-namespace",
+            &["50GiB", "20gb", "1000", "1T", "0"],
+            &["0GiB", "00", "much", "1.5GiB", "-1", "GiB"],
+        ),
     ];
     for ((flag, place), (same, right, wrong)) in VALUES.into_iter().zip(table) {
         assert_eq!(flag, same);

@@ -56,6 +56,8 @@ pub(super) struct Expired {
     off: Option<Off>,
     /// Why there is no more.
     error: Option<String>,
+    /// It was that of a deletion.
+    is_not_taken: bool,
 }
 
 impl Work {
@@ -205,7 +207,10 @@ impl Work {
 
     pub(super) fn expired(&mut self, result: Expired) {
         self.expiry_runs = false;
-        let Expired { gone, spared, off, error } = result;
+        let Expired { gone, spared, off, error, is_not_taken } = result;
+        if is_not_taken {
+            self.shared.metrics.write_failed("expiry");
+        }
         if let Some(off) = off {
             if self.conditions.clock.set(off.to_string()) {
                 tracing::warn!("{off}");
@@ -290,6 +295,7 @@ async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, hear
             Err(error) if matches!(code(&error), Some(404 | 409)) => {}
             Err(error) => {
                 done.error = Some(words(&error));
+                done.is_not_taken = true;
                 break;
             }
         }

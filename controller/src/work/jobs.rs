@@ -17,7 +17,7 @@ use crate::leader::NotLeading;
 /// How something ended that was asked of others.
 pub(super) enum Done {
     /// An object was made or written.
-    Written { image: Image, told: Option<Told>, result: Box<Result<CachedImage, kube::Error>> },
+    Written { image: Image, told: Option<Told>, kind: &'static str, result: Box<Result<CachedImage, kube::Error>> },
     /// A pin went as far as it does for now.
     Fetched { image: Image, result: Result<Pin, CacheError> },
     /// How far it is meanwhile.
@@ -54,7 +54,7 @@ pub(super) struct Told {
 impl Work {
     pub(super) fn take(&mut self, done: Done) -> Result<(), NotLeading> {
         match done {
-            Done::Written { image, told, result } => self.written(&image, told, *result),
+            Done::Written { image, told, kind, result } => self.written(&image, told, kind, *result),
             Done::Fetched { image, result } => self.fetched(&image, result),
             Done::Progress { image, pin } => self.progressed(&image, pin),
             // With 100,000 images it takes seconds, in which the lease is to be renewed: nothing else waits behind it on this thread, nor behind whoever waits

@@ -307,10 +307,21 @@ impl Work {
         self.writing.insert(image.clone());
         self.budget.spent(&image, Instant::now());
         self.shared.metrics.wrote(kind);
-        self.write(answered(ANSWER, write), move |result| Done::Written { image, told, result: Box::new(result) });
+        self.write(answered(ANSWER, write), move |result| Done::Written {
+            image,
+            told,
+            kind,
+            result: Box::new(result),
+        });
     }
 
-    pub(super) fn written(&mut self, image: &Image, told: Option<Told>, result: Result<CachedImage, kube::Error>) {
+    pub(super) fn written(
+        &mut self,
+        image: &Image,
+        told: Option<Told>,
+        kind: &'static str,
+        result: Result<CachedImage, kube::Error>,
+    ) {
         self.writing.remove(image);
         match result {
             Ok(object) => {
@@ -344,7 +355,7 @@ impl Work {
             }
             Err(error) => {
                 let words = crate::api_server::words(&error);
-                self.shared.metrics.write_failed("images");
+                self.shared.metrics.write_failed(kind);
                 self.conditions.api.set(format!("{image}: {words}; it is tried again"));
                 if self.refusals.is_news(&words, Instant::now()) {
                     tracing::warn!(%image, "its CachedImage cannot be written: {words}");

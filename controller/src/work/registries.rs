@@ -42,7 +42,12 @@ pub(super) enum Ended {
     /// The caches were asked how registries are.
     Heard(Result<Heard, CacheError>),
     /// An object was made or written.
-    Written { registry: Box<str>, told: Option<Told>, result: Box<Result<UpstreamRegistry, kube::Error>> },
+    Written {
+        registry: Box<str>,
+        told: Option<Told>,
+        kind: &'static str,
+        result: Box<Result<UpstreamRegistry, kube::Error>>,
+    },
     /// An object was deleted, that nobody needs.
     Deleted { registry: Box<str>, result: Result<(), kube::Error> },
 }
@@ -146,12 +151,15 @@ impl Work {
     pub(super) fn registries_ended(&mut self, ended: Ended) {
         match ended {
             Ended::Heard(heard) => self.heard(heard),
-            Ended::Written { registry, told, result } => self.registry_written(&registry, told, *result),
+            Ended::Written { registry, told, kind, result } => self.registry_written(&registry, told, kind, *result),
             Ended::Deleted { registry, result } => {
                 self.registries.writing.remove(&registry);
                 match result {
                     Ok(()) => tracing::info!(%registry, "no image is of it any more: its UpstreamRegistry is deleted"),
                     Err(error) => {
+                        if !matches!(crate::api_server::code(&error), Some(404 | 409)) {
+                            self.shared.metrics.write_failed("registry_expiry");
+                        }
                         let words = crate::api_server::words(&error);
                         tracing::debug!(%registry, "its UpstreamRegistry is not deleted: {words}");
                         self.registries.again.insert(registry, Instant::now() + AGAIN);

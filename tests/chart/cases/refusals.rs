@@ -35,10 +35,12 @@ pub(crate) fn taken(helm: &Helm) -> Result<()> {
     Ok(())
 }
 
-const TAKEN: [&str; 4] = [
+const TAKEN: [&str; 6] = [
     "controller: {namespaces: ' team in (web, db),tier notin (x), a = b,c==d,e!=f,example.com/owner,!hidden,g=', expiry: 0d1s}\nlogFilter: 'info,larder_proxy::pull=TRACE,[pull]=debug,b'",
     "controller: {include: ['docker.io/library/*', '**:latest', '**', '*/team/*', 'localhost/a', 'r.example:5000/a:V1', 'quay.io/a@sha256:0a', '[fd00::1]:5000/a', '?.example/a']}",
     "controller: {namespaces: '', expiry: 1d12h, monitoring: {interval: 90m}, perNamespace: {images: 0, bytes: 50gb}, holder: a.b}\nlogFilter: ''",
+    "controller: {perNamespace: {bytes: '0', namespaces: {team-a: {bytes: 0}}}}",
+    "controller: {perNamespace: {bytes: 0, namespaces: {team-a: {bytes: '0'}}}}",
     "cache: {external: {url: 'https://[fd00::7]:7443/', addresses: ['10.0.0.7:7443', '[fd00::7]:7443', '[::1]:1', '[1:2:3:4:5:6:7::]:9']}}",
 ];
 

@@ -124,7 +124,7 @@ impl Work {
         self.registries.budget.spent(&registry, Instant::now());
         self.shared.metrics.wrote(kind);
         self.write(answered(ANSWER, write), move |result| {
-            Done::Registries(Ended::Written { registry, told, result: Box::new(result) })
+            Done::Registries(Ended::Written { registry, told, kind, result: Box::new(result) })
         });
     }
 
@@ -132,6 +132,7 @@ impl Work {
         &mut self,
         registry: &str,
         told: Option<Told>,
+        kind: &'static str,
         result: Result<UpstreamRegistry, kube::Error>,
     ) {
         self.registries.writing.remove(registry);
@@ -152,7 +153,7 @@ impl Work {
                 self.registries.again.insert(registry.into(), Instant::now() + Duration::from_secs(1));
             }
             Err(error) => {
-                self.shared.metrics.write_failed("registries");
+                self.shared.metrics.write_failed(kind);
                 tracing::warn!(
                     registry,
                     "its UpstreamRegistry cannot be written: {}",
