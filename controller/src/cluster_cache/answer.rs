@@ -121,8 +121,8 @@ pub struct Pin {
     pub bytes: Amount,
     /// Blobs.
     pub blobs: Amount,
-    /// Seconds since 1970.
-    pub put_at: u64,
+    /// Since when it is wished for as it is.
+    pub put_at: Moment,
     /// When a client of the cache last used it, as far as the replica that was asked knows.
     pub last_pull: Option<Moment>,
     /// When its registry last said that the reference means `digest`, where that was asked of this very pin and is known.
@@ -199,7 +199,7 @@ impl Written {
             until_then: digest(until_then)?,
             bytes,
             blobs,
-            put_at,
+            put_at: time(put_at),
             last_pull: last_pull.map(time),
             confirmed_at: confirmed_at.map(time),
         })

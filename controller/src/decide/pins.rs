@@ -26,6 +26,13 @@ pub struct Wish {
     pub upstream: Option<Digest>,
 }
 
+impl Wish {
+    /// What its pin is to be, if it follows its tag and that is known.
+    pub fn followed(&self) -> Option<&Digest> {
+        self.upstream.as_ref().filter(|_| self.follow && !self.image.is_digest())
+    }
+}
+
 /// What the cache has, from the control API's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachePin {
@@ -40,6 +47,16 @@ pub struct CachePin {
     /// Whether it was tried and cannot be had, a misspelt or private image, say. A declaration does not wait for it: on a bucket nothing is ever removed
     /// without one.
     pub has_failed: bool,
+}
+
+impl CachePin {
+    /// Whether the cache makes it whole by itself, for these machines, as what it is known to be and within what its registry allows. To put it again would have
+    /// its tag asked for: a pin that does not follow its tag would become something else, and the registry's last pulls would be spent. `followed`: what it is
+    /// to be otherwise ([`Wish::followed`]).
+    pub fn comes_by_itself(&self, platforms: &Platforms, followed: Option<&Digest>) -> bool {
+        let is_as_followed = |digest| followed.is_none_or(|followed| followed == digest);
+        !self.is_complete && self.platforms == *platforms && self.digest.as_ref().is_some_and(is_as_followed)
+    }
 }
 
 /// A pin to put.
@@ -132,11 +149,8 @@ impl<'a> WithDigests<'a> {
 /// What is to be put and deleted.
 pub fn plan(wishes: &[Wish], cached: &[CachePin], listing: Listing<'_>, brake: &mut Brake, now: Moment) -> Plan {
     let wanted = wanted(wishes);
-    let moved: BTreeMap<&Image, &Digest> = wishes
-        .iter()
-        .filter(|wish| wish.follow && !wish.image.is_digest())
-        .filter_map(|wish| Some((&wish.image, wish.upstream.as_ref()?)))
-        .collect();
+    let moved: BTreeMap<&Image, &Digest> =
+        wishes.iter().filter_map(|wish| Some((&wish.image, wish.followed()?))).collect();
     let have: BTreeMap<&Image, &CachePin> = cached.iter().map(|pin| (&pin.image, pin)).collect();
     let mut put = Vec::new();
     let mut unchanged = 0;
@@ -186,7 +200,7 @@ fn why(pin: Option<&CachePin>, platforms: &Platforms, upstream: Option<&Digest>)
     if pin.platforms != *platforms {
         return Some(Why::Platforms);
     }
-    // While a pin is not complete the cache is at it, and asks the registry itself.
+    // One that is not complete waits for its turn by that alone, and whether it is put again is said then.
     let has_moved = pin.is_complete && upstream.is_some() && pin.digest.is_some() && pin.digest.as_ref() != upstream;
     has_moved.then_some(Why::TagMoved)
 }

@@ -39,6 +39,8 @@ pub fn next(image: &Image, interval: Duration, now: Moment) -> Moment {
 #[derive(Debug, Default)]
 pub struct Rounds {
     images: BTreeMap<Image, (Moment, Duration)>,
+    /// When it would have been the turn of those that are looked at before that.
+    early: BTreeMap<Image, Moment>,
     registries: BTreeMap<Box<str>, Registry>,
     latest: Moment,
     /// The registry that was looked at last when there was not room for all.
@@ -72,9 +74,11 @@ impl Rounds {
 
     /// It is to be looked at out of its turn, as soon as its registry allows it.
     pub fn soon(&mut self, image: &Image, now: Moment) {
-        if let Some((_, interval)) = self.images.get(image).copied() {
+        if let Some((at, interval)) = self.images.get(image).copied() {
+            let own = self.early.get(image).copied().unwrap_or(at);
             self.unwatch(image);
             self.place(image, now, interval);
+            self.early.insert(image.clone(), own);
         }
     }
 
@@ -85,6 +89,7 @@ impl Rounds {
 
     /// It is not to be looked at any more.
     pub fn unwatch(&mut self, image: &Image) {
+        self.early.remove(image);
         if let Some((at, _)) = self.images.remove(image)
             && let Some(registry) = self.registries.get_mut(image.registry())
         {
@@ -112,11 +117,11 @@ impl Rounds {
 
     /// Those that are looked at now. Each has its next time already: whoever fails to look does so in the next round.
     pub fn take(&mut self, now: Moment) -> Vec<Image> {
-        self.take_at_most(usize::MAX, now)
+        self.take_at_most(usize::MAX, now).into_iter().map(|(image, _)| image).collect()
     }
 
-    /// Those of them for which there is room, of one registry after the other. The others stay due.
-    pub fn take_at_most(&mut self, most: usize, now: Moment) -> Vec<Image> {
+    /// Those of them for which there is room, of one registry after the other, and whether it is their own turn. The others stay due.
+    pub fn take_at_most(&mut self, most: usize, now: Moment) -> Vec<(Image, bool)> {
         self.follow_the_clock(now);
         // Whoever writes Pods chooses how many registries are ever named.
         self.registries.retain(|_, registry| !registry.due.is_empty() || !registry.pace.is_over(now));
@@ -136,14 +141,14 @@ impl Rounds {
                 && *at <= now
                 && registry.pace.take(now)
             {
-                taken.push(image.clone());
+                taken.push((image.clone(), self.early.remove(image).is_none_or(|own| own <= now)));
                 registry.due.pop_first();
             }
             if taken.len() >= most {
                 self.last = name;
             }
         }
-        for image in &taken {
+        for (image, _) in &taken {
             if let Some((_, interval)) = self.images.get(image).copied() {
                 self.place(image, next(image, interval, now), interval);
             }
@@ -160,6 +165,7 @@ impl Rounds {
     /// A clock that was set back leaves everything due long after: it begins anew.
     fn follow_the_clock(&mut self, now: Moment) {
         if self.latest.since(now) > Duration::from_secs(1) {
+            self.early.clear();
             for (image, (_, interval)) in std::mem::take(&mut self.images) {
                 if let Some(registry) = self.registries.get_mut(image.registry()) {
                     registry.due.clear();

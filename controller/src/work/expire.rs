@@ -55,9 +55,18 @@ pub(super) struct Expired {
     /// What our clock is, if it is wrong.
     off: Option<Off>,
     /// Why there is no more.
-    error: Option<String>,
-    /// It was that of a deletion.
-    is_not_taken: bool,
+    error: Option<Failed>,
+    /// Deletions that were asked for.
+    asked: usize,
+}
+
+/// What the API server did not do, in its words.
+#[derive(Debug, PartialEq, Eq)]
+enum Failed {
+    /// Say who uses them.
+    Look(String),
+    /// Delete one.
+    Delete(String),
 }
 
 impl Work {
@@ -207,9 +216,9 @@ impl Work {
 
     pub(super) fn expired(&mut self, result: Expired) {
         self.expiry_runs = false;
-        let Expired { gone, spared, off, error, is_not_taken } = result;
-        if is_not_taken {
-            self.shared.metrics.write_failed("expiry");
+        let Expired { gone, spared, off, error, asked } = result;
+        for _ in 0..asked {
+            self.shared.metrics.wrote("expiry");
         }
         if let Some(off) = off {
             if self.conditions.clock.set(off.to_string()) {
@@ -218,13 +227,17 @@ impl Work {
         } else if error.is_none() {
             self.conditions.clock.clear();
         }
-        if let Some(error) = error {
-            tracing::warn!("what is to expire could not be looked at: {error}");
+        match error {
+            None => {}
+            Some(Failed::Look(words)) => tracing::warn!("what is to expire could not be looked at: {words}"),
+            Some(Failed::Delete(words)) => {
+                self.shared.metrics.write_failed("expiry");
+                tracing::warn!("what has expired could not be deleted: {words}");
+            }
         }
         let until = Instant::now() + SPARED;
         self.spared.extend(spared.into_iter().map(|image| (image, until)));
         for Due { image, name, as_seen } in gone {
-            self.shared.metrics.wrote("expiry");
             tracing::info!(%image, "expired: no Pod has used it for as long as it is kept");
             self.let_go.insert(image);
             // The watch says it later.
@@ -250,7 +263,7 @@ async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, hear
     loop {
         let listed = match answered(ANSWER, pods.list(&page)).await {
             Ok(listed) => listed,
-            Err(error) => return Expired { error: Some(words(&error)), ..done },
+            Err(error) => return Expired { error: Some(Failed::Look(words(&error))), ..done },
         };
         if let Err(off) = heard.clock() {
             return Expired { off: Some(off), ..done };
@@ -269,8 +282,8 @@ async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, hear
                     let (namespace, name) = (&error.metadata.namespace, &error.metadata.name);
                     let name =
                         format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
-                    let error = Some(format!("Pod {name} cannot be read, so nothing expires: {}", error.error));
-                    return Expired { error, ..done };
+                    let words = format!("Pod {name} cannot be read, so nothing expires: {}", error.error);
+                    return Expired { error: Some(Failed::Look(words)), ..done };
                 }
             }
         }
@@ -287,6 +300,7 @@ async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, hear
         let expiry::Preconditions { uid, resource_version } = due.as_seen.clone();
         let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
         let parameters = DeleteParams::default().preconditions(preconditions);
+        done.asked += 1;
         match answered(ANSWER, api.delete(&due.name, &parameters)).await {
             // Somebody's finalizer is on it: it is there until that is gone, and the watch says when.
             Ok(answer) if answer.is_left() => {}
@@ -294,8 +308,7 @@ async fn expire(api: Api<CachedImage>, pods: Api<DeserializeGuard<ApiPod>>, hear
             // It was changed, or is gone: another time, if at all.
             Err(error) if matches!(code(&error), Some(404 | 409)) => {}
             Err(error) => {
-                done.error = Some(words(&error));
-                done.is_not_taken = true;
+                done.error = Some(Failed::Delete(words(&error)));
                 break;
             }
         }

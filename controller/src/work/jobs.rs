@@ -19,7 +19,7 @@ pub(super) enum Done {
     /// An object was made or written.
     Written { image: Image, told: Option<Told>, kind: &'static str, result: Box<Result<CachedImage, kube::Error>> },
     /// A pin went as far as it does for now.
-    Fetched { image: Image, result: Result<Pin, CacheError> },
+    Fetched { image: Image, result: Result<(Pin, bool), CacheError> },
     /// How far it is meanwhile.
     Progress { image: Image, pin: Pin },
     /// All pins were listed.

@@ -20,9 +20,11 @@ impl Work {
             return;
         }
         let room = QUESTIONS_AT_ALL.saturating_sub(self.under_way());
-        for image in self.rounds.take_at_most(room, now()) {
+        for (image, is_its_turn) in self.rounds.take_at_most(room, now()) {
+            if is_its_turn {
+                self.upstream.turn(&image);
+            }
             // It may not answer, and the rest of the cluster needs the cache as well: then another time, which the image has already.
-            self.upstream.turn(&image);
             self.ask(image);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
-use super::pinning::need;
+use super::pinning::{cached, need};
 use super::survey::{Survey, Surveyed};
 use super::{Done, Work, telling};
 use crate::cluster_cache::{AsOf, CacheError, ClusterCache, Pin, PinState};
@@ -188,13 +188,11 @@ impl Work {
             .known
             .iter()
             .filter(|(image, _)| seen.contains(*image) && !self.pins.leaving.contains(*image))
-            .map(|(image, pin)| CachePin {
-                image: image.clone(),
-                platforms: pin.platforms.clone(),
-                digest: pin.digest.clone(),
-                is_complete: pin.state == PinState::Complete,
+            .map(|(image, pin)| {
                 // Also while it is tried again: of many some always are.
-                has_failed: matches!(pin.state, PinState::Waiting | PinState::Refused) || self.turns.has_failed(image),
+                let has_failed =
+                    matches!(pin.state, PinState::Waiting | PinState::Refused) || self.turns.has_failed(image);
+                cached(image, pin, has_failed)
             })
             .collect();
         let word = self.word();

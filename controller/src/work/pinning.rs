@@ -10,7 +10,7 @@ use super::telling;
 use super::{Done, QUESTIONS_AT_ALL, Work};
 use crate::cluster_cache::{CacheError, Pin, PinState};
 use crate::decide::index::Wanted;
-use crate::decide::pins::{self, Wish};
+use crate::decide::pins::{self, CachePin, Wish};
 use crate::decide::platforms::Platforms;
 use crate::decide::turns::Need;
 use crate::decide::{Image, Moment, digests, registry};
@@ -65,7 +65,7 @@ impl Work {
             return;
         }
         let wish = self.wish_of(image, follow, platforms);
-        let moved = wish.upstream.clone().filter(|_| wish.follow && !image.is_digest());
+        let moved = wish.followed().cloned();
         let need = need(wanted);
         for (pin, platforms) in pins::wanted(&[wish]) {
             let moved = moved.as_ref().filter(|_| pin == *image);
@@ -142,7 +142,7 @@ impl Work {
                 self.turns.done(&image);
                 continue;
             };
-            let (platforms, is_of_the_cache) = {
+            let (platforms, comes_by_itself) = {
                 let known = self.shared.world.known();
                 let all: Vec<Arc<Object>> = self.owners(&image, &known);
                 if all.is_empty() {
@@ -151,8 +151,8 @@ impl Work {
                     continue;
                 }
                 let platforms = Self::platforms(&all, &known);
-                let is_of_the_cache = self.is_of_the_cache(&image, &known, &platforms);
-                (platforms, is_of_the_cache)
+                let comes_by_itself = self.comes_by_itself(&image, &known, &platforms);
+                (platforms, comes_by_itself)
             };
             if self.pins.known.get(&image).is_none_or(|pin| pin.platforms != platforms) {
                 self.turns.is_wanted_otherwise(&image);
@@ -162,10 +162,10 @@ impl Work {
             let name = image.clone();
             let fetch = async move {
                 // Somebody may have deleted it meanwhile.
-                let pinned = if is_of_the_cache { cache.get(&reference).await? } else { None };
-                let mut pin = match pinned {
-                    Some(pin) => pin,
-                    None => cache.put(&reference, &platforms.words(), WAIT).await?,
+                let pinned = if comes_by_itself { cache.get(&reference).await? } else { None };
+                let (mut pin, was_put) = match pinned {
+                    Some(pin) => (pin, false),
+                    None => (cache.put(&reference, &platforms.words(), WAIT).await?, true),
                 };
                 let end = Instant::now() + LONGEST;
                 while matches!(pin.state, PinState::Queued | PinState::Fetching) && Instant::now() < end {
@@ -178,29 +178,19 @@ impl Work {
                         reason: "somebody deleted the pin while it was fetched".to_owned(),
                     })?;
                 }
-                Ok(pin)
+                Ok((pin, was_put))
             };
             self.write(fetch, move |result| Done::Fetched { image, result });
         }
     }
 
-    /// Whether the cache makes a pin whole by itself, as what it was and within what its registry allows. To put it again would have its tag asked for: a pin that
-    /// does not follow its tag would become something else, and the registry's last pulls would be spent.
-    fn is_of_the_cache(&self, image: &Image, known: &Known, platforms: &Platforms) -> bool {
+    /// Whether the cache makes it whole by itself.
+    fn comes_by_itself(&self, image: &Image, known: &Known, platforms: &Platforms) -> bool {
         let Some(pin) = self.pins.known.get(image) else { return false };
-        let Some(digest) = &pin.digest else { return false };
-        if pin.state == PinState::Complete || pin.platforms != *platforms {
-            return false;
-        }
-        let Some(there) = self.upstream.to_follow(image).filter(|there| !image.is_digest() && *there != digest) else {
-            return true;
-        };
         let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
-        let follows = self.follows(known, image, &objects, known.index.image(image, now()).as_ref());
-        if follows {
-            tracing::debug!(%image, %there, "a pin that is not complete follows its tag");
-        }
-        !follows
+        let follow = self.follows(known, image, &objects, known.index.image(image, now()).as_ref());
+        let wish = self.wish_of(image, follow, platforms);
+        cached(image, pin, false).comes_by_itself(platforms, wish.followed())
     }
 
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.
@@ -234,9 +224,9 @@ impl Work {
         }
         let (now, interval) = (now(), self.interval(image));
         if pin.state == PinState::Complete {
-            // What a node's pull was told before that is no word of this fetch, which may have found everything in the cache.
-            let put_at = Moment::from_millis(pin.put_at.saturating_mul(1000));
-            let confirmed = pin.confirmed_at.filter(|at| *at >= put_at && now.since(*at) <= interval);
+            // What a node's pull was told before that is no word of this fetch, which may have found everything in the cache. The cache writes it down once a minute,
+            // so after such a pull the registry is asked once more than need be.
+            let confirmed = pin.confirmed_at.filter(|at| *at >= pin.put_at && now.since(*at) <= interval);
             if let (Some(at), Some(digest)) = (confirmed, &pin.digest)
                 // The cache's clock may be ahead.
                 && self.upstream.hear(image, digest, at.min(now))
@@ -250,21 +240,22 @@ impl Work {
         }
     }
 
-    pub(super) fn fetched(&mut self, image: &Image, result: Result<Pin, CacheError>) {
+    /// What became of a pin, and whether it was put, or came by itself.
+    pub(super) fn fetched(&mut self, image: &Image, result: Result<(Pin, bool), CacheError>) {
         self.pins.watched.remove(image);
         self.cache_said(result.as_ref().err());
         match result {
-            Ok(pin) => {
+            Ok((pin, was_put)) => {
                 self.pins.refused.remove(image);
-                let found = pin.digest.as_ref().filter(|_| pin.state == PinState::Complete);
+                let found = pin.digest.as_ref().filter(|_| was_put && pin.state == PinState::Complete);
                 let differs = found.is_some_and(|found| self.upstream.put(image, found));
-                if !differs {
+                if differs {
+                    let is_asked = self.under_way() < QUESTIONS_AT_ALL && self.ask(image.clone());
+                    if !is_asked {
+                        self.rounds.soon(image, now());
+                    }
+                } else {
                     self.heard_by_fetching(image, &pin);
-                } else if (self.under_way() >= QUESTIONS_AT_ALL || !self.ask(image.clone()))
-                    && self.rounds.watches(image)
-                {
-                    self.upstream.between_turns(image);
-                    self.rounds.soon(image, now());
                 }
                 let outcome = match pin.state {
                     PinState::Complete => "complete",
@@ -293,6 +284,17 @@ impl Work {
             }
         }
         self.look_because_of(image);
+    }
+}
+
+/// A pin as the rules see it; whether it was tried and cannot be had.
+pub(super) fn cached(image: &Image, pin: &Pin, has_failed: bool) -> CachePin {
+    CachePin {
+        image: image.clone(),
+        platforms: pin.platforms.clone(),
+        digest: pin.digest.clone(),
+        is_complete: pin.state == PinState::Complete,
+        has_failed,
     }
 }
 

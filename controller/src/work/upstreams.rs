@@ -16,8 +16,6 @@ pub(super) struct Upstreams {
     said: BTreeMap<Image, (Upstream, Moment)>,
     /// They were put since their turn came last, and something else came of it than was said.
     used_up: BTreeSet<Image>,
-    /// They are asked for out of their turn next, for want of room before: that is no turn.
-    between: BTreeSet<Image>,
 }
 
 impl Upstreams {
@@ -51,7 +49,6 @@ impl Upstreams {
     pub(super) fn remove(&mut self, image: &Image) {
         self.said.remove(image);
         self.used_up.remove(image);
-        self.between.remove(image);
     }
 
     /// What the cache should have, if that is known and was not tried already.
@@ -62,16 +59,9 @@ impl Upstreams {
         }
     }
 
-    /// The next time that it is asked for is not its own turn.
-    pub(super) fn between_turns(&mut self, image: &Image) {
-        self.between.insert(image.clone());
-    }
-
-    /// It is asked for: its own turn to be checked has come, if nothing else was said.
+    /// Its own turn to be checked has come.
     pub(super) fn turn(&mut self, image: &Image) {
-        if !self.between.remove(image) {
-            self.used_up.remove(image);
-        }
+        self.used_up.remove(image);
     }
 
     /// It was put, and is this. Whether its registry is to be asked what it means: something else was said.
@@ -185,11 +175,6 @@ mod tests {
         stage.says("b");
         assert_eq!(stage.pass(), (vec![], true), "that was tried");
         assert_eq!(stage.upstreams.get(&stage.image).map(|(said, _)| said), Some(&Upstream::Has(digest("b"))));
-        // There was no room to ask at once: that it is asked a little later is no turn.
-        stage.upstreams.between_turns(&stage.image);
-        stage.upstreams.turn(&stage.image);
-        stage.says("b");
-        assert_eq!(stage.pass(), (vec![], true), "that was tried");
         // Its turn comes again.
         stage.upstreams.turn(&stage.image);
         stage.says("b");

@@ -2,7 +2,7 @@
 //!
 //! Who sets a field and unsets it again, or notes something on an object, stays in its `managedFields` for good, and means nothing by that. Who made an object
 //! owns `spec.image`, and so does who applies it by the server. Who applies it in the client (`kubectl apply`, Argo CD) writes only what differs, which the
-//! image of an object that was there already does not; each of these leaves an annotation by which it knows its own again.
+//! image of an object that was there already does not; each of these leaves an annotation by which it knows its own again, or is known by its name.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
@@ -19,15 +19,16 @@ const DECLARED: [&str; 3] = [
     "meta.helm.sh/release-name",
 ];
 
-/// Who replaces a whole object by what is in a file: the image with it, which the API server notes as nobody's news where it is the same.
+/// Who writes whole objects from a file, by its name in `managedFields`: of the image that is there already the API server does not make it an owner, and some
+/// leave no note.
 const REPLACERS: [&str; 3] = ["kubectl-replace", "argocd-application-controller", "kapp"];
 
 /// Who made a `CachedImage`, or says that it is to be there. Nothing is lost for want of a word: where nobody owns the image it is a person's.
 pub(super) fn made_by(meta: &ObjectMeta) -> MadeBy {
     let fields = meta.managed_fields.as_deref().unwrap_or_default();
     let replaces = |entry: &ManagedFieldsEntry| entry.manager.as_deref().is_some_and(|name| REPLACERS.contains(&name));
-    let is_declared = meta.annotations.iter().flatten().any(|(key, _)| DECLARED.contains(&key.as_str()))
-        || of_itself(fields).any(replaces);
+    let is_noted = meta.annotations.iter().flatten().any(|(key, _)| DECLARED.contains(&key.as_str()));
+    let is_declared = is_noted || of_itself(fields).any(replaces);
     let mut owners = of_itself(fields).filter(|entry| owns_image(entry)).peekable();
     let is_ours = owners.peek().is_some() && owners.all(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
     if is_ours && !is_declared { MadeBy::Controller } else { MadeBy::Person }
@@ -126,18 +127,16 @@ mod tests {
                 &[ours.clone(), entry("kubectl-client-side-apply", "Update", &[NOTE])],
                 MadeBy::Person,
             ),
-            (
-                "replaced from a file",
-                None,
-                &[ours.clone(), entry("kubectl-replace", "Update", &["spec/expiry"])],
-                MadeBy::Person,
-            ),
             ("of Argo CD", tracking, std::slice::from_ref(&ours), MadeBy::Person),
             ("of Helm", release, std::slice::from_ref(&ours), MadeBy::Person),
             ("made by hand", None, &[entry("kubectl-create", "Update", &[IMAGE, RETAIN]), status], MadeBy::Person),
             ("nobody's", None, &[entry("kubectl-patch", "Update", &[RETAIN])], MadeBy::Person),
             ("of which nothing is said", None, &[], MadeBy::Person),
         ];
+        for name in REPLACERS {
+            let replaced = entry(name, "Update", &["spec/expiry"]);
+            assert_eq!(of(None, &[ours.clone(), replaced]), MadeBy::Person, "replaced by {name}");
+        }
         for (what, annotation, entries, is) in cases {
             assert_eq!(of(*annotation, entries), *is, "{what}");
         }

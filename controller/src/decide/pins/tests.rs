@@ -88,6 +88,31 @@ fn what_is_put_and_why() {
 }
 
 #[test]
+fn what_the_cache_makes_whole_by_itself_is_not_put_again() {
+    let there = |name: &str| Some(digest(name));
+    let lost = CachePin { is_complete: false, ..complete(image("a.example/b:1")) };
+    let follows =
+        |upstream: Option<&str>| Wish { follow: true, upstream: upstream.map(digest), ..wish("a.example/b:1") };
+    let stays = |upstream: Option<&str>| Wish { follow: false, ..follows(upstream) };
+    let by_digest = Wish { image: lost.image.at(&digest("old")), ..follows(Some("new")) };
+    let cases = [
+        ("what it is now is not known", there("old"), on("linux/amd64"), stays(None), true),
+        ("its tag moved, and it does not follow", there("old"), on("linux/amd64"), stays(Some("new")), true),
+        ("it follows a tag of which nothing is known", there("old"), on("linux/amd64"), follows(None), true),
+        ("it follows, and is that", there("old"), on("linux/amd64"), follows(Some("old")), true),
+        ("it follows, and its tag moved", there("old"), on("linux/amd64"), follows(Some("new")), false),
+        ("a digest has nothing to follow", there("old"), on("linux/amd64"), by_digest, true),
+        ("for other machines", there("old"), on("linux/arm64"), stays(None), false),
+        ("nobody knows yet what it is", None, on("linux/amd64"), stays(None), false),
+    ];
+    for (what, digest, platforms, wish, is) in cases {
+        let pin = CachePin { digest, ..lost.clone() };
+        assert_eq!(pin.comes_by_itself(&platforms, wish.followed()), is, "{what}");
+    }
+    assert!(!complete(image("a.example/b:1")).comes_by_itself(&on("linux/amd64"), None), "it is there");
+}
+
+#[test]
 fn an_image_whose_object_was_deleted_goes_with_its_digests_and_one_that_nobody_saw_go_stays() {
     let beside = image("nginx").at(&digest("a"));
     let cached = [complete(image("nginx:1")), complete(beside.clone())];

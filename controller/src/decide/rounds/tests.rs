@@ -148,11 +148,33 @@ fn where_there_is_not_room_for_all_no_registry_is_left_out() {
         assert!(rounds.take_at_most(0, now).is_empty());
         let taken = rounds.take_at_most(2, now);
         assert_eq!(taken.len(), 2, "the others stay due");
-        for image in taken {
+        for (image, _) in taken {
             *seen.entry(image).or_insert(0) += 1;
         }
     }
     assert_eq!(seen.into_values().collect::<Vec<_>>(), [4; 5]);
+}
+
+#[test]
+fn what_is_looked_at_early_has_its_own_turn_as_well() {
+    let mut rounds = Rounds::default();
+    rounds.watch(&image(0), HOUR, start());
+    let own = next(&image(0), HOUR, start());
+    let before = own.before(Duration::from_secs(10));
+    for _ in 0..2 {
+        rounds.soon(&image(0), before);
+    }
+    assert_eq!(rounds.take_at_most(9, before), [(image(0), false)]);
+    assert_eq!(rounds.take_at_most(9, own), [(image(0), true)]);
+    // It had to wait so long that its own has come meanwhile.
+    let before = before.after(HOUR);
+    rounds.soon(&image(0), before);
+    assert_eq!(rounds.take_at_most(9, own.after(HOUR)), [(image(0), true)]);
+    // One that is not looked at any more, and is again.
+    rounds.soon(&image(0), before.after(HOUR));
+    rounds.unwatch(&image(0));
+    rounds.watch(&image(0), HOUR, before.after(HOUR));
+    assert_eq!(rounds.take_at_most(9, own.after(HOUR * 2)), [(image(0), true)]);
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn pin(number: usize) -> Pin {
         until_then: None,
         bytes: amount,
         blobs: amount,
-        put_at: 1_790_000_000,
+        put_at: Moment::from_seconds(1_790_000_000),
         last_pull: None,
         confirmed_at: None,
     }

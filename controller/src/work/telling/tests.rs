@@ -37,7 +37,7 @@ fn pin(state: PinState, error: Option<&str>) -> Pin {
         until_then: None,
         bytes: Amount { known: 900, fetched: 900 },
         blobs: Amount { known: 3, fetched: 3 },
-        put_at: 0,
+        put_at: Moment::default(),
         last_pull: None,
         confirmed_at: None,
     }
