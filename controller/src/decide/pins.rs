@@ -49,13 +49,31 @@ pub struct CachePin {
     pub has_failed: bool,
 }
 
+/// What there is to do for a pin that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToDo {
+    /// Nothing: it is as it is wanted.
+    Nothing,
+    /// The cache makes it whole by itself, as what it is known to be and within what its registry allows. To put it again would have its tag asked for: a pin that
+    /// does not follow its tag would become something else, and the registry's last pulls would be spent.
+    ByItself,
+    /// It is put.
+    Put,
+}
+
 impl CachePin {
-    /// Whether the cache makes it whole by itself, for these machines, as what it is known to be and within what its registry allows. To put it again would have
-    /// its tag asked for: a pin that does not follow its tag would become something else, and the registry's last pulls would be spent. `followed`: what it is
-    /// to be otherwise ([`Wish::followed`]).
-    pub fn comes_by_itself(&self, platforms: &Platforms, followed: Option<&Digest>) -> bool {
-        let is_as_followed = |digest| followed.is_none_or(|followed| followed == digest);
-        !self.is_complete && self.platforms == *platforms && self.digest.as_ref().is_some_and(is_as_followed)
+    /// What there is to do for it; `followed`: what it is to be, if it follows its tag ([`Wish::followed`]).
+    pub fn to_do(&self, platforms: &Platforms, followed: Option<&Digest>) -> ToDo {
+        let is_as_followed =
+            followed.is_none_or(|followed| self.digest.as_ref().is_none_or(|digest| digest == followed));
+        if self.platforms != *platforms || !is_as_followed {
+            return ToDo::Put;
+        }
+        match (self.is_complete, &self.digest) {
+            (true, _) => ToDo::Nothing,
+            (false, Some(_)) => ToDo::ByItself,
+            (false, None) => ToDo::Put,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::telling;
 use super::{Done, QUESTIONS_AT_ALL, Work};
 use crate::cluster_cache::{CacheError, Pin, PinState};
 use crate::decide::index::Wanted;
-use crate::decide::pins::{self, CachePin, Wish};
+use crate::decide::pins::{self, CachePin, ToDo, Wish};
 use crate::decide::platforms::Platforms;
 use crate::decide::turns::Need;
 use crate::decide::{Image, Moment, digests, registry};
@@ -21,6 +21,9 @@ const WAIT: Duration = Duration::from_secs(5);
 
 /// Longer than the longest fetch that anybody waits for: its place is given to another then.
 const LONGEST: Duration = Duration::from_mins(30);
+
+/// The same of what the cache fetches by itself: nobody who has to be put is to wait for that.
+const LOOKED_AT: Duration = Duration::from_secs(30);
 
 /// What the cache said to a wish that it will not take, however often it is asked; nothing where another time may do.
 fn refusal(error: &CacheError) -> Option<String> {
@@ -69,11 +72,14 @@ impl Work {
         let need = need(wanted);
         for (pin, platforms) in pins::wanted(&[wish]) {
             let moved = moved.as_ref().filter(|_| pin == *image);
-            let is_there = self.pins.known.get(&pin).is_some_and(|known| {
-                let is_followed = moved.is_none_or(|moved| known.digest.as_ref().is_none_or(|digest| digest == moved));
-                known.state == PinState::Complete && known.platforms == platforms && is_followed
-            });
-            if !is_there && !self.pins.watched.contains(&pin) && !self.pins.leaving.contains(&pin) {
+            if self.pins.watched.contains(&pin) || self.pins.leaving.contains(&pin) {
+                continue;
+            }
+            let known = self.pins.known.get(&pin);
+            if known.map(|known| cached(&pin, known, false).to_do(&platforms, moved)) == Some(ToDo::Nothing) {
+                // It may rest after a failure, and have come by itself.
+                self.turns.give_up(&pin);
+            } else {
                 self.turns.wait(&pin, need);
             }
         }
@@ -142,7 +148,7 @@ impl Work {
                 self.turns.done(&image);
                 continue;
             };
-            let (platforms, comes_by_itself) = {
+            let (platforms, to_do) = {
                 let known = self.shared.world.known();
                 let all: Vec<Arc<Object>> = self.owners(&image, &known);
                 if all.is_empty() {
@@ -151,9 +157,13 @@ impl Work {
                     continue;
                 }
                 let platforms = Self::platforms(&all, &known);
-                let comes_by_itself = self.comes_by_itself(&image, &known, &platforms);
-                (platforms, comes_by_itself)
+                let to_do = self.to_do(&image, &known, &platforms);
+                (platforms, to_do)
             };
+            if to_do == ToDo::Nothing {
+                self.turns.done(&image);
+                continue;
+            }
             if self.pins.known.get(&image).is_none_or(|pin| pin.platforms != platforms) {
                 self.turns.is_wanted_otherwise(&image);
             }
@@ -162,12 +172,12 @@ impl Work {
             let name = image.clone();
             let fetch = async move {
                 // Somebody may have deleted it meanwhile.
-                let pinned = if comes_by_itself { cache.get(&reference).await? } else { None };
+                let pinned = if to_do == ToDo::ByItself { cache.get(&reference).await? } else { None };
                 let (mut pin, was_put) = match pinned {
                     Some(pin) => (pin, false),
                     None => (cache.put(&reference, &platforms.words(), WAIT).await?, true),
                 };
-                let end = Instant::now() + LONGEST;
+                let end = Instant::now() + if was_put { LONGEST } else { LOOKED_AT };
                 while matches!(pin.state, PinState::Queued | PinState::Fetching) && Instant::now() < end {
                     // Nobody waits for who would hear of it.
                     let _ = progress.try_send(Done::Progress { image: name.clone(), pin: pin.clone() });
@@ -184,13 +194,13 @@ impl Work {
         }
     }
 
-    /// Whether the cache makes it whole by itself.
-    fn comes_by_itself(&self, image: &Image, known: &Known, platforms: &Platforms) -> bool {
-        let Some(pin) = self.pins.known.get(image) else { return false };
+    /// What there is to do for a pin whose turn it is.
+    fn to_do(&self, image: &Image, known: &Known, platforms: &Platforms) -> ToDo {
+        let Some(pin) = self.pins.known.get(image) else { return ToDo::Put };
         let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
         let follow = self.follows(known, image, &objects, known.index.image(image, now()).as_ref());
         let wish = self.wish_of(image, follow, platforms);
-        cached(image, pin, false).comes_by_itself(platforms, wish.followed())
+        cached(image, pin, false).to_do(platforms, wish.followed())
     }
 
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.

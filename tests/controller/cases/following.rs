@@ -163,6 +163,16 @@ pub(crate) fn what_is_lost_of_it() -> Result<()> {
         cluster.until_reason(image, "Cached", "Complete")?;
         until_pinned(&cluster, image, &before)?;
     }
+    // Neither now nor when it would have been tried again.
+    until("nothing waits to be tried again", || {
+        let page = controller.page("/metrics")?;
+        let is_none = |queue| page.contains(&format!("larder_controller_queue{{queue=\"{queue}\"}} 0\n"));
+        ensure!(["ready", "resting", "under_way"].into_iter().all(is_none), "{page}");
+        Ok(())
+    })?;
+    for image in &images {
+        until_pinned(&cluster, image, &before)?;
+    }
     // This one asks the registry in 30 days; one that asks sooner follows the tag of the one.
     controller.terminate()?;
     let controller = cluster.controller(&["--monitoring-interval", "2s"])?;

@@ -88,28 +88,30 @@ fn what_is_put_and_why() {
 }
 
 #[test]
-fn what_the_cache_makes_whole_by_itself_is_not_put_again() {
-    let there = |name: &str| Some(digest(name));
-    let lost = CachePin { is_complete: false, ..complete(image("a.example/b:1")) };
+fn only_what_is_not_as_wanted_is_put_again() {
+    let old = || Some(digest("old"));
+    let [here, elsewhere] = ["linux/amd64", "linux/arm64"].map(on);
     let follows =
         |upstream: Option<&str>| Wish { follow: true, upstream: upstream.map(digest), ..wish("a.example/b:1") };
     let stays = |upstream: Option<&str>| Wish { follow: false, ..follows(upstream) };
-    let by_digest = Wish { image: lost.image.at(&digest("old")), ..follows(Some("new")) };
+    let by_digest = Wish { image: image("a.example/b:1").at(&digest("old")), ..follows(Some("new")) };
+    // What is due of one that is not whole, and of one that is.
     let cases = [
-        ("what it is now is not known", there("old"), on("linux/amd64"), stays(None), true),
-        ("its tag moved, and it does not follow", there("old"), on("linux/amd64"), stays(Some("new")), true),
-        ("it follows a tag of which nothing is known", there("old"), on("linux/amd64"), follows(None), true),
-        ("it follows, and is that", there("old"), on("linux/amd64"), follows(Some("old")), true),
-        ("it follows, and its tag moved", there("old"), on("linux/amd64"), follows(Some("new")), false),
-        ("a digest has nothing to follow", there("old"), on("linux/amd64"), by_digest, true),
-        ("for other machines", there("old"), on("linux/arm64"), stays(None), false),
-        ("nobody knows yet what it is", None, on("linux/amd64"), stays(None), false),
+        ("what it is now is not known", old(), &here, stays(None), ToDo::ByItself, ToDo::Nothing),
+        ("its tag moved, and it does not follow", old(), &here, stays(Some("new")), ToDo::ByItself, ToDo::Nothing),
+        ("it follows a tag of which nothing is known", old(), &here, follows(None), ToDo::ByItself, ToDo::Nothing),
+        ("it follows, and is that", old(), &here, follows(Some("old")), ToDo::ByItself, ToDo::Nothing),
+        ("it follows, and its tag moved", old(), &here, follows(Some("new")), ToDo::Put, ToDo::Put),
+        ("a digest has nothing to follow", old(), &here, by_digest, ToDo::ByItself, ToDo::Nothing),
+        ("for other machines", old(), &elsewhere, stays(None), ToDo::Put, ToDo::Put),
+        ("nobody knows yet what it is", None, &here, stays(None), ToDo::Put, ToDo::Nothing),
     ];
-    for (what, digest, platforms, wish, is) in cases {
-        let pin = CachePin { digest, ..lost.clone() };
-        assert_eq!(pin.comes_by_itself(&platforms, wish.followed()), is, "{what}");
+    for (what, digest, platforms, wish, of_a_part, of_all) in cases {
+        let whole = CachePin { digest, ..complete(image("a.example/b:1")) };
+        let part = CachePin { is_complete: false, ..whole.clone() };
+        assert_eq!(part.to_do(platforms, wish.followed()), of_a_part, "{what}");
+        assert_eq!(whole.to_do(platforms, wish.followed()), of_all, "{what}");
     }
-    assert!(!complete(image("a.example/b:1")).comes_by_itself(&on("linux/amd64"), None), "it is there");
 }
 
 #[test]

@@ -21,7 +21,7 @@ impl Keeper {
         }
         let minutes = (until - now).as_secs().div_ceil(60);
         let words = format!(
-            "{} has few pulls left, which are for what is pulled now; what is lost of the image is fetched when there are more, in {minutes} minutes at most, or at once if the pin is put again",
+            "{} has few pulls left, which are for what is pulled now; what is lost of the image is fetched when there are more, which may be in {minutes} minutes, or at once if the pin is put anew",
             image.registry
         );
         Err(Unkept::later(Code::Origin(Verdict::RateLimited), words))
