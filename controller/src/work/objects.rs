@@ -151,7 +151,7 @@ impl Work {
         drop(known);
         self.note_the_end(image, &objects, wanted.as_ref(), now);
         self.by_time.watch(image, telling::LAST_USE, now);
-        self.wish(image, &objects, wanted.as_ref(), &platforms, now);
+        self.wish(image, &objects, wanted.as_ref(), now);
         for object in objects {
             if self.must_wait_for_pins(&object) {
                 // With the list, or when it is to be said that there is none, all are looked at.

@@ -10,7 +10,7 @@ use super::telling;
 use super::{Done, QUESTIONS_AT_ALL, Work};
 use crate::cluster_cache::{CacheError, Pin, PinState};
 use crate::decide::index::Wanted;
-use crate::decide::pins::{self, CachePin, ToDo, Wish};
+use crate::decide::pins::{CachePin, ToDo, Wish};
 use crate::decide::platforms::Platforms;
 use crate::decide::turns::Need;
 use crate::decide::{Image, Moment, digests, registry};
@@ -40,19 +40,12 @@ fn refusal(error: &CacheError) -> Option<String> {
 
 impl Work {
     /// Sees that what an image's objects want is in the queue.
-    pub(super) fn wish(
-        &mut self,
-        image: &Image,
-        objects: &[Arc<Object>],
-        wanted: Option<&Wanted>,
-        platforms: &Platforms,
-        now: Moment,
-    ) {
-        let (skipped, interval, follow) = {
+    pub(super) fn wish(&mut self, image: &Image, objects: &[Arc<Object>], wanted: Option<&Wanted>, now: Moment) {
+        let (skipped, interval) = {
             let known = self.shared.world.known();
             let rules = &known.registries.rules;
             let interval = rules.interval(image, self.shared.settings.monitoring);
-            (rules.skipped(image).is_some(), interval, self.follows(&known, image, objects, wanted))
+            (rules.skipped(image).is_some(), interval)
         };
         if skipped {
             self.rounds.unwatch(image);
@@ -67,20 +60,16 @@ impl Work {
         if self.shared.settings.observe || !self.pins.is_listed || self.over(image).is_some() {
             return;
         }
-        let wish = self.wish_of(image, follow, platforms);
-        let moved = wish.followed().cloned();
         let need = need(wanted);
-        for (pin, platforms) in pins::wanted(&[wish]) {
-            let moved = moved.as_ref().filter(|_| pin == *image);
-            if self.pins.watched.contains(&pin) || self.pins.leaving.contains(&pin) {
-                continue;
-            }
-            let known = self.pins.known.get(&pin);
-            if known.map(|known| cached(&pin, known, false).to_do(&platforms, moved)) == Some(ToDo::Nothing) {
+        let beside = self.digests.get(image).into_iter().flatten().map(|(digest, _)| image.at(digest));
+        let pins: Vec<Image> = std::iter::once(image.clone()).chain(beside).collect();
+        let shared = Arc::clone(&self.shared);
+        let known = shared.world.known();
+        for pin in pins.into_iter().filter(|pin| !self.pins.watched.contains(pin) && !self.pins.leaving.contains(pin)) {
+            match self.to_do(&pin, &known) {
+                Some((ToDo::ByItself | ToDo::Put, _)) => self.turns.wait(&pin, need),
                 // It may rest after a failure, and have come by itself.
-                self.turns.give_up(&pin);
-            } else {
-                self.turns.wait(&pin, need);
+                Some((ToDo::Nothing, _)) | None => self.turns.give_up(&pin),
             }
         }
     }
@@ -143,64 +132,68 @@ impl Work {
         if self.pins.trouble.is_some() {
             return;
         }
-        for image in self.turns.next(now()) {
-            let Some(reference) = telling::reference(&image) else {
-                self.turns.done(&image);
-                continue;
-            };
-            let (platforms, to_do) = {
-                let known = self.shared.world.known();
-                let all: Vec<Arc<Object>> = self.owners(&image, &known);
-                if all.is_empty() {
-                    drop(known);
-                    self.turns.done(&image);
-                    continue;
-                }
-                let platforms = Self::platforms(&all, &known);
-                let to_do = self.to_do(&image, &known, &platforms);
-                (platforms, to_do)
-            };
-            if to_do == ToDo::Nothing {
-                self.turns.done(&image);
-                continue;
+        loop {
+            let next = self.turns.next(now());
+            if next.is_empty() {
+                return;
             }
-            if self.pins.known.get(&image).is_none_or(|pin| pin.platforms != platforms) {
-                self.turns.is_wanted_otherwise(&image);
+            for image in next {
+                self.take_turn(image);
             }
-            self.pins.watched.insert(image.clone());
-            let (cache, progress) = (self.shared.cache.clone(), self.progress.0.clone());
-            let name = image.clone();
-            let fetch = async move {
-                // Somebody may have deleted it meanwhile.
-                let pinned = if to_do == ToDo::ByItself { cache.get(&reference).await? } else { None };
-                let (mut pin, was_put) = match pinned {
-                    Some(pin) => (pin, false),
-                    None => (cache.put(&reference, &platforms.words(), WAIT).await?, true),
-                };
-                let end = Instant::now() + if was_put { LONGEST } else { LOOKED_AT };
-                while matches!(pin.state, PinState::Queued | PinState::Fetching) && Instant::now() < end {
-                    // Nobody waits for who would hear of it.
-                    let _ = progress.try_send(Done::Progress { image: name.clone(), pin: pin.clone() });
-                    sleep(Duration::from_secs(1)).await;
-                    pin = cache.get(&reference).await?.ok_or_else(|| CacheError::Refused {
-                        status: 404,
-                        code: None,
-                        reason: "somebody deleted the pin while it was fetched".to_owned(),
-                    })?;
-                }
-                Ok((pin, was_put))
-            };
-            self.write(fetch, move |result| Done::Fetched { image, result });
         }
     }
 
-    /// What there is to do for a pin whose turn it is.
-    fn to_do(&self, image: &Image, known: &Known, platforms: &Platforms) -> ToDo {
-        let Some(pin) = self.pins.known.get(image) else { return ToDo::Put };
+    fn take_turn(&mut self, image: Image) {
+        let to_do = {
+            let known = self.shared.world.known();
+            self.to_do(&image, &known).filter(|(to_do, _)| *to_do != ToDo::Nothing)
+        };
+        let (Some(reference), Some((to_do, platforms))) = (telling::reference(&image), to_do) else {
+            // Its place is for another.
+            self.turns.done(&image);
+            return;
+        };
+        if self.pins.known.get(&image).is_none_or(|pin| pin.platforms != platforms) {
+            self.turns.is_wanted_otherwise(&image);
+        }
+        self.pins.watched.insert(image.clone());
+        let (cache, progress) = (self.shared.cache.clone(), self.progress.0.clone());
+        let name = image.clone();
+        let fetch = async move {
+            // Somebody may have deleted it meanwhile.
+            let pinned = if to_do == ToDo::ByItself { cache.get(&reference).await? } else { None };
+            let (mut pin, was_put) = match pinned {
+                Some(pin) => (pin, false),
+                None => (cache.put(&reference, &platforms.words(), WAIT).await?, true),
+            };
+            let end = Instant::now() + if was_put { LONGEST } else { LOOKED_AT };
+            while matches!(pin.state, PinState::Queued | PinState::Fetching) && Instant::now() < end {
+                // Nobody waits for who would hear of it.
+                let _ = progress.try_send(Done::Progress { image: name.clone(), pin: pin.clone() });
+                sleep(Duration::from_secs(1)).await;
+                pin = cache.get(&reference).await?.ok_or_else(|| CacheError::Refused {
+                    status: 404,
+                    code: None,
+                    reason: "somebody deleted the pin while it was fetched".to_owned(),
+                })?;
+            }
+            Ok((pin, was_put))
+        };
+        self.write(fetch, move |result| Done::Fetched { image, result });
+    }
+
+    /// What there is to do for a pin, and for which machines it is wanted, by all objects that want it; nothing where there is none.
+    fn to_do(&self, image: &Image, known: &Known) -> Option<(ToDo, Platforms)> {
+        let owners = self.owners(image, known);
+        if owners.is_empty() {
+            return None;
+        }
+        let platforms = Self::platforms(&owners, known);
+        let Some(pin) = self.pins.known.get(image) else { return Some((ToDo::Put, platforms)) };
         let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
         let follow = self.follows(known, image, &objects, known.index.image(image, now()).as_ref());
-        let wish = self.wish_of(image, follow, platforms);
-        cached(image, pin, false).to_do(platforms, wish.followed())
+        let wish = self.wish_of(image, follow, &platforms);
+        Some((cached(image, pin, false).to_do(&platforms, wish.followed()), platforms))
     }
 
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.

@@ -47,9 +47,6 @@ const LOOK: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// So many times in a row (an hour) its registry refuses what a pin was, before its tag is asked for once.
-const REFUSALS: u32 = 12;
-
 /// For what is there and not kept yet: a bucket takes its time.
 const KEPT_AGAIN: Duration = Duration::from_secs(1);
 const KEPT_TRIES: u32 = 60;
@@ -82,8 +79,6 @@ struct Entry {
     progress: Arc<Progress>,
     not_before: Instant,
     failures: u32,
-    /// How often in a row its registry has answered, and not given it.
-    refusals: u32,
     running: bool,
     /// The wish that was tried last, where that ended without it and is known to be for want of it: also while it is tried again.
     failed: Option<Platforms>,
@@ -290,7 +285,6 @@ impl Keeper {
                     let (Unkept::Refused(reason) | Unkept::Later(reason)) = &unkept;
                     // Where it was the store that failed nobody knows what there is of it.
                     entry.failed = tried.filter(|_| reason.code != Code::Store);
-                    entry.refusals = if reason.code.is_refusal() { entry.refusals + 1 } else { 0 };
                     // A blob of what it was is gone at its registry: the next time its tag is asked for.
                     entry.as_it_was &= !reason.code.is_absence();
                     // Whoever asked meanwhile may have wished for something else.
@@ -353,14 +347,7 @@ impl Keeper {
 
     async fn plan(&self, kept: &KeptPin, place: &Place) -> Result<Plan, Unkept> {
         let (image, platforms) = (&kept.pin.name.image, &kept.pin.platforms);
-        let as_it_was = self.entries().get_mut(place).is_some_and(|entry| {
-            // What nobody will ever get (a layer that is forbidden by now, or damaged there) is worth less than what the tag means.
-            let tries_tag = entry.refusals >= REFUSALS;
-            if tries_tag {
-                entry.refusals = 0;
-            }
-            entry.as_it_was && !tries_tag
-        });
+        let as_it_was = self.entries().get(place).is_some_and(|entry| entry.as_it_was);
         let content = kept.pin.content.as_ref().filter(|_| as_it_was);
         if let Some(content) = content {
             self.may_bring(image, content).await?;
@@ -467,7 +454,6 @@ impl Entry {
             progress: Arc::default(),
             not_before: now,
             failures: 0,
-            refusals: 0,
             running: false,
             failed: None,
             again: false,

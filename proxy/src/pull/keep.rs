@@ -79,11 +79,6 @@ impl Code {
         self == Self::Origin(Verdict::NotFound)
     }
 
-    /// Its registry answers, and does not give it, or nothing that it could be.
-    pub(crate) fn is_refusal(self) -> bool {
-        matches!(self, Self::Private | Self::NoPlatform | Self::TooLarge | Self::Broken | Self::Origin(Verdict::Denied))
-    }
-
     /// The word for it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

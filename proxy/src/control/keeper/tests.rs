@@ -5,14 +5,13 @@ use larder_oci::{Algorithm, ImageReference};
 use tokio::time::timeout;
 
 use super::*;
-use crate::fetch::testing::{Act, Asked, ScriptedSource, limits};
+use crate::fetch::testing::{ScriptedSource, limits};
 use crate::metrics::Metrics;
 use crate::origin::RateLimit;
 use crate::pins::records::name_of;
 use crate::pins::{AsOf, Content, Declared, Overview, Page, Platform};
 use crate::pull::Limits;
 use crate::settings::Settings;
-use crate::source::SourceError;
 use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
 
@@ -303,51 +302,4 @@ async fn what_is_lost_and_costs_pulls_waits_while_few_are_left_unless_somebody_p
     assert!(!work().await);
     assert!(stage.keeper.enqueue(&pinned));
     assert!(work().await, "who puts it anew means it");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_its_registry_refuses_for_an_hour_becomes_what_the_tag_means_if_that_can_be_had() {
-    let stage = Stage::new();
-    stage.goes_on.add_permits(100);
-    let pinned = name("reg.example.com/team/app:1");
-    let (at, pins) = (name_of(&pinned.image), stage.keeper.pins());
-    let layer = stage.source.add_blob(&"a layer".into());
-    let root = stage.source.tag_image(&at, "1", &[&layer]);
-    let work = async || {
-        let is_whole = stage.work(&pinned).await;
-        tokio::time::advance(LONGEST).await;
-        (pins.get(&pinned).await.unwrap().unwrap().pin.content.unwrap().root, is_whole)
-    };
-    stage.keeper.wish(&pinned, Platforms::All).await.unwrap();
-    assert!(stage.keeper.enqueue(&pinned));
-    assert_eq!(work().await, (root.clone(), true));
-    stage.store.remove_damaged(&layer).await.unwrap();
-    assert!(matches!(pins.look_again(&pinned).await.unwrap(), Some(Put::Incomplete(_))));
-    assert!(stage.keeper.enqueue_for(&pinned, true));
-    let refuse =
-        || stage.source.act(Act { error: Some(SourceError::NeedsCredentials { status: 403 }), ..Act::default() });
-    // The tag is as it was: asked for once in an hour, and no harm done.
-    stage.source.forget();
-    let asked_for_tag = || stage.source.asked().contains(&Asked::HeadManifest("1".to_owned()));
-    for _ in 0..REFUSALS {
-        refuse();
-        assert_eq!(work().await, (root.clone(), false));
-        assert!(!asked_for_tag());
-    }
-    refuse();
-    assert_eq!(work().await, (root.clone(), false));
-    assert!(asked_for_tag());
-    // An outage is none, and what ended it begins anew.
-    let (moved, _) = stage.source.tag(&at, "1", "moved");
-    for _ in 2..REFUSALS {
-        refuse();
-        assert_eq!(work().await, (root.clone(), false));
-    }
-    stage.source.act(Act { error: Some(SourceError::Timeout), ..Act::default() });
-    assert_eq!(work().await, (root.clone(), false));
-    for _ in 0..REFUSALS {
-        refuse();
-        assert_eq!(work().await, (root.clone(), false));
-    }
-    assert_eq!(work().await, (moved, true));
 }
