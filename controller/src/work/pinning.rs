@@ -190,10 +190,11 @@ impl Work {
         }
         let platforms = Self::platforms(&owners, known);
         let Some(pin) = self.pins.known.get(image) else { return Some((ToDo::Put, platforms)) };
-        let objects: Vec<Arc<Object>> = known.objects_of(image).collect();
-        let follow = self.follows(known, image, &objects, known.index.image(image, now()).as_ref());
-        let wish = self.wish_of(image, follow, &platforms);
-        Some((cached(image, pin, false).to_do(&platforms, wish.followed()), platforms))
+        // Nobody wants a tag but its own objects, and a digest follows nothing.
+        let follow =
+            !image.is_digest() && self.follows(known, image, &owners, known.index.image(image, now()).as_ref());
+        let followed = self.upstream.to_follow(image).filter(|_| follow);
+        Some((cached(image, pin, false).to_do(&platforms, followed), platforms))
     }
 
     /// Objects because of which something is pinned: its own, and for a digest those of its tags that keep it.
